@@ -1,0 +1,30 @@
+"""Every error that mingpt raises on purpose.
+
+The library raises one of these with a short fact as its message; a command
+turns it, and what the operating system refuses, into one line on stderr. Any
+other exception keeps its traceback, so that a bug stays visible as a bug.
+"""
+
+
+class MinGPTError(Exception):
+    """Base of all errors raised on purpose: catch this one at a program's edge."""
+
+
+class ConfigError(MinGPTError, ValueError):
+    """A model configuration, or an argument of the model, that makes no sense."""
+
+
+class PatchError(MinGPTError, ValueError):
+    """A patch that cannot be applied: nothing recorded, wrong shape, out of range."""
+
+
+class TokenizerError(MinGPTError, ValueError):
+    """Text, ids or tokenizer files that the tokenizer cannot work with."""
+
+
+class CheckpointError(MinGPTError):
+    """A checkpoint that is missing, damaged, or does not fit its configuration."""
+
+
+class DownloadError(MinGPTError):
+    """A file that could not be fetched, or is not the file that was expected."""

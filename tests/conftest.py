@@ -1,0 +1,85 @@
+"""Fixtures: small models, the shipped model, GPT-2's files where they are cached."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from mingpt import GPT, BPETokenizer, GPTConfig, load
+from mingpt.pretrained import cache_directory, resolve
+from patching import PromptPair
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run, and no time limit on a busy machine.
+settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
+settings.load_profile("seeded")
+
+# No test reaches past this machine: those that fetch talk to a server of their own.
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+
+def make_model(seed: int = 0, **fields) -> GPT:
+    """A random model in eval mode, with weights large enough to make positions matter."""
+    torch.manual_seed(seed)
+    shape = {"n_layer": 3, "n_head": 2, "n_embd": 16, "vocab_size": 40, "block_size": 12}
+    model = GPT(GPTConfig(**{**shape, "initializer_range": 0.3, **fields}))
+    with torch.no_grad():  # biases and layer norms start as 0 and 1, which would hide mistakes
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.fixture
+def model() -> GPT:
+    return make_model()
+
+
+@pytest.fixture
+def pair() -> PromptPair:
+    """Seven tokens that differ at position 2, for `model`."""
+    return PromptPair.from_ids([5, 9, 11, 3, 7, 30, 5], [5, 9, 22, 3, 7, 30, 5], 11, 22)
+
+
+@pytest.fixture(scope="session")
+def builtin() -> tuple[GPT, BPETokenizer]:
+    return load("builtin")
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer() -> BPETokenizer:
+    if not all((cache_directory() / name).is_file() for name in ("encoder.json", "vocab.bpe")):
+        pytest.skip("GPT-2's encoder.json and vocab.bpe are not in MINGPT_CACHE")
+    return BPETokenizer()
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_tokenizer) -> tuple[GPT, BPETokenizer]:
+    if not resolve("gpt2").has_weights:
+        pytest.skip("GPT-2 124M's model.safetensors is not in MINGPT_CACHE")
+    return load("gpt2")
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs scripts/NAME.py in an empty folder, as a user would."""
+
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "MINGPT_CACHE": str(tmp_path / "no-cache"), **environment},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+
+    return run
