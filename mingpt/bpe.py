@@ -1,0 +1,270 @@
+"""Byte-level byte-pair encoding, GPT-2's and any other with the same two files.
+
+A text is cut into pieces by a regular expression, each piece is spelt as its
+UTF-8 bytes, and neighbouring symbols are merged in the order that the merges
+file ranks them. Sennrich et al. 2016 (arXiv 1508.07909), algorithm 1; over
+bytes: Radford et al. 2019, section 2.2. Training a vocabulary is not done here
+(scripts/train_builtin.py does it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+import torch
+from torch import Tensor
+
+from mingpt.errors import TokenizerError
+from mingpt.files import replacing
+from mingpt.pretrained import TOKENIZER_FILES, gpt2_tokenizer_files
+
+END_OF_TEXT = "<|endoftext|>"
+
+# GPT-2's rule: the English contractions, then runs of letters, digits or other
+# signs, each with the one space before it, then white space. White space leaves
+# its last space to the word that follows.
+PIECES = regex.compile(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+_LONGEST_CACHED_PIECE = 64  # characters: longer ones are rarely words that come again
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """Byte -> the printable character that stands for it in vocabulary files.
+
+    Bytes that Latin-1 prints stand for themselves; the other 68 are numbered on
+    from U+0100, so that no vocabulary entry holds white space or a control.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {
+        **{byte: chr(byte) for byte in printable},
+        **{byte: chr(0x100 + n) for n, byte in enumerate(others)},
+    }
+
+
+_CHAR_OF_BYTE = _byte_alphabet()
+_BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
+
+
+@dataclass(frozen=True)
+class PieceWork:
+    """How one piece of a text became tokens: what `BPETokenizer.show_work` returns."""
+
+    piece: str  # as the regular expression cut it
+    data: bytes  # its UTF-8 bytes
+    merges: tuple[tuple[str, str], ...]  # in the order applied, in the file's alphabet
+    symbols: tuple[str, ...]  # what is left, in the file's alphabet
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...] = field(default=())  # decoded, as `BPETokenizer.tokens`
+
+
+class BPETokenizer:
+    """Text <-> token ids.
+
+    `BPETokenizer()` is GPT-2's: its two files are taken from the cache, or
+    fetched into it once. `from_directory` reads any other.
+
+    Args:
+        vocab: symbol -> id, in the files' alphabet.
+        merges: pairs of symbols, the most important first.
+
+    Raises:
+        TokenizerError: a vocabulary that cannot spell every text.
+        DownloadError: GPT-2's files are neither cached nor to be had.
+    """
+
+    def __init__(
+        self,
+        vocab: dict[str, int] | None = None,
+        merges: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        if vocab is None and merges is None:
+            vocab, merges = _read_files(*gpt2_tokenizer_files())
+        if vocab is None or merges is None:
+            raise TokenizerError("a vocabulary and its merges go together")
+        self.vocab = vocab
+        self.merges = [tuple(pair) for pair in merges]
+        self._check()
+        self._symbol_of_id = {number: symbol for symbol, number in vocab.items()}
+        self._rank = {pair: rank for rank, pair in enumerate(self.merges)}
+        self._cached_ids = lru_cache(maxsize=50_000)(self._piece_ids)
+
+    @classmethod
+    def from_files(cls, vocab: str | Path, merges: str | Path) -> BPETokenizer:
+        """The tokenizer of a JSON vocabulary and a file of merges, whatever their names.
+
+        Raises:
+            TokenizerError: they cannot be read, or are no such files.
+        """
+        return cls(*_read_files(Path(vocab), Path(merges)))
+
+    @classmethod
+    def from_directory(cls, path: str | Path) -> BPETokenizer:
+        """The tokenizer whose vocab.json + merges.txt (or encoder.json + vocab.bpe) lie there.
+
+        Raises:
+            TokenizerError: neither pair is there, or they cannot be read.
+        """
+        for names in TOKENIZER_FILES:
+            files = [Path(path) / name for name in names]
+            if all(file.is_file() for file in files):
+                return cls.from_files(*files)
+        pairs = " or ".join(" + ".join(names) for names in TOKENIZER_FILES)
+        raise TokenizerError(f"{path} holds no tokenizer: {pairs}")
+
+    def save(self, directory: str | Path) -> None:
+        """Write vocab.json and merges.txt into `directory`, which is created."""
+        directory = Path(directory)
+        with replacing(directory / "vocab.json") as temporary:
+            temporary.write_text(json.dumps(self.vocab, ensure_ascii=False), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
+        with replacing(directory / "merges.txt") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    # ------------------------------------------------------------- text -> ids
+
+    def __call__(self, text: str) -> Tensor:
+        """Token ids of `text` as a LongTensor (1, T), ready for the model."""
+        return torch.tensor([self.encode(text)], dtype=torch.long)
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Token ids of `text`.
+
+        Args:
+            allow_special: read "<|endoftext|>" in the text as that one token;
+                otherwise it is spelt out like any other text.
+
+        Raises:
+            TokenizerError: the text holds lone surrogates, or the vocabulary
+                has no "<|endoftext|>" where one is asked for.
+        """
+        if allow_special and END_OF_TEXT in text:
+            if END_OF_TEXT not in self.vocab:
+                raise TokenizerError(f"the vocabulary has no {END_OF_TEXT}")
+            parts = [self.encode(part) for part in text.split(END_OF_TEXT)]
+            special = [self.vocab[END_OF_TEXT]]
+            return parts[0] + [number for part in parts[1:] for number in special + part]
+        ids: list[int] = []
+        for piece in PIECES.findall(text):
+            short = len(piece) <= _LONGEST_CACHED_PIECE
+            ids.extend(self._cached_ids(piece) if short else self._piece_ids(piece))
+        return ids
+
+    def show_work(self, text: str) -> list[PieceWork]:
+        """Every piece of `text` with its bytes, the merges that were made, and its tokens."""
+        works = []
+        for piece in PIECES.findall(text):
+            merges: list[tuple[str, str]] = []
+            symbols = self._merge(piece, merges)
+            ids = tuple(self.vocab[symbol] for symbol in symbols)
+            tokens = tuple(self.token(number) for number in ids)
+            works.append(PieceWork(piece, _utf8(piece), tuple(merges), symbols, ids, tokens))
+        return works
+
+    def _piece_ids(self, piece: str) -> tuple[int, ...]:
+        return tuple(self.vocab[symbol] for symbol in self._merge(piece))
+
+    def _merge(self, piece: str, trace: list[tuple[str, str]] | None = None) -> tuple[str, ...]:
+        """Spell `piece` in the byte alphabet, and merge until no ranked pair is left."""
+        symbols = [_CHAR_OF_BYTE[byte] for byte in _utf8(piece)]
+        last = len(self._rank)
+        while len(symbols) > 1:
+            best = min(pairwise(symbols), key=lambda pair: self._rank.get(pair, last))
+            if best not in self._rank:
+                break
+            if trace is not None:
+                trace.append(best)
+            symbols = _join_everywhere(symbols, best)
+        return tuple(symbols)
+
+    # ------------------------------------------------------------- ids -> text
+
+    def decode(self, ids: Tensor | Iterable[int]) -> str:
+        """The text of a 1-D tensor or list of ids; broken UTF-8 becomes U+FFFD.
+
+        Raises:
+            TokenizerError: an id that the vocabulary does not have, or a
+                tensor that is not 1-D.
+        """
+        if isinstance(ids, Tensor):
+            if ids.dim() != 1:
+                raise TokenizerError(f"decode takes a 1-D tensor, not {tuple(ids.shape)}")
+            ids = ids.tolist()
+        return b"".join(self._bytes(number) for number in ids).decode("utf-8", errors="replace")
+
+    def token(self, number: int) -> str:
+        r"""The text of one token; bytes that are no UTF-8 by themselves as \xNN.
+
+        Raises:
+            TokenizerError: an id that the vocabulary does not have.
+        """
+        return self._bytes(number).decode("utf-8", errors="backslashreplace")
+
+    def tokens(self, text: str) -> list[str]:
+        """The text of every token of `text`, e.g. ["Michelle", " Jones"]."""
+        return [self.token(number) for number in self.encode(text)]
+
+    @property
+    def vocab_size(self) -> int:
+        """The smallest number above every id."""
+        return max(self._symbol_of_id) + 1
+
+    def _bytes(self, number: int) -> bytes:
+        symbol = self._symbol_of_id.get(int(number))
+        if symbol is None:
+            raise TokenizerError(f"no token has the id {number}; they go to {self.vocab_size - 1}")
+        if all(char in _BYTE_OF_CHAR for char in symbol):
+            return bytes(_BYTE_OF_CHAR[char] for char in symbol)
+        return symbol.encode()  # a special token that is written out in the file
+
+    def _check(self) -> None:
+        if not all(type(number) is int and number >= 0 for number in self.vocab.values()):
+            raise TokenizerError("the vocabulary holds ids that are no whole numbers from 0 on")
+        if len(set(self.vocab.values())) != len(self.vocab):
+            raise TokenizerError("the vocabulary gives the same id twice")
+        results = {a + b for a, b in self.merges}
+        missing = sorted({*_BYTE_OF_CHAR, *results} - self.vocab.keys())
+        if missing:
+            raise TokenizerError(
+                f"the vocabulary lacks {len(missing)} of the symbols that bytes and merges make,"
+                f" the first {missing[0]!r}"
+            )
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"the text is not valid Unicode: {error.reason}") from None
+
+
+def _join_everywhere(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    """`symbols` with every occurrence of `pair` made one symbol, from left to right."""
+    joined, at = [], 0
+    while at < len(symbols):
+        if tuple(symbols[at : at + 2]) == pair:
+            joined.append(pair[0] + pair[1])
+            at += 2
+        else:
+            joined.append(symbols[at])
+            at += 1
+    return joined
+
+
+def _read_files(vocab_path: Path, merges_path: Path) -> tuple[dict[str, int], list]:
+    try:
+        vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
+        lines = merges_path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenizerError(f"{vocab_path} and {merges_path} cannot be read: {error}") from None
+    if not isinstance(vocab, dict):
+        raise TokenizerError(f"{vocab_path} is not a JSON object of symbols and ids")
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in merges):
+        raise TokenizerError(f"{merges_path} holds a line that is no pair of symbols")
+    return vocab, merges
