@@ -1,0 +1,226 @@
+"""A pair of prompts, and the two answers between which the model decides.
+
+Everything about an experiment that can be checked without a model is checked
+here, when the pair is made.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mingpt.errors import TokenizerError
+from patching.errors import PromptError
+
+
+class Tokenizer(Protocol):
+    """What a pair needs of a tokenizer; mingpt.BPETokenizer has it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def token(self, number: int) -> str:
+        """The text of one token."""
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """Clean and corrupt prompt, equally long, and the target and foil tokens.
+
+    The target is the answer that the clean prompt asks for, the foil the one
+    that the corrupt prompt asks for.
+    """
+
+    clean_text: str
+    corrupt_text: str
+    clean_ids: tuple[int, ...]  # (T,)
+    corrupt_ids: tuple[int, ...]  # (T,)
+    clean_tokens: tuple[str, ...]  # (T,) the text of each token
+    corrupt_tokens: tuple[str, ...]  # (T,)
+    target_id: int
+    foil_id: int
+    target_token: str
+    foil_token: str
+    # The text of any token, for tables of other candidates; None in a loaded pair.
+    text_of: Callable[[int], str] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def from_text(
+        cls, tokenizer: Tokenizer, clean: str, corrupt: str, target: str, foil: str
+    ) -> PromptPair:
+        """A pair from four texts.
+
+        Args:
+            target, foil: see `answer_id`.
+
+        Raises:
+            PromptError: an empty prompt, prompts that are the same or differ in
+                their number of tokens, an answer that is not one token, or the
+                same answer twice.
+        """
+        ids = {}
+        for name, text in (("clean", clean), ("corrupt", corrupt)):
+            try:
+                ids[name] = tokenizer.encode(text)
+            except TokenizerError as error:
+                raise PromptError(f"{name} prompt: {error}") from None
+        _check_prompts(ids["clean"], ids["corrupt"], tokenizer.token)
+        answers = [
+            answer_id(tokenizer, answer, name)
+            for name, answer in (("target", target), ("foil", foil))
+        ]
+        return cls._build(ids["clean"], ids["corrupt"], *answers, tokenizer.token, clean, corrupt)
+
+    @classmethod
+    def from_ids(
+        cls,
+        clean_ids: Sequence[int],
+        corrupt_ids: Sequence[int],
+        target_id: int,
+        foil_id: int,
+        tokens: Mapping[int, str] | Sequence[str] | None = None,
+    ) -> PromptPair:
+        """A pair from token ids, for a model that has no tokenizer.
+
+        Args:
+            tokens: the text of every id that occurs, indexed by the id: a dict,
+                or the whole vocabulary as a list. Without it, tokens are shown
+                as "id:5437".
+
+        Raises:
+            PromptError: as `from_text`; or an id that is no whole number from 0
+                on, or that `tokens` does not have.
+        """
+
+        def text_of(number: int) -> str:
+            if tokens is None:
+                return f"id:{number}"
+            try:
+                return tokens[number]
+            except (KeyError, IndexError):
+                raise PromptError(
+                    f"tokens has no text for id {number}; it is indexed by token id"
+                ) from None
+
+        clean, corrupt, answers = (
+            _whole_numbers(name, ids)
+            for name, ids in (
+                ("clean_ids", clean_ids),
+                ("corrupt_ids", corrupt_ids),
+                ("target_id and foil_id", (target_id, foil_id)),
+            )
+        )
+        _check_prompts(clean, corrupt, text_of)
+        return cls._build(clean, corrupt, *answers, text_of)
+
+    @classmethod
+    def _build(
+        cls,
+        clean: Sequence[int],
+        corrupt: Sequence[int],
+        target: int,
+        foil: int,
+        text_of: Callable[[int], str],
+        clean_text: str | None = None,
+        corrupt_text: str | None = None,
+    ) -> PromptPair:
+        if target == foil:
+            raise PromptError(f"target and foil are the same token {text_of(target)!r} ({target})")
+        clean_tokens, corrupt_tokens = (tuple(map(text_of, ids)) for ids in (clean, corrupt))
+        return cls(
+            # Not always the tokens joined: a token can be half a character.
+            clean_text="".join(clean_tokens) if clean_text is None else clean_text,
+            corrupt_text="".join(corrupt_tokens) if corrupt_text is None else corrupt_text,
+            clean_ids=tuple(clean),
+            corrupt_ids=tuple(corrupt),
+            clean_tokens=clean_tokens,
+            corrupt_tokens=corrupt_tokens,
+            target_id=target,
+            foil_id=foil,
+            target_token=text_of(target),
+            foil_token=text_of(foil),
+            text_of=text_of,
+        )
+
+    @property
+    def differing(self) -> tuple[int, ...]:
+        """The positions at which the two prompts have different tokens."""
+        both = zip(self.clean_ids, self.corrupt_ids, strict=True)
+        return tuple(position for position, (a, b) in enumerate(both) if a != b)
+
+    def __len__(self) -> int:
+        """Number of tokens of each prompt (T)."""
+        return len(self.clean_ids)
+
+
+def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
+    """The one token that `text` stands for as the next word.
+
+    A word is looked up with a leading space, which is how GPT-2 spells a word
+    inside a sentence. Text that starts with white space or a punctuation mark
+    is taken as it is, and "id:5437" names a token by its id.
+
+    Raises:
+        PromptError: no text, several tokens (listed), or no such id. `name`
+            says in the message whose fault it is.
+    """
+    if text.startswith("id:"):
+        number = text.removeprefix("id:")
+        if re.fullmatch(r"\d{1,9}", number, re.ASCII) is None:
+            raise PromptError(f"{name} {text!r}: after id: comes a token's number, as in id:5437")
+        try:
+            tokenizer.token(int(number))
+        except TokenizerError as error:
+            raise PromptError(f"{name} {text!r}: {error}") from None
+        return int(number)
+    if not text:
+        raise PromptError(f"{name} is empty; it must be one token")
+    spelt = text if text[0].isspace() or _is_punctuation(text[0]) else " " + text
+    try:
+        ids = tokenizer.encode(spelt)
+    except TokenizerError as error:
+        raise PromptError(f"{name} {text!r}: {error}") from None
+    if len(ids) != 1:
+        pieces = " + ".join(repr(tokenizer.token(number)) for number in ids)
+        raise PromptError(f"{name} {text!r} is {len(ids)} tokens, not one: {pieces}")
+    return ids[0]
+
+
+def _is_punctuation(char: str) -> bool:
+    return char in string.punctuation or unicodedata.category(char).startswith("P")
+
+
+def _whole_numbers(name: str, numbers: Sequence[int]) -> tuple[int, ...]:
+    try:
+        whole = tuple(operator.index(number) for number in numbers)
+    except TypeError:
+        raise PromptError(f"{name} must be whole numbers, not {numbers!r}") from None
+    if any(number < 0 for number in whole):
+        raise PromptError(f"{name} must be 0 or more, not {numbers!r}")
+    return whole
+
+
+def _check_prompts(
+    clean: Sequence[int], corrupt: Sequence[int], text_of: Callable[[int], str]
+) -> None:
+    for name, ids in (("clean", clean), ("corrupt", corrupt)):
+        if not ids:
+            raise PromptError(f"the {name} prompt is empty")
+    if tuple(clean) == tuple(corrupt):
+        raise PromptError("the clean and corrupt prompts are the same: there is nothing to patch")
+    if len(clean) != len(corrupt):
+        shorter = min(len(clean), len(corrupt))
+        part = next((i for i in range(shorter) if clean[i] != corrupt[i]), shorter)
+        shown = [
+            f"{name} {'|'.join(repr(text_of(number))[1:-1] for number in ids)}"
+            for name, ids in (("clean", clean), ("corrupt", corrupt))
+        ]
+        raise PromptError(
+            f"the prompts must have the same number of tokens, but clean has {len(clean)} and"
+            f" corrupt {len(corrupt)}; they part at position {part}: {'; '.join(shown)}"
+        )

@@ -1,0 +1,245 @@
+"""What a sweep found, and how it is kept on disk.
+
+A result is saved as two files: an .npz that loads without pickle and whose keys
+are the field names, to compute with; and a .json of the same content, to read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import zipfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mingpt.errors import TokenizerError
+from mingpt.files import replacing
+from patching.errors import PromptError, ResultError
+from patching.prompts import PromptPair
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mingpt import GPT
+
+TOP_K = 20  # rows of the next-token tables unless more are asked for
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One candidate for the next token."""
+
+    rank: int  # 1 is the likeliest
+    id: int
+    token: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """What an unpatched run predicts after its last position."""
+
+    top: tuple[TokenScore, ...]  # the likeliest, in order
+    target: TokenScore
+    foil: TokenScore
+
+
+@dataclass(frozen=True, eq=False)
+class Unpatched:
+    """The model and its two unpatched runs: what later questions are answered from.
+
+    A sweep keeps this instead of the answers, because a checksum of GPT-2's
+    weights can take longer than a sweep.
+    """
+
+    model: GPT
+    pair: PromptPair
+    clean_logits: Tensor  # (V,), last position, in at least float32
+    corrupt_logits: Tensor  # (V,)
+    _weights: tuple = field(init=False, repr=False)  # changes when the parameters do
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_weights", _fingerprint(self.model))
+
+    def checksum(self) -> str | None:
+        """SHA-256 of the model's weights; None if they were changed since the runs."""
+        return self.model.checksum() if _fingerprint(self.model) == self._weights else None
+
+    def next_tokens(self, run: str, k: int) -> NextTokens:
+        """What the "clean" or the "corrupt" run predicts, with its `k` likeliest tokens."""
+        logits = {"clean": self.clean_logits, "corrupt": self.corrupt_logits}[run]
+        logits = logits.cpu().double()  # in this order: MPS has no float64
+        probabilities = logits.softmax(-1)
+
+        def score(number: int) -> TokenScore:
+            return TokenScore(
+                rank=1 + int((logits > logits[number]).sum()),
+                id=number,
+                token=self._text(number),
+                logit=logits[number].item(),
+                probability=probabilities[number].item(),
+            )
+
+        top = logits.topk(min(k, len(logits))).indices.tolist()
+        return NextTokens(
+            tuple(map(score, top)), score(self.pair.target_id), score(self.pair.foil_id)
+        )
+
+    def _text(self, number: int) -> str:
+        try:
+            return self.pair.text_of(number)
+        except (TokenizerError, PromptError):  # an embedding row that stands for no token
+            return f"id:{number}"
+
+
+@dataclass(eq=False)
+class SweepResult:
+    """The grid of a patching sweep with all that is needed to understand it later.
+
+    Saved and loaded field by field; `checksum`, `clean_next` and
+    `corrupt_next` are worked out when they are first asked for.
+    """
+
+    values: np.ndarray  # (n_layer, T), in the metric's unit; NaN where nothing was patched
+    pair: PromptPair
+    metric: str  # a name in patching.metrics.METRICS
+    clean_value: float  # the metric of the unpatched clean run
+    corrupt_value: float  # ... of the unpatched corrupt run
+    model_name: str
+    arguments: dict[str, Any]  # of the sweep, and under "command" of the command that ran it
+    versions: dict[str, str]  # of Python and packages; device, dtype, threads
+    seconds: float  # the sweep's wall-clock time
+    created: str = field(  # ISO 8601, UTC
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
+    )
+    notes: tuple[str, ...] = ()  # what a reader of the figure must know
+    top_k: int = TOP_K  # rows of the next-token tables
+    unpatched: Unpatched | None = field(default=None, repr=False)  # None in a loaded result
+
+    @cached_property
+    def checksum(self) -> str | None:
+        """SHA-256 of the model's weights; None if they were changed before it was asked for."""
+        return None if self.unpatched is None else self.unpatched.checksum()
+
+    @cached_property
+    def clean_next(self) -> NextTokens | None:
+        """The clean run's `top_k` likeliest next tokens, target and foil."""
+        return None if self.unpatched is None else self.unpatched.next_tokens("clean", self.top_k)
+
+    @cached_property
+    def corrupt_next(self) -> NextTokens | None:
+        """The corrupt run's `top_k` likeliest next tokens, target and foil."""
+        return None if self.unpatched is None else self.unpatched.next_tokens("corrupt", self.top_k)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every saved field, in types that JSON has; what is not finite becomes None."""
+        saved: dict[str, Any] = {}
+        for name in _SAVED:
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                value = [[v if math.isfinite(v) else None for v in row] for row in value.tolist()]
+            elif isinstance(value, PromptPair):
+                value = {name: getattr(value, name) for name in (*_PAIR_FIELDS, "differing")}
+            elif isinstance(value, NextTokens):
+                value = dataclasses.asdict(value)
+            saved[name] = value
+        return saved
+
+    def save(self, path: str | Path) -> tuple[Path, Path]:
+        """Write `path` with the suffixes .npz and .json; return the two paths.
+
+        In the .npz, `values` is the array and numbers and names are such; what
+        has a structure of its own is JSON text.
+        """
+        saved = self.to_dict()
+        arrays = {
+            name: json.dumps(value) if name in _STRUCTURED else value
+            for name, value in saved.items()
+        }
+        arrays["values"] = self.values
+        npz, readable = result_paths(path)
+        with replacing(npz) as npz_part, replacing(readable) as readable_part:
+            np.savez(npz_part, **arrays)
+            readable_part.write_text(_readable_json(saved), encoding="utf-8")
+        return npz, readable
+
+    @classmethod
+    def load(cls, path: str | Path) -> SweepResult:
+        """A result that `save` wrote, from its .npz.
+
+        Raises:
+            ResultError: no such file, or not one that `save` wrote.
+        """
+        npz, _ = result_paths(path)
+        try:
+            with np.load(npz, allow_pickle=False) as arrays:
+                saved: dict[str, Any] = {
+                    name: arrays[name].item() if arrays[name].ndim == 0 else arrays[name]
+                    for name in _SAVED
+                }
+            for name in _STRUCTURED:
+                saved[name] = json.loads(saved[name])
+            saved["pair"].pop("differing")
+            saved["pair"] = PromptPair(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["pair"].items()}
+            )
+            saved["notes"] = tuple(saved["notes"])
+            cached = {"checksum": saved.pop("checksum")}
+            for name in ("clean_next", "corrupt_next"):
+                tables = saved.pop(name)
+                cached[name] = tables and NextTokens(
+                    tuple(TokenScore(**row) for row in tables["top"]),
+                    TokenScore(**tables["target"]),
+                    TokenScore(**tables["foil"]),
+                )
+            result = cls(**saved)
+        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise ResultError(f"{npz} is no saved sweep: {error}") from None
+        vars(result).update(cached)  # what the cached properties would have worked out
+        return result
+
+
+# Kept as JSON text in the .npz: they have a structure of their own, or can be None.
+_STRUCTURED = ("pair", "arguments", "versions", "notes", "checksum", "clean_next", "corrupt_next")
+_PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
+_SAVED = (
+    *(f.name for f in dataclasses.fields(SweepResult) if f.name != "unpatched"),
+    "checksum",
+    "clean_next",
+    "corrupt_next",
+)
+
+
+def result_paths(path: str | Path) -> tuple[Path, Path]:
+    """The .npz and the .json of a result saved at `path`, which may end in either or neither."""
+    path = Path(path)
+    stem = path.name.removesuffix(".npz").removesuffix(".json")  # a name may hold other dots
+    return path.with_name(stem + ".npz"), path.with_name(stem + ".json")
+
+
+def _readable_json(fields: dict[str, Any]) -> str:
+    """JSON with a line for each field, and for each row of the grid."""
+
+    def dumps(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    lines = []
+    for name, value in fields.items():
+        text = dumps(value)
+        if name == "values":
+            text = "[\n  " + ",\n  ".join(map(dumps, value)) + "\n]"
+        lines.append(f"{dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _fingerprint(model: GPT) -> tuple:
+    return tuple(
+        (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in model.parameters()
+    )
