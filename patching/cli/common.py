@@ -1,0 +1,314 @@
+"""What every command shares: arguments, errors at the edge, models, progress.
+
+Nothing here imports PyTorch at the top, so that --help and a mistyped option
+answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from mingpt.errors import DownloadError, MinGPTError
+from mingpt.indices import from_the_end
+from patching.text import shortened
+
+if TYPE_CHECKING:
+    import torch
+
+    from mingpt import GPT, BPETokenizer
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+SECONDS_BEFORE_A_BAR = 1.0
+LONGEST_NAME = 255  # bytes, on every file system in use
+
+
+class UsageError(MinGPTError, ValueError):
+    """An argument, or a combination of them, that the command cannot work with."""
+
+
+# --------------------------------------------------------------------- the edge
+
+
+def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    """Run `body`; turn every error that was raised on purpose into one line.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 after Ctrl-C.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell, as with >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a character gets its escape, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        body(argv)
+        tell("", sys.stdout, end="")  # what is still to be flushed
+    except (MinGPTError, OSError) as error:
+        line = " ".join(str(error).split())
+        print(f"{command}: error: {line}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def tell(text: str, stream: TextIO, end: str = "\n") -> None:
+    """Print at once. When a pipe's reader has gone, the work goes on unheard."""
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, and values that may begin with a dash."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """As every other bad input: one line at the edge."""
+        raise UsageError(f"{message} (see --help)")
+
+    def parse_args(self, args: Sequence[str], namespace: None = None) -> argparse.Namespace:
+        """As argparse's, but `--layers -3--1` and `--clean --` mean what they say."""
+        parsed = super().parse_args(self._glued(args), namespace)
+        for name, value in vars(parsed).items():
+            if value == []:  # argparse drops a value that is "--", even after "="
+                setattr(parsed, name, "--")
+        return parsed
+
+    def _glued(self, args: Sequence[str]) -> list[str]:
+        """`--option -value` as `--option=-value`, unless -value is an option itself."""
+        glued: list[str] = []
+        waiting = list(args)
+        while waiting:
+            arg = waiting.pop(0)
+            action = self._option_string_actions.get(arg)
+            takes_value = action is not None and action.nargs is None
+            following = waiting[0] if waiting else ""
+            is_option = following.split("=", 1)[0] in self._option_string_actions
+            if takes_value and following.startswith("-") and not is_option:
+                arg = f"{arg}={waiting.pop(0)}"
+            glued.append(arg)
+        return glued
+
+
+@dataclass(frozen=True)
+class IndexList:
+    """Indices as a user writes them: "0,3,5-7", negative ones from the end."""
+
+    text: str
+
+    def of(self, what: str, size: int) -> list[int]:
+        """The indices in [0, size) that are meant.
+
+        Raises:
+            UsageError: not such a list, a range that runs backwards, or an
+                index that is not there.
+        """
+        chosen: set[int] = set()
+        for part in self.text.split(","):
+            match = re.fullmatch(r"\s*(-?\d{1,9})(?:-(-?\d{1,9}))?\s*", part, re.ASCII)
+            if match is None:
+                raise UsageError(
+                    f"{what}s {self.text!r}: {part!r} is neither a number nor a range;"
+                    " write a list like 0,3,5-7 or -1"
+                )
+            ends = [
+                from_the_end(what, int(number), size, UsageError)
+                for number in match.groups()
+                if number is not None
+            ]
+            first, last = ends[0], ends[-1]
+            if first > last:
+                raise UsageError(f"{what}s {self.text!r}: the range {part!r} runs backwards")
+            chosen.update(range(first, last + 1))
+        return sorted(chosen)
+
+
+# --------------------------------------------------------------------- progress
+
+
+class Bars:
+    """Progress bars on stderr: none when it is no terminal, or with --quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.shown = sys.stderr.isatty() and not quiet
+
+    @contextlib.contextmanager
+    def bar(
+        self, label: str, *, in_bytes: bool = False
+    ) -> Iterator[Callable[[int, int], None] | None]:
+        """A progress callback (done, in all) that draws once a second has passed."""
+        if not self.shown:
+            yield None
+            return
+        from tqdm import tqdm
+
+        bars: list[tqdm] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars or bars[0].total != total:  # another file, or the first
+                for old in bars:
+                    old.close()
+                bars[:] = [
+                    tqdm(
+                        total=total,
+                        desc=label,
+                        unit="B" if in_bytes else "",
+                        unit_scale=in_bytes,
+                        delay=SECONDS_BEFORE_A_BAR,
+                        leave=False,
+                        file=sys.stderr,
+                    )
+                ]
+            bars[0].update(done - bars[0].n)
+
+        try:
+            yield progress
+        finally:
+            for old in bars:
+                old.close()
+
+
+# --------------------------------------------------------------------- models
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--model, --device, --dtype, --seed: the same words in every command."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        help="builtin, gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or a directory with"
+        " config.json and model.safetensors; default: gpt2 if it is in the cache or can be"
+        " fetched (548 MB, once), else builtin",
+    )
+    group.add_argument(
+        "--device", choices=DEVICES, default="auto", help="default: auto (cuda, mps, else cpu)"
+    )
+    group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    group.add_argument(
+        "--seed", type=int, default=0, help="of PyTorch's random numbers, 0 or more; default: 0"
+    )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, and why it is not the one that was hoped for (or None)."""
+
+    model: GPT
+    tokenizer: BPETokenizer
+    fallback: str | None
+
+
+def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
+    """The model of the command line, on its device.
+
+    Without --model this is GPT-2 124M if it is in the cache or can be fetched,
+    else the shipped model, with the reason.
+
+    Raises:
+        UsageError: a device that is not there.
+        MinGPTError: as mingpt.load.
+    """
+    import torch
+
+    from mingpt.loading import load
+    from mingpt.pretrained import BUILTIN, HUB_MODELS, is_offline, resolve
+
+    device = find_device(arguments.device, arguments.dtype)
+    dtype = getattr(torch, arguments.dtype)
+    if not 0 <= arguments.seed < 2**63:
+        raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
+    torch.manual_seed(arguments.seed)
+    fallback = None
+    with bars.bar("fetching", in_bytes=True) as progress:
+        if arguments.model is not None:
+            model, tokenizer = load(arguments.model, dtype=dtype, progress=progress)
+        else:
+            if not (resolve("gpt2").has_weights or is_offline()):
+                print(
+                    f"fetching GPT-2 124M, {HUB_MODELS['gpt2'].megabytes} MB, once;"
+                    f" --model {BUILTIN} skips it",
+                    file=sys.stderr,
+                )
+            try:
+                model, tokenizer = load("gpt2", dtype=dtype, progress=progress)
+            except DownloadError as error:
+                fallback = str(error)
+                model, tokenizer = load(BUILTIN, dtype=dtype)
+    return LoadedModel(model.to(device), tokenizer, fallback)
+
+
+def find_device(name: str, dtype: str) -> torch.device:
+    """The device called `name`, "auto" resolved.
+
+    Raises:
+        UsageError: it is not there, or has no arithmetic in `dtype`.
+    """
+    import torch
+
+    there = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
+    if name == "auto":
+        name = next(kind for kind, is_there in there.items() if is_there())
+    if not there[name]():
+        raise UsageError(f"--device {name}: this machine, or this build of PyTorch, has none")
+    if name == "mps" and dtype == "float64":
+        raise UsageError("--dtype float64: mps has no float64; use --device cpu")
+    return torch.device(name)
+
+
+# --------------------------------------------------------------------- output
+
+
+def check_name(path: Path) -> None:
+    """Raises UsageError if no file system has room for the name's bytes."""
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UsageError(f"--out {shortened(str(path), 80)}: the name is too long for a file")
+
+
+def check_writable(path: Path) -> None:
+    """Whether a file can be written at `path`, found out without creating anything.
+
+    Raises:
+        UsageError: it is a folder, its name is too long, or its folder cannot
+            be made or written.
+    """
+    check_name(path)
+    if path.is_dir():
+        raise UsageError(f"--out {path}: there is a folder of that name")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(f"--out {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {path}: no permission to write in {folder}")
+
+
+def slug(text: str, most: int = 40) -> str:
+    """The first words of `text` in letters that are safe in any file name."""
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return "-".join(words)[:most].strip("-") or "prompt"

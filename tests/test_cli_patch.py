@@ -1,0 +1,392 @@
+"""scripts/patch.py as a user meets it: a process with arguments, streams and an exit code."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, make_model
+from matplotlib.image import imread
+from safetensors.torch import load_file, save_file
+
+import mingpt
+from mingpt.pretrained import BUILTIN_DIRECTORY
+from patching import PromptPair, SweepResult, patch_sweep
+from patching.cli import common
+from patching.cli.common import Bars, IndexList, UsageError, slug
+from patching.cli.patch import EXAMPLE, build_parser, main
+
+MICHELLE = [f"--{name}={text}" for name, text in EXAMPLE.items()]
+
+
+def files_in(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# --------------------------------------------------------------------- the main job
+
+
+def test_the_example(command, tmp_path):
+    run = command("patch", "--model", "builtin")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("model: builtin (")
+    assert "gpt2" not in run.stdout
+    starred = [line.split() for line in lines if line.startswith("*")]
+    assert [(row[1], row[3], row[5]) for row in starred] == [("1", "␣Jones", "␣Smith")]
+    written = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+    assert sorted(written) == files_in(tmp_path)
+    png, npz, readable = written
+    assert png.startswith("figures/michelle-jones-was")
+    assert imread(tmp_path / png).shape[1] >= 800
+    result = SweepResult.load(tmp_path / npz)
+    assert result.values.shape == (result.arguments["layers"][-1] + 1, 10)
+    assert result.model_name == "builtin"
+    assert json.loads((tmp_path / readable).read_text("utf-8"))["checksum"] == result.checksum
+
+    again = command("patch", "--model", "builtin")  # the same run: the same files, and it says so
+    overwritten = [line for line in again.stdout.splitlines() if line.startswith("overwrote ")]
+    assert [line.removeprefix("overwrote ") for line in overwritten] == written
+    assert sorted(written) == files_in(tmp_path)
+
+
+def test_json_holds_what_was_printed(command, tmp_path):
+    run = command("patch", *MICHELLE, "--model=builtin", "--json", "--top-k=5", "--out=x.svg")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert result["paths"] == ["x.svg", "x.npz", "x.json"]
+    assert files_in(tmp_path) == ["x.json", "x.npz", "x.svg"]
+    assert [row["rank"] for row in result["clean_next"]["top"]] == [1, 2, 3, 4, 5]
+    for side in ("clean_next", "corrupt_next"):
+        for row in (*result[side]["top"], result[side]["target"], result[side]["foil"]):
+            assert f"{row['logit']:.4f}" in run.stderr
+            assert f"{row['probability']:.4f}" in run.stderr
+            assert str(row["id"]) in run.stderr
+    assert f"clean {result['clean_value']:.4f}, corrupt {result['corrupt_value']:.4f}" in run.stderr
+    on_disk = json.loads((tmp_path / "x.json").read_text("utf-8"))
+    del result["paths"]
+    assert result == on_disk
+
+
+def test_the_numbers_are_the_models(builtin):
+    """The loop of the command against plain forwards of the shipped model."""
+    model, tokenizer = builtin
+    clean, corrupt = (tokenizer(EXAMPLE[name]) for name in ("clean", "corrupt"))
+    jones, smith = (tokenizer.encode(f" {EXAMPLE[name]}")[0] for name in ("target", "foil"))
+    values = patch_sweep(model, PromptPair.from_text(tokenizer, **EXAMPLE)).values
+    model(clean, record=True)
+    for layer in range(model.config.n_layer):
+        for position in range(clean.size(1)):
+            model(corrupt, patch=(layer, position))
+            logits = model.last_logits[0]
+            assert values[layer, position] == (logits[smith] - logits[jones]).item()
+
+
+def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        [], ["--metric=recovery"], ["--layers=0"], ["--positions=-1"], ["--cmap=magma"],
+        ["--dtype=float64"], ["--target=Brown"], ["--top-k=3"], ["--seed=1"],
+    ]  # fmt: skip
+    for more in runs:
+        assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
+    assert len(files_in(tmp_path)) == 3 * len(runs)
+    assert "overwrote" not in capsys.readouterr().out
+
+
+def test_quiet_prints_the_model_and_the_paths_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model=builtin", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in out.splitlines()] == ["model:", "wrote", "wrote", "wrote"]
+
+
+def test_lists_and_dtype(tmp_path, capsys):
+    out = tmp_path / "x.png"
+    arguments = ["--model=builtin", "--layers", "-1", "--positions", "-2--1", "--dtype=float64"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    result = SweepResult.load(tmp_path / "x.npz")
+    assert np.isfinite(result.values).sum() == 2
+    assert np.isfinite(result.values[-1, -2:]).all()
+    assert result.values.dtype == np.float64
+    assert "float64 on cpu" in capsys.readouterr().out
+
+
+def test_the_file_name_is_safe_whatever_the_prompt(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prompts = ["--clean=../../etc/ $(rm) é Jones", "--corrupt=../../etc/ $(rm) é Smith"]
+    assert main([*prompts, "--target=Jones", "--foil=Smith", "--model=builtin", "--out=o/"]) == 0
+    assert all(name.startswith("o/etc-rm-jones-") for name in files_in(tmp_path))
+    assert slug("東京") == "prompt"
+
+
+# --------------------------------------------------------------------- without --model
+
+
+def test_without_a_network_the_shipped_model_steps_in_and_says_so(command, tmp_path):
+    run = command("patch")
+    assert run.returncode == 0, run.stderr
+    first = run.stdout.splitlines()[0]
+    assert first.startswith("model: builtin")
+    assert "in place of gpt2: encoder.json is not in" in first
+    assert run.stderr == ""  # nothing is fetched, so nothing is announced
+    result = SweepResult.load(next(tmp_path.glob("figures/*.npz")))
+    assert "could not be fetched" in result.notes[0]
+    assert not (tmp_path / "no-cache").exists()
+
+
+def test_a_network_that_refuses(command):
+    run = command("patch", "--quiet", HF_HUB_OFFLINE="0", https_proxy="http://127.0.0.1:9")
+    assert run.returncode == 0, run.stderr
+    assert "the proxy refuses" in run.stdout
+    assert "548 MB, once; --model builtin skips it" in run.stderr
+
+
+def test_a_network_that_is_silent_costs_a_few_seconds(command):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        run = command("patch", "--quiet", HF_HUB_OFFLINE="0", https_proxy=proxy)
+        waited = time.monotonic() - started
+    assert run.returncode == 0, run.stderr
+    assert "does not answer within 4 seconds" in run.stdout
+    assert waited < 4 + 10  # of which the work itself takes some two
+
+
+def test_the_shipped_model_by_name_and_as_a_stopgap_are_different_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    assert main(["--quiet"]) == main(["--quiet", "--model=builtin"]) == 0
+    assert len(files_in(tmp_path)) == 6
+
+
+def test_model_gpt2_never_falls_back(command, tmp_path):
+    run = command("patch", "--model", "gpt2")
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    assert "'builtin'" in run.stderr
+    assert files_in(tmp_path) == []
+
+
+# --------------------------------------------------------------------- bad input
+
+
+@pytest.fixture(scope="module")
+def broken_models(tmp_path_factory):
+    """Directories that are no models, each in its own way."""
+    home = tmp_path_factory.mktemp("models")
+    tokenizer = mingpt.BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    for name in ("no-config", "no-weights", "truncated", "foreign", "nan"):
+        make_model(vocab_size=tokenizer.vocab_size).save_pretrained(home / name, tokenizer)
+    (home / "no-config" / "config.json").unlink()
+    (home / "no-weights" / "model.safetensors").unlink()
+    weights = home / "truncated" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    save_file({"x": torch.ones(2)}, home / "foreign" / "model.safetensors")
+    state = load_file(home / "nan" / "model.safetensors")
+    state["transformer.ln_f.bias"][0] = torch.nan
+    save_file(state, home / "nan" / "model.safetensors")
+    (home / "empty").mkdir()
+    return home
+
+
+def example(**changes: str) -> list[str]:
+    return [f"--{name}={text}" for name, text in {**EXAMPLE, **changes}.items()]
+
+
+BAD_INPUT = {
+    "token counts": (example(corrupt="Michelle Smith was. Michelle"), "clean has 10 and corrupt 5"),
+    "identical": (example(corrupt=EXAMPLE["clean"]), "are the same"),
+    "empty": (example(clean=""), "clean prompt is empty"),
+    "too long": (
+        example(clean="Jones" + " is" * 130, corrupt="Smith" + " is" * 130),
+        "131 tokens, the model reads at most 128",
+    ),
+    "several tokens": (example(target="Zaphod"), "tokens, not one: ' Z' + "),
+    "unknown id": (example(foil="id:123456"), "no token has the id 123456"),
+    "not an id": (example(foil="id:x"), "after id: comes a token's number"),
+    "target is foil": (example(foil="Jones"), "target and foil are the same token"),
+    "incomplete": (["--clean=a"], "--corrupt, --target, --foil missing"),
+    "unknown model": (["--model=gpt9"], "no model 'gpt9'"),
+    "no cuda": (["--device=cuda"], "--device cuda: this machine"),
+    "device": (["--device=tpu"], "--device"),
+    "layer": (["--layers=0,99"], "layer 99 is out of range"),
+    "position": (["--positions=-11"], "position -11 is out of range"),
+    "list": (["--layers=1;2"], "neither a number nor a range"),
+    "backwards": (["--layers=2-0"], "runs backwards"),
+    "metric": (["--metric=loss"], "--metric"),
+    "top-k": (["--top-k=0"], "--top-k must be at least 1"),
+    "format": (["--out=x.jpg"], "no figure format 'jpg'"),
+    "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),
+    "cmap": (["--cmap=nope"], "no colour map 'nope'"),
+    "unwritable": (["--out=/proc/x/"], "/proc"),
+    "file in the way": ([f"--out={ROOT}/README.md/x.png"], "not a folder"),
+    "result in the way": (["--out=blocked/x.png"], "there is a folder of that name"),
+    "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
+    "no such home": (["--model=~nobody-at-all"], "no model '~nobody-at-all'"),
+    "seed": ([f"--seed={2**64}"], "--seed must be from 0"),
+    "slash": (["--out=v1.2"], "(--out v1.2/ with a slash would be a folder)"),
+    "digits": ([f"--layers={'9' * 5000}"], "neither a number nor a range"),
+    "unknown option": (["--clena=x"], "unrecognized arguments: --clena=x"),
+    "value forgotten": (["--clean", "--corrupt", "x"], "--clean: expected one argument"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(command, tmp_path, name):
+    arguments, message = BAD_INPUT[name]
+    if name == "no cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    model = (
+        [] if any(argument.startswith("--model") for argument in arguments) else ["--model=builtin"]
+    )
+    (tmp_path / "blocked" / "x.json").mkdir(parents=True)
+    run = command("patch", *model, *arguments)
+    assert run.returncode == 2, run.stdout
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+    assert run.stderr.startswith("mingpt-patch: error: ")
+    assert message in run.stderr
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("directory", "message"),
+    [
+        ("empty", "holds no config.json"),
+        ("no-config", "holds no config.json"),
+        ("no-weights", "holds no model.safetensors"),
+        ("truncated", "no whole safetensors file"),
+        ("foreign", "missing: transformer.wte.weight"),
+        ("nan", "not finite (in torch.float32): transformer.ln_f.bias"),
+    ],
+)
+def test_bad_model_directories(command, tmp_path, broken_models, directory, message):
+    run = command("patch", "--model", str(broken_models / directory))
+    assert run.returncode == 2, run.stdout
+    assert len(run.stderr.splitlines()) == 1
+    assert message in run.stderr
+    assert files_in(tmp_path) == []
+
+
+def test_float64_on_mps_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UsageError, match="mps has no float64"):
+        common.find_device("mps", "float64")
+
+
+def test_ctrl_c_leaves_no_half_written_file(tmp_path):
+    """Interrupted in the middle of a long sweep: 130, one line, nothing written."""
+    words = " ".join(["Jones"] * 120)
+    arguments = [f"--clean=Michelle {words}", f"--corrupt=Jane {words}", "--target=Jones"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "patch.py"), *arguments, "--foil=Smith",
+         "--model=builtin"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for line in process.stdout:  # the table comes right before the sweep
+        if line.startswith("foil"):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "mingpt-patch: interrupted\n"
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", ["| head -n 1", ">&-", "2>&-"])
+def test_closed_streams_do_not_stop_the_work(tmp_path, end):
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --model builtin {end}"
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert len(files_in(tmp_path)) == 3
+
+
+# --------------------------------------------------------------------- the small parts
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", [0]), ("0,3,5-7", [0, 3, 5, 6, 7]), ("-1", [9]), ("-3--1", [7, 8, 9]),
+        ("7--1", [7, 8, 9]), ("3,1,1-2", [1, 2, 3]), (" 1 , 2 ", [1, 2]),
+    ],
+)  # fmt: skip
+def test_index_lists(text, expected):
+    assert IndexList(text).of("layer", 10) == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "a", "1-", "--", "1.5", "10", "-11", "1-2-3", "²"])
+def test_bad_index_lists(text):
+    with pytest.raises(UsageError, match="layer"):
+        IndexList(text).of("layer", 10)
+
+
+@pytest.mark.parametrize("value", ["-1", "-3--1", "-x", "- item", "--", "-"])
+def test_values_that_begin_with_a_dash(value):
+    parser = build_parser()
+    for arguments in (["--clean", value], [f"--clean={value}"]):
+        assert parser.parse_args(arguments).clean == value
+
+
+def test_help_teaches_and_needs_no_pytorch(command):
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "patch.py"), "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for word in ("--clean", "recovery", "id:5437", "builtin", "examples:", "exit codes:"):
+        assert word in run.stdout
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert "patching.metrics" in imported
+    assert not imported & {"torch", "numpy", "matplotlib"}
+
+
+def test_version(command):
+    run = command("patch", "--version")
+    assert run.stdout == f"mingpt-patch {mingpt.__version__}\n"
+
+
+def test_bars_are_off_without_a_terminal_and_when_quiet(monkeypatch):
+    assert not Bars(quiet=False).shown
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert Bars(quiet=False).shown
+    assert not Bars(quiet=True).shown
+    with Bars(quiet=True).bar("x") as progress:
+        assert progress is None
+
+
+def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(common, "SECONDS_BEFORE_A_BAR", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Bars(quiet=False).bar("patching") as progress:
+        for done in range(1, 4):
+            progress(done, 3)
+            time.sleep(0.15)
+    assert "patching" in capsys.readouterr().err
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_agrees_with_the_cpu(tmp_path):
+    for device in ("cpu", "cuda"):
+        arguments = ["--model=builtin", f"--device={device}", f"--out={tmp_path}/{device}.png"]
+        assert main(arguments) == 0
+    cpu, cuda = (SweepResult.load(tmp_path / name).values for name in ("cpu", "cuda"))
+    np.testing.assert_allclose(cuda, cpu, rtol=1e-4, atol=1e-4)
