@@ -1,0 +1,43 @@
+"""Draw the README's pictures again: python scripts/make_figures.py
+
+The shipped model on the README's example and on one of the grammar's other
+families. Needs no network and no arguments; the same versions give the same files.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import mingpt
+from patching import PromptPair, heatmap, patch_sweep
+from patching.cli.patch import EXAMPLE
+
+FIGURES = {
+    "readme-michelle.png": (EXAMPLE, "logit_diff"),
+    "readme-indirect-object.png": (
+        {
+            "clean": "When Mary and John went to the store, John gave a drink to",
+            "corrupt": "When Mary and John went to the store, Mary gave a drink to",
+            "target": "Mary",
+            "foil": "John",
+        },
+        "recovery",
+    ),
+}
+
+
+def main() -> int:
+    """Write every figure into figures/ and say so."""
+    model, tokenizer = mingpt.load("builtin")
+    for name, (texts, metric) in FIGURES.items():
+        result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), metric=metric)
+        print(f"wrote {heatmap(result, ROOT / 'figures' / name)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
