@@ -8,12 +8,11 @@ Example:
 
 from __future__ import annotations
 
-import importlib
+from mingpt.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-# Name -> the module it lives in. Imported when first used, because PyTorch takes
-# a second: a command's --help and a mistyped option should not wait for it.
+# Name -> the module it lives in; imported when it is first used.
 _HOME = {
     "GPT": "mingpt.model",
     "GPTConfig": "mingpt.config",
@@ -29,12 +28,4 @@ _HOME = {
 }
 __all__ = ["__version__", *_HOME]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -9,9 +9,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
+from mingpt.lazy import lazy_names
 
-# As in mingpt/__init__.py: nothing is imported before it is used.
+# Name -> the module it lives in; imported when it is first used.
 _HOME = {
     "PromptPair": "patching.prompts",
     "answer_id": "patching.prompts",
@@ -26,12 +26,4 @@ _HOME = {
 }
 __all__ = [*_HOME]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
