@@ -234,6 +234,7 @@ BAD_INPUT = {
     "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
     "no such home": (["--model=~nobody-at-all"], "no model '~nobody-at-all'"),
     "seed": ([f"--seed={2**64}"], "--seed must be from 0"),
+    "escape code": (["--model=\x1b[31mred"], "\\x1b[31mred"),
     "slash": (["--out=v1.2"], "(--out v1.2/ with a slash would be a folder)"),
     "digits": ([f"--layers={'9' * 5000}"], "neither a number nor a range"),
     "unknown option": (["--clena=x"], "unrecognized arguments: --clena=x"),

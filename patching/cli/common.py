@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from mingpt.errors import DownloadError, MinGPTError
 from mingpt.indices import from_the_end
-from patching.text import shortened
+from patching.text import escaped, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Seque
         body(argv)
         tell("", sys.stdout, end="")  # what is still to be flushed
     except (MinGPTError, OSError) as error:
-        line = " ".join(str(error).split())
+        line = escaped(" ".join(str(error).split()))  # it may quote what the user typed
         print(f"{command}: error: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
@@ -176,6 +177,7 @@ class Bars:
                         unit_scale=in_bytes,
                         delay=SECONDS_BEFORE_A_BAR,
                         leave=False,
+                        ncols=shutil.get_terminal_size().columns,  # 80 where a terminal says 0
                         file=sys.stderr,
                     )
                 ]
