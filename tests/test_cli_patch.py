@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -381,6 +382,20 @@ def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys):
             progress(done, 3)
             time.sleep(0.15)
     assert "patching" in capsys.readouterr().err
+
+
+def test_a_bar_is_drawn_on_a_terminal_that_says_it_has_no_size(tmp_path):
+    code = (
+        "import time; from patching.cli.common import Bars\n"
+        "with Bars(quiet=False).bar('patching') as progress:\n"
+        "    for done in range(1, 16): time.sleep(0.1); progress(done, 15)"
+    )
+    ours, theirs = pty.openpty()
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=theirs, check=True)
+    os.close(theirs)
+    assert run.returncode == 0
+    assert b"patching:" in os.read(ours, 10_000)
+    os.close(ours)
 
 
 @pytest.mark.cuda

@@ -163,6 +163,7 @@ class Bars:
             return
         from tqdm import tqdm
 
+        size = shutil.get_terminal_size()  # 80 x 24 where a terminal says 0 x 0
         bars: list[tqdm] = []
 
         def progress(done: int, total: int) -> None:
@@ -177,7 +178,8 @@ class Bars:
                         unit_scale=in_bytes,
                         delay=SECONDS_BEFORE_A_BAR,
                         leave=False,
-                        ncols=shutil.get_terminal_size().columns,  # 80 where a terminal says 0
+                        ncols=size.columns,
+                        nrows=size.lines,
                         file=sys.stderr,
                     )
                 ]
