@@ -354,7 +354,7 @@ def evaluate(model: GPT, tokenizer: BPETokenizer) -> str:
             "Mean recovery over 200 held-out name pairs"
             + (", a second person in between:" if second_person else ":"),
             "",
-            "| layer | differing token | largest between | last position |",
+            "| layer | differing token | largest between, either sign | last position |",
             "|---|---|---|---|",
         ]
         lines += [
