@@ -107,7 +107,7 @@ def _draw(result: SweepResult, cmap: str | None, title: str | None) -> Figure:
     axes = figure.add_subplot()
     axes.patch.set(facecolor="white", hatch="////", edgecolor="0.7")  # shows where there is NaN
     image = axes.matshow(
-        np.ma.masked_invalid(values),
+        values,
         aspect="auto",
         cmap=cmap or ("viridis" if metric.neutral is None else "RdBu"),
         norm=_norm(values, metric),

@@ -95,6 +95,13 @@ def test_anything_else_leaves_nothing(hub, tmp_path, where, settings, message):
     assert not path.parent.exists() or not [*path.parent.iterdir()]
 
 
+def test_a_short_body_is_noticed_whatever_the_http_library_thinks(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("requests.Response.iter_content", lambda self, size: iter([BODY[:1000]]))
+    with pytest.raises(DownloadError, match=f"broke off after 1000 of {len(BODY)} bytes"):
+        fetch(f"{hub}/good", tmp_path / "file")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_bad_file_does_not_replace_a_good_one(hub, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"good")

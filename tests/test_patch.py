@@ -126,6 +126,17 @@ def test_only_that_vector_is_replaced(recorded):
     assert (patched[2, :, 3:] != corrupt[2, :, 3:]).any(-1).all()
 
 
+def test_what_a_hook_has_seen_is_not_patched_behind_its_back(recorded):
+    model, _ = recorded
+    seen = []
+    block = model.transformer.h[1]
+    hook = block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(CORRUPT)
+    model(CORRUPT, patch=(1, 3))
+    hook.remove()
+    assert torch.equal(seen[0], seen[1])
+
+
 def test_negative_indices_count_from_the_end(recorded):
     model, _ = recorded
     for layer, position in itertools.product(range(N_LAYER), range(T)):
