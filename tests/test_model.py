@@ -191,6 +191,7 @@ def test_generate_patches_every_forward_that_holds_the_prompt(model):
     model(clean, record=True)
     recording = model.activations
     out = model.generate(corrupt, 6, patch=(1, -1))
+    last_logits = model.last_logits
 
     # by hand: the same vector, at the prompt's last position, while 12 tokens hold the prompt
     expected = corrupt
@@ -204,6 +205,7 @@ def test_generate_patches_every_forward_that_holds_the_prompt(model):
             model(window)
         expected = torch.cat((expected, model.last_logits.argmax(-1, keepdim=True)), dim=1)
     assert out.tolist() == expected.tolist()
+    torch.testing.assert_close(last_logits, model.last_logits)  # of a window without the prompt
 
     model.activations = recording
     unpatched = model.generate(corrupt, 6)
