@@ -120,7 +120,8 @@ def _draw(result: SweepResult, cmap: str | None, title: str | None) -> Figure:
         axes.get_xticklabels()[position].set_fontweight("bold")
     step = -(-n_layer // 24)  # at most 24 labels, evenly
     axes.set_yticks(range(0, n_layer, step))
-    axes.set_xlabel("token (clean / corrupt where they differ)")
+    hatched = "; hatched: not patched" if np.isnan(values).any() else ""
+    axes.set_xlabel(f"token (clean / corrupt where they differ){hatched}")
     axes.set_ylabel("layer")
     axes.set_title(heading, fontsize=9, loc="left")
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)

@@ -112,6 +112,7 @@ def test_cells_that_were_not_run_are_hatched():
     result.values[1, 2:] = np.nan
     axes = _draw(result, None, None).axes[0]
     assert axes.patch.get_hatch()
+    assert axes.get_xlabel().endswith("hatched: not patched")
     assert axes.images[0].get_array().mask[1].tolist() == [False] * 2 + [True] * 5
 
 
