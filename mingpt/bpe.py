@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +30,7 @@ END_OF_TEXT = "<|endoftext|>"
 # its last space to the word that follows.
 PIECES = regex.compile(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 _LONGEST_CACHED_PIECE = 64  # characters: longer ones are rarely words that come again
+_MOST_CACHED_PIECES = 50_000
 
 
 def _byte_alphabet() -> dict[int, str]:
@@ -92,7 +92,7 @@ class BPETokenizer:
         self._check()
         self._symbol_of_id = {number: symbol for symbol, number in vocab.items()}
         self._rank = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._cached_ids = lru_cache(maxsize=50_000)(self._piece_ids)
+        self._cached_ids: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def from_files(cls, vocab: str | Path, merges: str | Path) -> BPETokenizer:
@@ -151,8 +151,7 @@ class BPETokenizer:
             return parts[0] + [number for part in parts[1:] for number in special + part]
         ids: list[int] = []
         for piece in PIECES.findall(text):
-            short = len(piece) <= _LONGEST_CACHED_PIECE
-            ids.extend(self._cached_ids(piece) if short else self._piece_ids(piece))
+            ids.extend(self._piece_ids(piece))
         return ids
 
     def show_work(self, text: str) -> list[PieceWork]:
@@ -167,7 +166,13 @@ class BPETokenizer:
         return works
 
     def _piece_ids(self, piece: str) -> tuple[int, ...]:
-        return tuple(self.vocab[symbol] for symbol in self._merge(piece))
+        ids = self._cached_ids.get(piece)
+        if ids is None:
+            ids = tuple(self.vocab[symbol] for symbol in self._merge(piece))
+            room = len(self._cached_ids) < _MOST_CACHED_PIECES
+            if room and len(piece) <= _LONGEST_CACHED_PIECE:
+                self._cached_ids[piece] = ids
+        return ids
 
     def _merge(self, piece: str, trace: list[tuple[str, str]] | None = None) -> tuple[str, ...]:
         """Spell `piece` in the byte alphabet, and merge until no ranked pair is left."""

@@ -29,6 +29,23 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
+class _TextOf:
+    """A token's text where there is no tokenizer. A class, so that pairs can be pickled."""
+
+    tokens: Mapping[int, str] | Sequence[str] | None
+
+    def __call__(self, number: int) -> str:
+        if self.tokens is None:
+            return f"id:{number}"
+        try:
+            return self.tokens[number]
+        except (KeyError, IndexError):
+            raise PromptError(
+                f"tokens has no text for id {number}; it is indexed by token id"
+            ) from None
+
+
+@dataclass(frozen=True)
 class PromptPair:
     """Clean and corrupt prompt, equally long, and the target and foil tokens.
 
@@ -96,17 +113,7 @@ class PromptPair:
             PromptError: as `from_text`; or an id that is no whole number from 0
                 on, or that `tokens` does not have.
         """
-
-        def text_of(number: int) -> str:
-            if tokens is None:
-                return f"id:{number}"
-            try:
-                return tokens[number]
-            except (KeyError, IndexError):
-                raise PromptError(
-                    f"tokens has no text for id {number}; it is indexed by token id"
-                ) from None
-
+        text_of = _TextOf(tokens)
         clean, corrupt, answers = (
             _whole_numbers(name, ids)
             for name, ids in (

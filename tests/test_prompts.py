@@ -1,5 +1,7 @@
 """Prompt pairs: the answer-token rules, and everything that can be wrong without a model."""
 
+import pickle
+
 import pytest
 
 from mingpt import BPETokenizer
@@ -91,6 +93,16 @@ def test_the_texts_are_kept_though_tokens_be_half_characters(tokenizer):
     pair = PromptPair.from_text(tokenizer, "東 Jones", "京 Jones", "Jones", "Smith")
     assert (pair.clean_text, pair.corrupt_text) == ("東 Jones", "京 Jones")
     assert pair.clean_tokens[0] == "\\xe6"
+
+
+def test_pairs_go_to_other_processes(tokenizer):
+    for pair in (
+        PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", "Smith"),
+        PromptPair.from_ids([1, 2], [0, 2], 3, 4, tokens=["a", "b", "c", "d", "e"]),
+    ):
+        again = pickle.loads(pickle.dumps(pair))
+        assert again == pair
+        assert again.text_of(pair.target_id) == pair.target_token
 
 
 def test_from_ids():
