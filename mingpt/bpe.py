@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mingpt.errors import TokenizerError
 from mingpt.files import replacing
-from mingpt.pretrained import TOKENIZER_FILES, gpt2_tokenizer_files
+from mingpt.pretrained import gpt2_tokenizer_files, tokenizer_files_in
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -110,12 +110,7 @@ class BPETokenizer:
         Raises:
             TokenizerError: neither pair is there, or they cannot be read.
         """
-        for names in TOKENIZER_FILES:
-            files = [Path(path) / name for name in names]
-            if all(file.is_file() for file in files):
-                return cls.from_files(*files)
-        pairs = " or ".join(" + ".join(names) for names in TOKENIZER_FILES)
-        raise TokenizerError(f"{path} holds no tokenizer: {pairs}")
+        return cls.from_files(*tokenizer_files_in(Path(path)))
 
     def save(self, directory: str | Path) -> None:
         """Write vocab.json and merges.txt into `directory`, which is created."""

@@ -14,7 +14,7 @@ from mingpt.files import replacing
 if TYPE_CHECKING:  # imported where it is used: most runs never touch the network
     import requests
 
-Progress = Callable[[int, int], None]  # (done, in all)
+Progress = Callable[[int, int], None]  # (done, in all; 0 where that is not known)
 
 SECONDS_TO_ANSWER = 4.0  # name look-up, connection and first header together
 SECONDS_TO_STALL = 30.0  # without a byte, once the file is on its way
@@ -34,7 +34,8 @@ def fetch(
     Args:
         sha256: of the file, in hex; None where nobody has published it.
         check: called with the temporary file before it is moved; may raise.
-        progress: called with (bytes done, bytes in all) as they arrive.
+        progress: called with (bytes done, bytes in all) as they arrive; the
+            second is 0 where the server does not tell.
 
     Raises:
         DownloadError: no connection, no answer, an HTTP error, a web page in
@@ -59,7 +60,7 @@ def fetch(
                         digest.update(chunk)
                         done += len(chunk)
                         if progress is not None:
-                            progress(done, max(size, done))
+                            progress(done, size)
                 if size and done != size:
                     raise DownloadError(f"{url} broke off after {done} of {size} bytes")
                 if sha256 is not None and digest.hexdigest() != sha256:

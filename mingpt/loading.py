@@ -25,7 +25,7 @@ def load(
 
     Raises:
         CheckpointError, DownloadError: as `GPT.from_pretrained`.
-        TokenizerError: a tokenizer that cannot be read, or that has more
+        TokenizerError: no tokenizer, one that cannot be read, or one with more
             tokens than the model's embedding has rows.
     """
     source = resolve(name_or_directory)

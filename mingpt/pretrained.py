@@ -14,7 +14,7 @@ from pathlib import Path
 from mingpt import checkpoint
 from mingpt.config import PRESETS, GPTConfig
 from mingpt.download import Progress, fetch
-from mingpt.errors import CheckpointError, DownloadError
+from mingpt.errors import CheckpointError, DownloadError, TokenizerError
 from mingpt.files import expanded
 
 BUILTIN = "builtin"
@@ -91,17 +91,15 @@ class Source:
         size, as transformers' `model.save_pretrained` leaves it.
 
         Raises:
-            CheckpointError: a directory without its own and with another size.
+            TokenizerError: a directory without its own and with another size.
             DownloadError: GPT-2's are neither in the cache nor to be had.
         """
         if self.hub is None:
-            for names in TOKENIZER_FILES:
-                vocab, merges = (self.directory / name for name in names)
-                if vocab.is_file() and merges.is_file():
-                    return vocab, merges
-            if self.config().vocab_size != PRESETS["gpt2"].vocab_size:
-                pairs = " or ".join(" + ".join(names) for names in TOKENIZER_FILES)
-                raise CheckpointError(f"{self.directory} holds no tokenizer: {pairs}")
+            try:
+                return tokenizer_files_in(self.directory)
+            except TokenizerError:
+                if self.config().vocab_size != PRESETS["gpt2"].vocab_size:
+                    raise
         return gpt2_tokenizer_files(progress)
 
     @property
@@ -135,6 +133,20 @@ def resolve(name_or_directory: str | Path) -> Source:
                 f" (needed: {checkpoint.CONFIG_FILE} and {checkpoint.WEIGHTS_FILE})"
             )
     return Source(name, directory)
+
+
+def tokenizer_files_in(directory: Path) -> tuple[Path, Path]:
+    """The vocabulary and the merges that lie in `directory`, under either pair of names.
+
+    Raises:
+        TokenizerError: neither pair is there.
+    """
+    for names in TOKENIZER_FILES:
+        vocab, merges = (directory / name for name in names)
+        if vocab.is_file() and merges.is_file():
+            return vocab, merges
+    pairs = " or ".join(" + ".join(names) for names in TOKENIZER_FILES)
+    raise TokenizerError(f"{directory} holds no tokenizer: {pairs}")
 
 
 def gpt2_tokenizer_files(progress: Progress | None = None) -> tuple[Path, Path]:

@@ -255,7 +255,7 @@ def test_unknown_names_are_refused_with_the_list(name):
 
 
 def test_a_model_without_its_tokenizer_is_refused(theirs, tmp_path):
-    with pytest.raises(CheckpointError, match="holds no tokenizer"):
+    with pytest.raises(TokenizerError, match="holds no tokenizer"):
         mingpt.load(tmp_path)
 
 

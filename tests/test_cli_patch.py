@@ -102,6 +102,18 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
     assert "overwrote" not in capsys.readouterr().out
 
 
+def test_the_configuration_is_part_of_a_run(tmp_path, monkeypatch, builtin):
+    """The same weights in the same place, read with another number of heads."""
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = builtin
+    model.save_pretrained("model", tokenizer)
+    assert main(["--model=model", "--quiet"]) == 0
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_head": 2}))
+    assert main(["--model=model", "--quiet"]) == 0
+    assert len(files_in(tmp_path / "figures")) == 6
+
+
 def test_quiet_prints_the_model_and_the_paths_only(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--model=builtin", "--quiet"]) == 0
@@ -382,6 +394,29 @@ def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys):
             progress(done, 3)
             time.sleep(0.15)
     assert "patching" in capsys.readouterr().err
+
+
+def test_one_bar_for_one_file_and_another_for_the_next(monkeypatch):
+    made = []
+
+    class Spy:
+        def __init__(self, total, **settings):
+            self.total, self.n = total, 0
+            made.append(self)
+
+        def update(self, more):
+            self.n += more
+
+        def close(self):
+            self.total = "closed"
+
+    monkeypatch.setattr("tqdm.tqdm", Spy)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Bars(quiet=False).bar("fetching", in_bytes=True) as progress:
+        for step in [(1, 0), (5, 0), (3, 10), (10, 10)]:  # the first of unknown length
+            progress(*step)
+    assert [bar.n for bar in made] == [5, 10]
+    assert all(bar.total == "closed" for bar in made)
 
 
 def test_a_bar_is_drawn_on_a_terminal_that_says_it_has_no_size(tmp_path):

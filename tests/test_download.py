@@ -29,6 +29,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.path == "/cut":
             self._send(200, BODY[:1000], length=len(BODY))
             return self.connection.close()
+        if self.path == "/unmeasured":
+            return self._send(200, BODY, length=-1)
         if self.path == "/slow":
             time.sleep(3)
         if self.path in self.files:
@@ -38,7 +40,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def _send(self, status, body, kind="application/octet-stream", length=None):
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length or len(body)))
+        if length != -1:
+            self.send_header("Content-Length", str(length or len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -93,6 +96,13 @@ def test_anything_else_leaves_nothing(hub, tmp_path, where, settings, message):
         fetch(f"{hub}{where}", path, **settings)
     assert not path.exists()
     assert not path.parent.exists() or not [*path.parent.iterdir()]
+
+
+def test_a_file_of_unknown_length_arrives_with_progress(hub, tmp_path):
+    seen = []
+    fetch(f"{hub}/unmeasured", tmp_path / "file", progress=lambda *step: seen.append(step))
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert seen[-1] == (len(BODY), 0)
 
 
 def test_a_short_body_is_noticed_whatever_the_http_library_thinks(hub, tmp_path, monkeypatch):

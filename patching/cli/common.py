@@ -157,7 +157,7 @@ class Bars:
     def bar(
         self, label: str, *, in_bytes: bool = False
     ) -> Iterator[Callable[[int, int], None] | None]:
-        """A progress callback (done, in all) that draws once a second has passed."""
+        """A progress callback (done, in all or 0) that draws once a second has passed."""
         if not self.shown:
             yield None
             return
@@ -167,12 +167,13 @@ class Bars:
         bars: list[tqdm] = []
 
         def progress(done: int, total: int) -> None:
-            if not bars or bars[0].total != total:  # another file, or the first
+            known = total or None
+            if not bars or bars[0].total != known:  # another file, or the first
                 for old in bars:
                     old.close()
                 bars[:] = [
                     tqdm(
-                        total=total,
+                        total=known,
                         desc=label,
                         unit="B" if in_bytes else "",
                         unit_scale=in_bytes,

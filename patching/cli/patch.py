@@ -7,6 +7,7 @@ loaded; the work is patching's; the words are report.py's.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import mingpt
 from mingpt.files import expanded
 from patching.cli import common
 from patching.cli.common import Bars, IndexList, UsageError
+from patching.errors import DrawingError
 from patching.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -215,19 +217,19 @@ class _Place:
             UsageError: no such format, the two contradict each other, or it
                 cannot be written.
         """
-        from patching.plot import FORMATS
+        from patching.plot import check_format
 
         path = expanded(arguments.out)
         common.check_name(path)
         suffix = path.suffix.removeprefix(".")
         is_folder = arguments.out.endswith(("/", os.sep)) or path.is_dir() or not suffix
         chosen = (arguments.format or "png") if is_folder else suffix
-        if chosen.lower() not in FORMATS:
-            raise UsageError(
-                f"no figure format {chosen!r}; there are {', '.join(FORMATS)}"
-                + ("" if is_folder else f" (--out {path}/ with a slash would be a folder)")
-            )
-        if arguments.format not in (None, chosen):
+        try:
+            check_format(chosen)
+        except DrawingError as error:
+            hint = "" if is_folder else f" (--out {path}/ with a slash would be a folder)"
+            raise UsageError(f"{error}{hint}") from None
+        if (arguments.format or chosen).lower() != chosen.lower():
             raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
         for file in _outputs(path / "figure.png" if is_folder else path):
             common.check_writable(file)
@@ -250,6 +252,7 @@ def _run_name(result: SweepResult) -> str:
     asked = result.arguments["command"]
     defining = (
         (result.model_name, result.checksum, bool(result.notes)),
+        dataclasses.asdict(result.unpatched.model.config),  # not all of it shows in the weights
         (*sweep, result.top_k, asked["seed"], asked["cmap"]),
         (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
         (result.versions["device"], result.versions["dtype"]),

@@ -32,10 +32,11 @@ def model_line(model: GPT, fallback: str | None) -> str:
 def pair_table(pair: PromptPair) -> str:
     """Both tokenizations side by side; a star marks the positions that differ."""
     rows = [("", "pos", "id", "clean", "id", "corrupt")]
+    differing = set(pair.differing)
     for position in range(len(pair)):
         rows.append(
             (
-                "*" if position in pair.differing else "",
+                "*" if position in differing else "",
                 str(position),
                 str(pair.clean_ids[position]),
                 _token(pair.clean_tokens[position]),
