@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 _HOME = {
     "GPT": "mingpt.model",
     "GPTConfig": "mingpt.config",
+    "Patch": "mingpt.sites",
+    "SITES": "mingpt.sites",
     "PRESETS": "mingpt.config",
     "BPETokenizer": "mingpt.bpe",
     "load": "mingpt.loading",

@@ -2,7 +2,9 @@
 
 The design follows minGPT: one file, read from top to bottom, with GPT-2's own
 parameter names. What is added is two keyword arguments of `GPT.forward`,
-`record` and `patch`; everything else in the project is built on those two.
+`record` and `patch`; everything else in the project is built on those two. The
+forward pass hands every activation that has a name (sites.py) to a `tap`, which
+may keep a copy of it or give back another one.
 Files are not this module's business (see checkpoint.py and pretrained.py), nor
 are sweeps and plots (see the package `patching`).
 
@@ -14,8 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,8 +28,25 @@ from mingpt import checkpoint
 from mingpt.config import GPTConfig
 from mingpt.download import Progress
 from mingpt.errors import ConfigError, PatchError
-from mingpt.indices import from_the_end
 from mingpt.pretrained import resolve
+from mingpt.sites import (
+    DEFAULT_SITE,
+    Patch,
+    ResolvedPatch,
+    Taps,
+    as_patches,
+    check_site,
+    recorded_shape,
+    resolve_patch,
+    sites_to_record,
+)
+
+Tap = Callable[[str, Tensor], Tensor]  # (site, activation) -> the activation to go on with
+
+
+def untouched(site: str, x: Tensor) -> Tensor:
+    """The tap of a run that neither records nor patches."""
+    return x
 
 
 class CausalSelfAttention(nn.Module):
@@ -46,18 +65,37 @@ class CausalSelfAttention(nn.Module):
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, future: Tensor) -> Tensor:
+    def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
         """(B, T, C) -> (B, T, C); `future` (T, T) is True where a key may not be read."""
         B, T, C = x.size()
-        q, k, v = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
-            for part in self.c_attn(x).split(C, dim=2)
-        )
-        scores = (q @ k.transpose(-2, -1)) / math.sqrt(k.size(-1))  # (B, nh, T, T)
-        pattern = F.softmax(scores.masked_fill(future, float("-inf")), dim=-1)
-        z = self.attn_dropout(pattern) @ v  # (B, nh, T, hs)
+        q, k, v = (self.heads(part) for part in self.c_attn(x).split(C, dim=2))
+        q, k, v = tap("q", q), tap("k", k), tap("v", v)  # (B, nh, T, hs)
+        pattern = tap("pattern", self.pattern(q, k, future))  # (B, nh, T, T)
+        z = tap("z", self.attn_dropout(pattern) @ v)  # (B, nh, T, hs)
         z = z.transpose(1, 2).reshape(B, T, C)  # heads side by side
         return self.resid_dropout(self.c_proj(z))
+
+    def queries(self, x: Tensor) -> Tensor:
+        """The first third of c_attn's output alone: (..., C) -> (..., C)."""
+        C = x.size(-1)
+        return F.linear(x, self.c_attn.weight[:C], self.c_attn.bias[:C])
+
+    def keys_values(self, x: Tensor) -> Tensor:
+        """The other two thirds of it: (..., C) -> (..., 2C)."""
+        C = x.size(-1)
+        return F.linear(x, self.c_attn.weight[C:], self.c_attn.bias[C:])
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(..., T, C) -> (..., nh, T, hs), a view: q, k, v or z taken apart."""
+        return x.unflatten(-1, (self.n_head, -1)).transpose(-3, -2)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """(..., queries, hs) and (..., T, hs) -> (..., queries, T), before the mask."""
+        return (q @ k.transpose(-2, -1)) / math.sqrt(k.size(-1))
+
+    def pattern(self, q: Tensor, k: Tensor, future: Tensor) -> Tensor:
+        """Each query's weights over the keys (..., queries, T); they sum to 1."""
+        return F.softmax(self.scores(q, k).masked_fill(future, float("-inf")), dim=-1)
 
 
 class MLP(nn.Module):
@@ -89,19 +127,11 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, future: Tensor) -> Tensor:
+    def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), future)
-        return x + self.mlp(self.ln_2(x))
-
-
-@dataclass(frozen=True)
-class _ResolvedPatch:
-    """A patch that has been checked: what to write, and where."""
-
-    layer: int  # in [0, n_layer)
-    position: int  # in [0, T) of the recorded run
-    vector: Tensor  # (B, C)
+        x = x + tap("attn_out", self.attn(self.ln_1(x), future, tap))
+        x = tap("resid_mid", x)
+        return x + tap("mlp_out", self.mlp(self.ln_2(x)))
 
 
 class GPT(nn.Module):
@@ -110,8 +140,10 @@ class GPT(nn.Module):
     Attributes:
         config: the shape it was built with.
         name: what it was loaded as; "GPT" for one that was built by hand.
-        activations: None, or the last recording (n_layer, B, T, C): the
-            residual stream after each block (resid_post).
+        recording: the last recording, site -> (n_layer, B, ...), with the
+            shapes of mingpt.sites; empty if there was none.
+        activations: the recording of resid_post (n_layer, B, T, C), the
+            residual stream after each block; None if there is none.
         last_logits: None, or the last forward's logits at its last position
             (B, V).
     """
@@ -120,7 +152,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.name = "GPT"
-        self.activations: Tensor | None = None
+        self.recording: dict[str, Tensor] = {}
         self.last_logits: Tensor | None = None
         self.transformer = nn.ModuleDict(
             {
@@ -156,6 +188,15 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
+    @property
+    def activations(self) -> Tensor | None:
+        """The residual stream after each block in the last recording."""
+        return self.recording.get(DEFAULT_SITE)
+
+    @activations.setter
+    def activations(self, recorded: Tensor) -> None:
+        self.recording = {**self.recording, DEFAULT_SITE: recorded}
+
     # ------------------------------------------------------------- the forward pass
 
     def forward(
@@ -163,8 +204,8 @@ class GPT(nn.Module):
         idx: Tensor,
         targets: Tensor | None = None,
         *,
-        record: bool = False,
-        patch: tuple[int, int] | None = None,
+        record: bool | str | Iterable[str] = False,
+        patch: tuple[int, int] | Patch | Sequence[Patch] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Next-token logits, and the loss if targets are given.
 
@@ -173,11 +214,13 @@ class GPT(nn.Module):
                 vocab_size is not checked here, which on CUDA would wait for the
                 device: PyTorch's IndexError, or a device assert.
             targets: the next tokens (B, T), already shifted; -1 is ignored.
-            record: keep the residual stream after every block, as a copy, in
-                `activations`. A forward without it leaves the last recording.
+            record: True keeps the residual stream after every block, as a copy,
+                in `activations`; a site's name, or several, keep those in
+                `recording`. A forward without it leaves the last recording.
             patch: (layer, position): once block `layer` has produced its
                 output, replace the vector at `position` by the one in the last
-                recording. Negative numbers count from the end. With `record`
+                recording. A Patch does so at any site, and a list of them all
+                at once. Negative numbers count from the end. With `record`
                 too, the patch is read from the previous recording, which the
                 patched run then replaces.
 
@@ -188,40 +231,40 @@ class GPT(nn.Module):
         Raises:
             ConfigError: ids that are no (B, T) integer tensor, or too many;
                 targets of another shape.
-            PatchError: nothing recorded, a recording of another shape, dtype or
-                device, or a layer or position out of range.
+            PatchError: an unknown site, nothing recorded there, a recording of
+                another shape, dtype or device, or a layer, head or position out
+                of range.
         """
         self._check_ids(idx)
         if targets is not None and targets.shape != idx.shape:
             raise ConfigError(f"targets {tuple(targets.shape)} for ids {tuple(idx.shape)}")
-        resolved = None if patch is None else self._resolve_patch(idx, patch)
-        logits = self._run(idx, record, resolved)
+        resolved = [] if patch is None else self._resolve_patches(idx, patch)
+        logits = self._run(idx, sites_to_record(record), resolved)
         loss = None
         if targets is not None:
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
         return logits, loss
 
-    def _run(self, idx: Tensor, record: bool, patch: _ResolvedPatch | None) -> Tensor:
+    def _run(self, idx: Tensor, record: frozenset[str], patches: list[ResolvedPatch]) -> Tensor:
         """The transformer itself: ids (B, T) -> logits (B, T, V)."""
         T = idx.size(1)
-        position = torch.arange(T, device=idx.device)
+        taps = Taps(record, patches)
         future = torch.ones(T, T, dtype=torch.bool, device=idx.device).triu(1)
-        x = self.transformer.wte(idx) + self.transformer.wpe(position)  # (B, T, C)
-        x = self.transformer.drop(x)
-        recorded = []
+        x = self.embed(idx, torch.arange(T, device=idx.device))  # (B, T, C)
         for layer, block in enumerate(self.transformer.h):
-            x = block(x, future)  # (B, T, C)
-            if patch is not None and patch.layer == layer:
-                x = x.clone()
-                x[:, patch.position] = patch.vector
-            if record:
-                recorded.append(x.detach().clone())
+            tap = partial(taps.tap, layer)
+            x = block(tap("resid_pre", x), future, tap)  # (B, T, C)
+            x = tap("resid_post", x)
         logits = self.lm_head(self.transformer.ln_f(x))  # (B, T, V)
         # Only now, so that a forward that fails leaves both as they were.
         if record:
-            self.activations = torch.stack(recorded)  # (n_layer, B, T, C)
+            self.recording = {site: torch.stack(xs) for site, xs in taps.recorded.items()}
         self.last_logits = logits[:, -1].detach().clone()  # (B, V)
         return logits
+
+    def embed(self, idx: Tensor, position: Tensor) -> Tensor:
+        """Token plus position embedding (..., C), of ids and positions that broadcast."""
+        return self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position))
 
     def _check_ids(self, idx: Tensor) -> None:
         if idx.dim() != 2 or idx.dtype not in (torch.int64, torch.int32):
@@ -235,29 +278,35 @@ class GPT(nn.Module):
                 f" of 1 to {self.config.block_size} tokens"
             )
 
-    def _resolve_patch(self, idx: Tensor, patch: tuple[int, int]) -> _ResolvedPatch:
-        if self.activations is None:
+    def _resolve_patches(
+        self, idx: Tensor, patch: tuple[int, int] | Patch | Iterable[Patch]
+    ) -> list[ResolvedPatch]:
+        if not self.recording:
             raise PatchError("nothing is recorded: run a forward with record=True first")
-        try:
-            layer, position = (operator.index(number) for number in patch)
-        except (TypeError, ValueError):
-            raise PatchError(f"a patch is (layer, position), not {patch!r}") from None
-        like = self.transformer.wte.weight
-        wanted = (self.config.n_layer, *idx.shape, self.config.n_embd)
-        found = tuple(self.activations.shape)
-        if found != wanted:
+        return [resolve_patch(one, self._recorded(one.site, idx)) for one in as_patches(patch)]
+
+    def _recorded(self, site: str, idx: Tensor) -> Tensor:
+        """The recording of a site, if a run of `idx` can be patched from it."""
+        check_site(site)
+        if site not in self.recording:
             raise PatchError(
-                "the recording has another shape (n_layer, B, T, C):"
-                f" recorded {found}, this run {wanted}"
+                f"{site} is not recorded, only {', '.join(self.recording)}:"
+                f" run a forward with record={site!r} first"
             )
-        if (self.activations.dtype, self.activations.device) != (like.dtype, like.device):
+        recorded = self.recording[site]
+        wanted = recorded_shape(site, self.config, *idx.shape)
+        if tuple(recorded.shape) != tuple(wanted.values()):
             raise PatchError(
-                f"the recording is {self.activations.dtype} on {self.activations.device},"
+                f"the recording has another shape ({', '.join(wanted)}):"
+                f" recorded {tuple(recorded.shape)}, this run {tuple(wanted.values())}"
+            )
+        like = self.transformer.wte.weight
+        if (recorded.dtype, recorded.device) != (like.dtype, like.device):
+            raise PatchError(
+                f"the recording is {recorded.dtype} on {recorded.device},"
                 f" the model is {like.dtype} on {like.device}: record again"
             )
-        layer = from_the_end("layer", layer, self.config.n_layer, PatchError)
-        position = from_the_end("position", position, idx.size(1), PatchError)
-        return _ResolvedPatch(layer, position, self.activations[layer, :, position].clone())
+        return recorded
 
     # ------------------------------------------------------------- generation
 
@@ -270,8 +319,8 @@ class GPT(nn.Module):
         do_sample: bool = False,
         top_k: int | None = None,
         *,
-        record: bool = False,
-        patch: tuple[int, int] | None = None,
+        record: bool | str | Iterable[str] = False,
+        patch: tuple[int, int] | Patch | Sequence[Patch] | None = None,
     ) -> Tensor:
         """Append `max_new_tokens` tokens to each sequence, one at a time.
 
@@ -283,9 +332,10 @@ class GPT(nn.Module):
             do_sample: draw from the distribution (torch's global generator)
                 instead of taking the likeliest token.
             top_k: keep only the k likeliest tokens; None keeps all.
-            record: record the first forward, which reads the prompt alone.
-            patch: (layer, position) of the prompt, applied in every forward
-                whose window still holds the whole prompt.
+            record: as in `forward`, of the first one, which reads the prompt
+                alone.
+            patch: as in `forward`; positions are the prompt's. Applied in every
+                forward whose window still holds the whole prompt.
 
         Returns:
             ids (B, T + max_new_tokens). Call `eval()` first: in training mode
@@ -303,15 +353,17 @@ class GPT(nn.Module):
             raise ConfigError(f"top_k must be at least 1, not {top_k}")
         limit = self.config.block_size
         self._check_ids(idx[:, -limit:])
-        resolved = None
+        sites, resolved = sites_to_record(record), []
         if patch is not None:
             if idx.size(1) > limit:
                 raise PatchError(f"the prompt has {idx.size(1)} tokens, the model reads {limit}")
-            resolved = self._resolve_patch(idx, patch)
+            resolved = self._resolve_patches(idx, patch)
         for step in range(max_new_tokens):
             window = idx[:, -limit:]
             holds_prompt = idx.size(1) <= limit
-            logits = self._run(window, record and step == 0, resolved if holds_prompt else None)
+            logits = self._run(
+                window, sites if step == 0 else frozenset(), resolved if holds_prompt else []
+            )
             logits = logits[:, -1] / temperature  # (B, V)
             if top_k is not None:
                 kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, [-1]]
