@@ -16,6 +16,7 @@ _HOME = {
     "PromptPair": "patching.prompts",
     "answer_id": "patching.prompts",
     "METRICS": "patching.metrics",
+    "Metric": "patching.metrics",
     "patch_sweep": "patching.sweep",
     "SweepResult": "patching.result",
     "heatmap": "patching.plot",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,36 +19,58 @@ SMALLEST_DIFFERENCE = 1e-4
 
 @dataclass(frozen=True)
 class Readout:
-    """What a metric may compare a run with."""
+    """What a metric may compare a run with.
 
-    target_id: int
-    foil_id: int
-    clean_logits: Tensor  # (V,) of the unpatched clean run, last position
-    corrupt_logits: Tensor  # (V,) of the unpatched corrupt run, last position
+    R is the number of logits that are read: the vocabulary's, or 2 where the
+    metric needs no others than target's and foil's.
+    """
+
+    target: int  # where the target's logit stands among the R
+    foil: int
+    clean_logits: Tensor  # (R,) of the unpatched clean run, last position
+    corrupt_logits: Tensor  # (R,) of the unpatched corrupt run, last position
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A named number read off the last position's logits (V,)."""
+    """A named number read off the last position's logits of each of E runs.
+
+    One of your own: Metric("margin", lambda logits, readout: ...), or just a
+    function of one run's logits (V,) where a sweep asks for a metric.
+    """
 
     name: str
-    read: Callable[[Tensor, Readout], Tensor]  # logits (V,) -> scalar
-    words: Callable[[PromptPair], str]  # what it measures, for a colour bar
+    read: Callable[[Tensor, Readout], Tensor]  # logits (E, R) -> (E,)
+    words: Callable[[PromptPair], str] | None = None  # what it measures, for a colour bar
     check: Callable[[Readout], None] = lambda readout: None  # raises where it is undefined
-    neutral: float | None = None  # where a diverging colour map has its centre
+    diverging: bool = False  # drawn in colours that part at the value of the run that is patched
+    answers_only: bool = False  # whether R = 2 is enough
+
+    def describe(self, pair: PromptPair) -> str:
+        """What it measures, in words, for this pair."""
+        return self.name if self.words is None else self.words(pair)
 
 
 def _logit_diff(logits: Tensor, readout: Readout) -> Tensor:
-    return logits[readout.foil_id] - logits[readout.target_id]
+    return logits[..., readout.foil] - logits[..., readout.target]
 
 
 def _target_logit(logits: Tensor, readout: Readout) -> Tensor:
-    return logits[readout.target_id] - readout.clean_logits[readout.target_id]
+    return logits[..., readout.target] - readout.clean_logits[readout.target]
+
+
+def _log_prob(logits: Tensor, readout: Readout) -> Tensor:
+    return logits.log_softmax(-1)[..., readout.target]
 
 
 def _prob_diff(logits: Tensor, readout: Readout) -> Tensor:
     probabilities = logits.softmax(-1)
-    return probabilities[readout.foil_id] - probabilities[readout.target_id]
+    return probabilities[..., readout.foil] - probabilities[..., readout.target]
+
+
+def _kl(logits: Tensor, readout: Readout) -> Tensor:
+    clean = readout.clean_logits.log_softmax(-1)
+    return (clean.exp() * (clean - logits.log_softmax(-1))).sum(-1)
 
 
 def _recovery(logits: Tensor, readout: Readout) -> Tensor:
@@ -74,16 +96,28 @@ METRICS = {
             "logit_diff",
             _logit_diff,
             lambda pair: f"logit({pair.foil_token}) - logit({pair.target_token})",
+            answers_only=True,
         ),
         Metric(
             "target_logit",
             _target_logit,
             lambda pair: f"logit({pair.target_token}), patched - clean",
+            answers_only=True,
+        ),
+        Metric(
+            "log_prob",
+            _log_prob,
+            lambda pair: f"ln p({pair.target_token})",
         ),
         Metric(
             "prob_diff",
             _prob_diff,
             lambda pair: f"p({pair.foil_token}) - p({pair.target_token})",
+        ),
+        Metric(
+            "kl",
+            _kl,
+            lambda pair: "KL(clean || patched) of the next token, in nats",
         ),
         Metric(
             "recovery",
@@ -93,18 +127,56 @@ METRICS = {
                 f" logit({pair.foil_token}) - logit({pair.target_token})"
             ),
             check=_check_recovery,
-            neutral=0.0,
+            diverging=True,
+            answers_only=True,
         ),
     )
 }
+Asked = str | Metric | Callable[["Tensor"], "Tensor"]  # how a metric may be asked for
 
 
-def metric_named(name: str) -> Metric:
-    """The metric of that name.
+def metrics_asked(asked: Asked | Sequence[Asked]) -> list[Metric]:
+    """The metrics that are asked for, one or several, in their order.
+
+    A string may hold several names with commas between them.
 
     Raises:
-        SweepError: there is none.
+        SweepError: none, one twice, a name that there is not, or something
+            that is neither a name nor a Metric nor a function.
     """
-    if name not in METRICS:
-        raise SweepError(f"no metric {name!r}; there are {', '.join(METRICS)}")
-    return METRICS[name]
+    several = [asked] if isinstance(asked, str | Metric) or callable(asked) else list(asked)
+    names = [part.split(",") if isinstance(part, str) else [part] for part in several]
+    metrics = [_metric(part) for parts in names for part in parts]
+    if not metrics:
+        raise SweepError("no metric to read")
+    for metric in metrics:
+        if [other.name for other in metrics].count(metric.name) > 1:
+            raise SweepError(f"the metric {metric.name} is asked for twice")
+    return metrics
+
+
+def _metric(asked: Asked) -> Metric:
+    if isinstance(asked, Metric):
+        if not asked.name.isidentifier():
+            raise SweepError(f"a metric's name is letters, digits and _, not {asked.name!r}")
+        return asked
+    if isinstance(asked, str):
+        if asked.strip() not in METRICS:
+            raise SweepError(f"no metric {asked.strip()!r}; there are {', '.join(METRICS)}")
+        return METRICS[asked.strip()]
+    if not callable(asked):
+        raise SweepError(f"a metric is a name, a Metric or a function, not {asked!r}")
+    name = getattr(asked, "__name__", "")
+    return Metric(name if name.isidentifier() else "custom", _each_row(asked))
+
+
+def _each_row(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Readout], Tensor]:
+    """A function of one run's logits (V,) as a Metric reads: of (E, V)."""
+
+    def read(logits: Tensor, readout: Readout) -> Tensor:
+        import torch
+
+        like = {"dtype": logits.dtype, "device": logits.device}
+        return torch.stack([torch.as_tensor(function(row), **like) for row in logits])
+
+    return read

@@ -1,4 +1,4 @@
-"""The heatmap of a sweep, as a figure for a report.
+"""The heatmaps of a sweep, as figures for a report.
 
 Drawn on matplotlib's Agg canvas and without pyplot: no window, no global state,
 and a second less to import.
@@ -7,12 +7,14 @@ and a second less to import.
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib import colors
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
@@ -20,6 +22,7 @@ from matplotlib.ft2font import FT2Font
 
 from mingpt.files import replacing
 from patching.errors import DrawingError
+from patching.grid import DIRECTIONS
 from patching.metrics import METRICS, Metric
 from patching.result import SweepResult
 from patching.text import escaped, shortened, visible
@@ -30,33 +33,44 @@ DOTS_PER_INCH = 150
 MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
 LONGEST_LABEL = 24  # characters of a token under its column
 LONGEST_PROMPT = 300  # characters of a prompt in the title
-CELL_WIDTH = (0.2, 0.55)  # inches: at 60 tokens and more, at 5 and fewer
+# Of a panel alone, and of one among many: columns, and a cell's inches at so many.
+CELL_WIDTH = {True: ((5, 60), (0.55, 0.2)), False: ((5, 30), (0.25, 0.11))}
+PANEL_HEIGHT = {True: (2.2, 12), False: (1.2, 2.6)}  # inches, of one alone and one of many
+WIDEST = 16  # inches of small multiples abreast
 
 
 def heatmap(
     result: SweepResult,
     path: str | Path,
     *,
+    metric: str | None = None,
+    head: int | None = None,
     cmap: str | None = None,
     title: str | None = None,
 ) -> Path:
-    """Draw a sweep: rows are layers (0 on top), columns are tokens.
+    """Draw a sweep: rows are layers (0 on top), columns tokens or heads.
+
+    Heads by position are drawn as small multiples, layer x token for each head.
 
     Args:
         path: the file to write; its suffix chooses PNG, SVG or PDF.
-        cmap: a matplotlib colour map; by default viridis, and for a metric
-            that has a neutral value a diverging one with its centre there.
+        metric: which of the result's metrics; None for the first.
+        head: of heads by position, draw this one alone.
+        cmap: a matplotlib colour map; by default viridis, and for recovery a
+            diverging one with its centre where nothing is changed.
         title: in place of "Activation patching ..." with model and prompts.
 
     Returns:
         `path`.
 
     Raises:
-        DrawingError: another suffix, or no such colour map.
+        DrawingError: another suffix, no such colour map, metric or head.
     """
     path = Path(path)
     check_format(path.suffix.removeprefix("."))
     check_cmap(cmap)
+    if metric is not None and metric not in result.metrics:
+        raise DrawingError(f"no metric {metric!r} in it; there are {', '.join(result.metrics)}")
     # Dollar signs in prompts are dollar signs, and the bytes depend on the result alone.
     settings = {
         "text.parse_math": False,
@@ -65,7 +79,7 @@ def heatmap(
         "svg.hashsalt": "patching",
     }
     with matplotlib.rc_context(settings):
-        figure = _draw(result, cmap, title)
+        figure = _draw(result, metric or result.metric, _panels(result, head), cmap, title)
         dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
         with replacing(path) as temporary:
             figure.savefig(
@@ -91,51 +105,129 @@ def check_cmap(name: str | None) -> None:
         )
 
 
-def _draw(result: SweepResult, cmap: str | None, title: str | None) -> Figure:
-    values = result.values
-    n_layer, T = values.shape
-    metric = METRICS[result.metric]
-    cell = float(np.interp(T, (5, 60), CELL_WIDTH[::-1]))  # inches
-    labels = [shortened(label, 2 * LONGEST_LABEL) for label in _column_labels(result)]
-    height = float(np.clip(cell * n_layer, 2.2, 12))
-    width = max(6.5, cell * T + 2.2)
-    heading = _title(result, int(width * 13)) if title is None else escaped(title, _has_glyph)
-    below = 0.085 * max(map(len, labels)) + 0.5
-    above = 0.17 * (heading.count("\n") + 1) + 0.3
+def _panels(result: SweepResult, head: int | None) -> list[int | None]:
+    """The heads that have a panel each; [None] where one panel shows all.
+
+    Raises:
+        DrawingError: a head that there is not.
+    """
+    if result.values.ndim < 3:
+        if head is not None:
+            raise DrawingError("a head can be drawn alone only where heads are swept by position")
+        return [None]
+    swept = np.flatnonzero(np.isfinite(result.values).any(axis=(0, 2))).tolist()
+    if head is None:
+        return swept
+    if head not in swept:
+        raise DrawingError(f"no head {head} in it; there are {', '.join(map(str, swept))}")
+    return [head]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What stands under the columns, and how much room it takes."""
+
+    labels: list[str]
+    name: str  # of the axis
+    bold: tuple[int, ...]
+
+    @classmethod
+    def of(cls, result: SweepResult) -> _Columns:
+        if result.axes[-1] == "head":
+            return cls([str(head) for head in range(result.values.shape[1])], "head", ())
+        labels = [shortened(label, 2 * LONGEST_LABEL) for label in _column_labels(result)]
+        name = "token (clean / corrupt where they differ)"
+        return cls(labels, name, result.pair.differing)
+
+    @property
+    def height(self) -> float:
+        """Inches under the axes."""
+        return 0.5 if self.name == "head" else 0.085 * max(map(len, self.labels)) + 0.5
+
+    def put(self, axes: Axes, size: int) -> None:
+        """Label the columns of a panel."""
+        if self.name == "head":
+            step = -(-len(self.labels) // 25)
+            axes.set_xticks(range(0, len(self.labels), step), self.labels[::step], fontsize=size)
+            return
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        few = len(self.labels) <= MOST_SLANTED_LABELS
+        axes.set_xticks(
+            range(len(self.labels)), self.labels, fontsize=size,
+            **(slanted if few and size > 7 else {"rotation": 90}),
+        )  # fmt: skip
+        for position in self.bold:
+            axes.get_xticklabels()[position].set_fontweight("bold")
+
+
+def _draw(
+    result: SweepResult, metric: str, panels: list[int | None], cmap: str | None, title: str | None
+) -> Figure:
+    values = result.metrics[metric].values
+    drawn = METRICS.get(metric, Metric(metric, read=None))  # one of the caller's own
+    columns = _Columns.of(result)
+    n_layer, across = values.shape[0], values.shape[-1]
+    alone = len(panels) == 1
+    cell = float(np.interp(across, *CELL_WIDTH[alone]))  # inches
+    panel = (max(cell * across, 1.2), float(np.clip(cell * n_layer, *PANEL_HEIGHT[alone])))
+    abreast = min(len(panels), 4, max(1, int(WIDEST / (panel[0] + 0.3))))
+    down = -(-len(panels) // abreast)
+    width = max(6.5, abreast * (panel[0] + (0 if alone else 0.3)) + 2.2)
+    height = down * (panel[1] + (0 if alone else 0.4))
+    heading = (
+        _title(result, panels, int(width * 13)) if title is None else escaped(title, _has_glyph)
+    )
+    below, above = columns.height, 0.17 * (heading.count("\n") + 1) + 0.3
     figure = Figure(figsize=(width, height + below + above), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.patch.set(facecolor="white", hatch="////", edgecolor="0.7")  # shows where there is NaN
-    image = axes.matshow(
-        values,
-        aspect="auto",
-        cmap=cmap or ("viridis" if metric.neutral is None else "RdBu"),
-        norm=_norm(values, metric),
+    grid = figure.subplots(down, abreast, squeeze=False, sharex=True, sharey=True)
+    norm = _norm(result, metric, drawn)
+    for place, axes in enumerate(grid.flat):
+        if place >= len(panels):
+            axes.set_axis_off()
+            continue
+        axes.patch.set(facecolor="white", hatch="////", edgecolor="0.7")  # shows where NaN is
+        image = axes.matshow(
+            values if panels[place] is None else values[:, panels[place]],
+            aspect="auto",
+            cmap=cmap or ("RdBu" if drawn.diverging else "viridis"),
+            norm=norm,
+        )
+        axes.xaxis.set_ticks_position("bottom")
+        if not alone:
+            axes.set_title(f"head {panels[place]}", fontsize=8)
+        columns.put(axes, 9 if alone else 6)
+        is_lowest = place + abreast >= len(panels)
+        axes.tick_params(labelbottom=is_lowest)
+        step = -(-n_layer // (24 if alone else 12))  # so many labels at most, evenly
+        axes.set_yticks(range(0, n_layer, step))
+    shown = values if panels == [None] else values[:, panels]
+    hatched = "; hatched: not patched" if np.isnan(shown).any() else ""
+    if alone:
+        grid[0, 0].set_xlabel(columns.name + hatched)
+        grid[0, 0].set_ylabel("layer")
+        grid[0, 0].set_title(heading, fontsize=9, loc="left")
+    else:
+        figure.supxlabel(columns.name + hatched, fontsize=10)
+        figure.supylabel("layer", fontsize=10)
+        figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
+    bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=25 if alone else height / 0.15)
+    words = f"{drawn.describe(result.pair)} [{result.direction}]"
+    # No break after an open bracket.
+    wrapped = textwrap.wrap(
+        escaped(words, _has_glyph).replace("( ", "(\0"), int(11 * (height + below))
     )
-    axes.xaxis.set_ticks_position("bottom")
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    style = slanted if T <= MOST_SLANTED_LABELS else {"rotation": 90}
-    axes.set_xticks(range(T), labels, fontsize=9, **style)
-    for position in result.pair.differing:
-        axes.get_xticklabels()[position].set_fontweight("bold")
-    step = -(-n_layer // 24)  # at most 24 labels, evenly
-    axes.set_yticks(range(0, n_layer, step))
-    hatched = "; hatched: not patched" if np.isnan(values).any() else ""
-    axes.set_xlabel(f"token (clean / corrupt where they differ){hatched}")
-    axes.set_ylabel("layer")
-    axes.set_title(heading, fontsize=9, loc="left")
-    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
-    words = escaped(metric.words(result.pair), _has_glyph).replace("( ", "(\0")  # no break there
-    wrapped = textwrap.wrap(words, int(11 * (height + below)))
     bar.set_label("\n".join(wrapped).replace("\0", " "))
     return figure
 
 
-def _norm(values: np.ndarray, metric: Metric) -> colors.Normalize | None:
-    if metric.neutral is None:
-        return None
-    reach = float(np.nanmax(np.abs(values - metric.neutral)))
-    return colors.CenteredNorm(metric.neutral, halfrange=reach or 1.0)
+def _norm(result: SweepResult, metric: str, drawn: Metric) -> colors.Normalize:
+    found = result.metrics[metric]
+    if not drawn.diverging:
+        return colors.Normalize(np.nanmin(found.values), np.nanmax(found.values))
+    unchanged = found.corrupt if result.direction == "denoise" else found.clean
+    reach = float(np.nanmax(np.abs(found.values - unchanged)))
+    return colors.CenteredNorm(unchanged, halfrange=reach or 1.0)
 
 
 def _column_labels(result: SweepResult) -> list[str]:
@@ -147,9 +239,20 @@ def _column_labels(result: SweepResult) -> list[str]:
     return labels
 
 
-def _title(result: SweepResult, columns: int) -> str:
+def _title(result: SweepResult, panels: list[int | None], columns: int) -> str:
     """What was done, by which model, to which prompts; wrapped to `columns`."""
-    lines = [f"Activation patching of resid_post, clean into corrupt; model {result.model_name}"]
+    what = result.site
+    if result.axes == ("layer", "head"):
+        what += " of a head, all positions at once"
+    elif panels != [None]:
+        what += f" of head {panels[0]}" if len(panels) == 1 else " of each head"
+    if result.window > 1:
+        what += f", {result.window} layers at once"
+    base, source = DIRECTIONS[result.direction]
+    lines = [
+        f"Activation patching of {what}, {source} into {base} ({result.direction});"
+        f" model {result.model_name}"
+    ]
     lines += result.notes
     for name in ("clean", "corrupt"):
         text = getattr(result.pair, f"{name}_text")

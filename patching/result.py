@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mingpt.errors import TokenizerError
 from mingpt.files import replacing
+from mingpt.sites import RESIDUAL_SITES
 from patching.errors import PromptError, ResultError
 from patching.prompts import PromptPair
 
@@ -53,28 +54,38 @@ class NextTokens:
 
 @dataclass(frozen=True, eq=False)
 class Unpatched:
-    """The model and its two unpatched runs: what later questions are answered from.
+    """The model and where its two unpatched runs ended: what later questions are answered from.
 
-    A sweep keeps this instead of the answers, because a checksum of GPT-2's
-    weights can take longer than a sweep.
+    A sweep keeps this instead of the answers: a checksum of GPT-2's weights can
+    take longer than a sweep, and logits of the whole vocabulary are much of one.
     """
 
     model: GPT
     pair: PromptPair
-    clean_logits: Tensor  # (V,), last position, in at least float32
-    corrupt_logits: Tensor  # (V,)
+    clean_final: Tensor  # (C,) ln_f's output at the last position
+    corrupt_final: Tensor  # (C,)
     _weights: tuple = field(init=False, repr=False)  # changes when the parameters do
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_weights", _fingerprint(self.model))
 
+    def is_current(self) -> bool:
+        """Whether the model's weights are still those of the runs."""
+        return _fingerprint(self.model) == self._weights
+
     def checksum(self) -> str | None:
         """SHA-256 of the model's weights; None if they were changed since the runs."""
-        return self.model.checksum() if _fingerprint(self.model) == self._weights else None
+        return self.model.checksum() if self.is_current() else None
 
-    def next_tokens(self, run: str, k: int) -> NextTokens:
-        """What the "clean" or the "corrupt" run predicts, with its `k` likeliest tokens."""
-        logits = {"clean": self.clean_logits, "corrupt": self.corrupt_logits}[run]
+    def next_tokens(self, run: str, k: int) -> NextTokens | None:
+        """What the "clean" or the "corrupt" run predicts, with its `k` likeliest tokens.
+
+        None if the weights were changed since the runs.
+        """
+        if not self.is_current():
+            return None
+        final = {"clean": self.clean_final, "corrupt": self.corrupt_final}[run]
+        logits = (self.model.lm_head.weight @ final).detach()
         logits = logits.cpu().double()  # in this order: MPS has no float64
         probabilities = logits.softmax(-1)
 
@@ -99,29 +110,73 @@ class Unpatched:
             return f"id:{number}"
 
 
+class MetricValues(NamedTuple):
+    """One metric of a sweep, in its unit."""
+
+    values: np.ndarray  # the grid; NaN where nothing was patched
+    clean: float  # of the unpatched clean run
+    corrupt: float  # of the unpatched corrupt run
+
+
 @dataclass(eq=False)
 class SweepResult:
-    """The grid of a patching sweep with all that is needed to understand it later.
+    """The grids of a patching sweep with all that is needed to understand them later.
 
     Saved and loaded field by field; `checksum`, `clean_next` and
     `corrupt_next` are worked out when they are first asked for.
     """
 
-    values: np.ndarray  # (n_layer, T), in the metric's unit; NaN where nothing was patched
+    site: str  # a name in mingpt.SITES
+    direction: str  # "denoise": clean put into corrupt; "noise": corrupt put into clean
+    metrics: dict[str, MetricValues]  # by name, in the order they were asked for
     pair: PromptPair
-    metric: str  # a name in patching.metrics.METRICS
-    clean_value: float  # the metric of the unpatched clean run
-    corrupt_value: float  # ... of the unpatched corrupt run
     model_name: str
     arguments: dict[str, Any]  # of the sweep, and under "command" of the command that ran it
     versions: dict[str, str]  # of Python and packages; device, dtype, threads
-    seconds: float  # the sweep's wall-clock time
+    seconds: float  # wall-clock time of the call, which pairs swept together share
     created: str = field(  # ISO 8601, UTC
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
     notes: tuple[str, ...] = ()  # what a reader of the figure must know
     top_k: int = TOP_K  # rows of the next-token tables
     unpatched: Unpatched | None = field(default=None, repr=False)  # None in a loaded result
+
+    @property
+    def metric(self) -> str:
+        """The first metric's name."""
+        return next(iter(self.metrics))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The first metric's grid: (n_layer, T), (n_layer, n_head) or (n_layer, n_head, T)."""
+        return self.metrics[self.metric].values
+
+    @property
+    def clean_value(self) -> float:
+        """The first metric of the unpatched clean run."""
+        return self.metrics[self.metric].clean
+
+    @property
+    def corrupt_value(self) -> float:
+        """The first metric of the unpatched corrupt run."""
+        return self.metrics[self.metric].corrupt
+
+    @property
+    def cells(self) -> int:
+        """How many cells were patched."""
+        return int(np.isfinite(self.values).sum())
+
+    @property
+    def window(self) -> int:
+        """How many layers were patched at once."""
+        return self.arguments.get("window", 1)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What the axes of `values` are."""
+        if self.site in RESIDUAL_SITES:
+            return ("layer", "position")
+        return ("layer", "head", "position")[: self.values.ndim]
 
     @cached_property
     def checksum(self) -> str | None:
@@ -144,7 +199,13 @@ class SweepResult:
         for name in _SAVED:
             value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                value = [[v if math.isfinite(v) else None for v in row] for row in value.tolist()]
+                value = _lists(value)
+            elif name == "metrics":
+                value = {
+                    metric: {"values": _lists(found.values), "clean": found.clean,
+                             "corrupt": found.corrupt}
+                    for metric, found in value.items()
+                }  # fmt: skip
             elif isinstance(value, PromptPair):
                 value = {name: getattr(value, name) for name in (*_PAIR_FIELDS, "differing")}
             elif isinstance(value, NextTokens):
@@ -155,15 +216,19 @@ class SweepResult:
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write `path` with the suffixes .npz and .json; return the two paths.
 
-        In the .npz, `values` is the array and numbers and names are such; what
-        has a structure of its own is JSON text.
+        In the .npz, `values` is the first metric's array and `values_<name>`
+        each metric's; numbers and names are such; what has a structure of its
+        own is JSON text.
         """
         saved = self.to_dict()
         arrays = {
             name: json.dumps(value) if name in _STRUCTURED else value
             for name, value in saved.items()
         }
+        ends = {name: {"clean": m.clean, "corrupt": m.corrupt} for name, m in self.metrics.items()}
+        arrays["metrics"] = json.dumps(ends)
         arrays["values"] = self.values
+        arrays |= {f"values_{name}": found.values for name, found in self.metrics.items()}
         npz, readable = result_paths(path)
         with replacing(npz) as npz_part, replacing(readable) as readable_part:
             np.savez(npz_part, **arrays)
@@ -180,12 +245,13 @@ class SweepResult:
         npz, _ = result_paths(path)
         try:
             with np.load(npz, allow_pickle=False) as arrays:
-                saved: dict[str, Any] = {
-                    name: arrays[name].item() if arrays[name].ndim == 0 else arrays[name]
-                    for name in _SAVED
+                saved: dict[str, Any] = {name: arrays[name].item() for name in _FIELDS}
+                for name in _STRUCTURED:
+                    saved[name] = json.loads(saved[name])
+                saved["metrics"] = {
+                    name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
+                    for name, ends in saved["metrics"].items()
                 }
-            for name in _STRUCTURED:
-                saved[name] = json.loads(saved[name])
             saved["pair"].pop("differing")
             saved["pair"] = PromptPair(
                 **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["pair"].items()}
@@ -207,14 +273,16 @@ class SweepResult:
 
 
 # Kept as JSON text in the .npz: they have a structure of their own, or can be None.
-_STRUCTURED = ("pair", "arguments", "versions", "notes", "checksum", "clean_next", "corrupt_next")
+_STRUCTURED = ("metrics", "pair", "arguments", "versions", "notes", "checksum", "clean_next",
+               "corrupt_next")  # fmt: skip
 _PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
-_SAVED = (
+_FIELDS = (
     *(f.name for f in dataclasses.fields(SweepResult) if f.name != "unpatched"),
     "checksum",
     "clean_next",
     "corrupt_next",
 )
+_SAVED = ("metric", "values", "clean_value", "corrupt_value", *_FIELDS)  # the first metric in front
 
 
 def result_paths(path: str | Path) -> tuple[Path, Path]:
@@ -224,19 +292,35 @@ def result_paths(path: str | Path) -> tuple[Path, Path]:
     return path.with_name(stem + ".npz"), path.with_name(stem + ".json")
 
 
+def _lists(values: np.ndarray | list | float) -> list | float | None:
+    """An array as nested lists, None where a number is not finite."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if isinstance(values, list):
+        return [_lists(part) for part in values]
+    return values if math.isfinite(values) else None
+
+
 def _readable_json(fields: dict[str, Any]) -> str:
-    """JSON with a line for each field, and for each row of the grid."""
+    """JSON with a line for each field, and for each layer of a grid."""
 
     def dumps(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
-    lines = []
-    for name, value in fields.items():
-        text = dumps(value)
+    def rows(values: list) -> str:
+        return "[\n  " + ",\n  ".join(map(dumps, values)) + "\n]"
+
+    def lines(items: dict[str, Any]) -> str:
+        return "{\n" + ",\n".join(f"{dumps(k)}: {text(k, v)}" for k, v in items.items()) + "\n}"
+
+    def text(name: str, value: Any) -> str:
         if name == "values":
-            text = "[\n  " + ",\n  ".join(map(dumps, value)) + "\n]"
-        lines.append(f"{dumps(name)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+            return rows(value)
+        if name == "metrics" or (isinstance(value, dict) and "values" in value):
+            return lines(value)
+        return dumps(value)
+
+    return lines(fields) + "\n"
 
 
 def _fingerprint(model: GPT) -> tuple:

@@ -1,15 +1,12 @@
-"""Activation patching: which residual-stream vector carries the answer?
+"""The sweep: which vector, put from one run into another, carries the answer?
 
-The experiment (Meng et al. 2022, arXiv 2202.05262, section 2, there called
-causal tracing; the denoising direction of Heimersheim & Nanda 2024, arXiv
-2404.15255): run the corrupt prompt, put back one vector of the clean run, and
-see how far the next-token prediction follows.
+`patch_sweep` checks what is asked for, has it measured by the engine (fast.py)
+or by the plain loop that defines it (loop.py), and puts the results together.
 """
 
 from __future__ import annotations
 
 import contextlib
-import operator
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,114 +16,178 @@ import numpy as np
 import torch
 
 import mingpt
-from mingpt.indices import from_the_end
+from patching import fast, loop
+from patching.engine import Job, carry
 from patching.errors import SweepError
-from patching.metrics import Readout, metric_named
+from patching.grid import METHODS, Request
+from patching.joins import join
+from patching.memory import allowance
+from patching.metrics import Asked, metrics_asked
 from patching.prompts import PromptPair
-from patching.result import SweepResult, Unpatched
+from patching.reading import Measured
+from patching.result import MetricValues, SweepResult, Unpatched
 
 if TYPE_CHECKING:
     from mingpt import GPT
 
-Progress = Callable[[int, int], None]  # (cells done, cells in all)
+Progress = Callable[[int, int], None]  # (work done, work in all)
 
 
 @torch.no_grad()
 def patch_sweep(
     model: GPT,
-    pair: PromptPair,
+    pair: PromptPair | Sequence[PromptPair],
     *,
-    metric: str = "logit_diff",
+    site: str = Request.site,
+    metric: Asked | Sequence[Asked] = "logit_diff",
+    direction: str = Request.direction,
+    by_position: bool = False,
+    window: int = 1,
     layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
+    method: str = "fast",
+    max_memory: int | None = None,
+    tf32: bool = False,
     progress: Progress | None = None,
-) -> SweepResult:
-    """The metric of the corrupt run for every clean resid_post vector put into it.
+) -> SweepResult | list[SweepResult]:
+    """A metric of the patched run, for every activation that one can patch at a site.
 
     Args:
-        model: put in eval mode for the sweep. Its recording is the clean run's
-            afterwards.
-        metric: a name in METRICS.
-        layers, positions: which to patch, negative ones from the end; None for
-            all. The other cells of the result are NaN.
-        progress: called with (cells done, cells in all) after each cell.
+        model: put in eval mode for the sweep.
+        pair: one pair of prompts, or several, of any lengths, run together.
+        site: a name in mingpt.SITES.
+        metric: a name in METRICS, a Metric, or a function of the last
+            position's logits (V,) that returns a number; or several of them,
+            all read from the same runs.
+        direction: "denoise" puts clean activations into the corrupt run, "noise"
+            corrupt ones into the clean run.
+        by_position: at the sites of attention heads, patch each position alone
+            instead of all of them at once.
+        window: how many layers to patch at once, layer - window // 2 and on,
+            cut at the ends (attn_out and mlp_out).
+        layers, heads, positions: which to patch, negative ones from the end;
+            None for all. The other cells of the result are NaN.
+        method: "fast", or "loop" for the definition itself, which runs the
+            whole model once per cell.
+        max_memory: bytes that the fast method may hold at a time, beside the
+            model; None for half of what is free.
+        tf32: let CUDA round float32 factors to TF32's 10 bits; the results say so.
+        progress: called with (work done, work in all): cells in the loop, rows
+            times blocks in the fast method.
 
     Returns:
-        A SweepResult with `values` (n_layer, T): the cell (l, p) is the metric
-        after the vector that block l gives out at position p was replaced.
+        A SweepResult, or for several pairs a list of them. `values` is
+        (n_layer, T); at the heads' sites (n_layer, n_head) or, by position,
+        (n_layer, n_head, T).
 
     Raises:
-        SweepError: an unknown metric, prompts that the model cannot read,
-            layers or positions that it does not have, or a metric that is
-            undefined for this pair.
+        SweepError: an unknown site, metric, direction or method; settings that
+            do not fit the site; prompts that the model cannot read; layers,
+            heads or positions that it does not have; too little memory; a
+            metric that is undefined for a pair or not finite.
     """
     started = time.perf_counter()
-    chosen = metric_named(metric)
-    check_pair(model, pair)
-    rows = indices("layer", layers, model.config.n_layer)
-    columns = indices("position", positions, len(pair))
+    pairs = [pair] if isinstance(pair, PromptPair) else list(pair)
+    request = Request(site, direction, by_position, window, layers, heads, positions)
+    request.check()
+    metrics = metrics_asked(metric)
+    if method not in METHODS:
+        raise SweepError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    if max_memory is not None and max_memory < 1:
+        raise SweepError(f"max_memory is a number of bytes, not {max_memory}")
+    if not pairs:
+        raise SweepError("no pairs to sweep")
+    for one in pairs:
+        check_pair(model, one)
+    grids = [request.grid(model.config, len(one)) for one in pairs]
 
-    unpatched = run_unpatched(model, pair)  # leaves the clean run recorded
-    readout = Readout(
-        pair.target_id, pair.foil_id, unpatched.clean_logits, unpatched.corrupt_logits
-    )
-    chosen.check(readout)
-    corrupt = _batch_of_one(model, pair.corrupt_ids)
-    values = torch.full(
-        (model.config.n_layer, len(pair)),
-        torch.nan,
-        dtype=unpatched.clean_logits.dtype,
-        device=corrupt.device,
-    )
+    with _eval_mode(model), _float32_products(model, tf32):
+        if method == "loop":
+            measured = _loop(model, pairs, grids, direction, metrics, progress)
+        else:
+            device = model.transformer.wte.weight.device
+            measured = fast.measure(
+                model,
+                pairs,
+                grids,
+                direction,
+                metrics,
+                allowed=allowance(device) if max_memory is None else max_memory,
+                strict=max_memory is not None,
+                progress=progress,
+            )
+    settings = {
+        "site": site,
+        "direction": direction,
+        "by_position": by_position,
+        "window": window,
+        "metric": [one.name for one in metrics],
+        "method": method,
+        "max_memory": max_memory,
+        "tf32": tf32,
+    }
+    results = []
+    for one, grid, found in zip(pairs, grids, measured, strict=True):
+        found.check(metrics, model.transformer.wte.weight.dtype, sum(1 for _ in grid.cells()))
+        result = SweepResult(
+            site=site,
+            direction=direction,
+            metrics={
+                name.name: MetricValues(values, clean, corrupt)
+                for name, values, clean, corrupt in zip(
+                    metrics,
+                    found.values.cpu().numpy(),
+                    found.clean.tolist(),
+                    found.corrupt.tolist(),
+                    strict=True,
+                )
+            },
+            pair=one,
+            model_name=model.name,
+            arguments=settings | {f"{axis}s": chosen for axis, chosen in grid.axes.items()},
+            versions=versions(model),
+            seconds=0.0,
+            notes=("float32 products in TF32",) if tf32 else (),
+            unpatched=Unpatched(model, one, found.clean_final, found.corrupt_final),
+        )
+        results.append(result)
+    for result in results:
+        result.seconds = time.perf_counter() - started
+    return results[0] if isinstance(pair, PromptPair) else results
+
+
+def _loop(model, pairs, grids, direction, metrics, progress) -> list[Measured]:
+    cells = sum(1 for grid in grids for _ in grid.cells())
     done = 0
-    with _eval_mode(model):
-        for layer in rows:
-            for position in columns:
-                model(corrupt, patch=(layer, position))
-                values[layer, position] = chosen.read(_last_logits(model), readout)
-                done += 1
-                if progress is not None:
-                    progress(done, len(rows) * len(columns))
 
-    return SweepResult(
-        values=values.cpu().numpy(),
-        pair=pair,
-        metric=metric,
-        clean_value=chosen.read(unpatched.clean_logits, readout).item(),
-        corrupt_value=chosen.read(unpatched.corrupt_logits, readout).item(),
-        model_name=model.name,
-        arguments={"metric": metric, "layers": rows, "positions": columns},
-        versions={
-            "mingpt": mingpt.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "device": str(corrupt.device),
-            "dtype": str(model.transformer.wte.weight.dtype).removeprefix("torch."),
-            "threads": str(torch.get_num_threads()),
-        },
-        seconds=time.perf_counter() - started,
-        unpatched=unpatched,
-    )
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, cells)
+
+    return [
+        loop.measure(model, pair, grid, direction, metrics, step)
+        for pair, grid in zip(pairs, grids, strict=True)
+    ]
 
 
 @torch.no_grad()
 def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
-    """Both prompts as they are. The clean run is recorded, ready to be patched from.
+    """Both prompts as they are.
 
     Raises:
         SweepError: prompts that the model cannot read, or logits that overflow.
     """
     check_pair(model, pair)
-    with _eval_mode(model):
-        model(_batch_of_one(model, pair.corrupt_ids))
-        corrupt_logits = _last_logits(model)
-        model(_batch_of_one(model, pair.clean_ids), record=True)
-        clean_logits = _last_logits(model)
-    if not torch.isfinite(torch.stack((clean_logits, corrupt_logits))).all():
-        dtype = str(model.last_logits.dtype).removeprefix("torch.")
+    job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
+    with _eval_mode(model), _float32_products(model, tf32=False):
+        (carried,) = carry(model, [job], join(Request.site))
+    if not torch.stack((carried.base, carried.source)).isfinite().all():
+        dtype = str(carried.base.dtype).removeprefix("torch.")
         raise SweepError(f"the model's logits are not finite in {dtype}; use a wider dtype")
-    return Unpatched(model, pair, clean_logits, corrupt_logits)
+    return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)
 
 
 def check_pair(model: GPT, pair: PromptPair) -> None:
@@ -143,6 +204,20 @@ def check_pair(model: GPT, pair: PromptPair) -> None:
         )
 
 
+def versions(model: GPT) -> dict[str, str]:
+    """What a result depends on beside its arguments: packages, device, dtype, threads."""
+    weight = model.transformer.wte.weight
+    return {
+        "mingpt": mingpt.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": str(weight.device),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
 @contextlib.contextmanager
 def _eval_mode(model: GPT) -> Iterator[None]:
     was_training = model.training
@@ -153,28 +228,21 @@ def _eval_mode(model: GPT) -> Iterator[None]:
         model.train(was_training)
 
 
-def _batch_of_one(model: GPT, ids: Sequence[int]) -> torch.Tensor:
-    return torch.tensor([ids], device=model.transformer.wte.weight.device)  # (1, T)
-
-
-def _last_logits(model: GPT) -> torch.Tensor:
-    """The last position's logits (V,); half precision is widened before any arithmetic."""
-    logits = model.last_logits[0]
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def indices(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
-    """`chosen`, sorted, once each, counted from 0; every index where it is None.
+@contextlib.contextmanager
+def _float32_products(model: GPT, tf32: bool) -> Iterator[None]:
+    """Products of float32 matrices in float32, whatever was set before, or in TF32.
 
     Raises:
-        SweepError: not whole numbers, out of range, or none at all.
+        SweepError: TF32 where there is none.
     """
-    if chosen is None:
-        return list(range(size))
+    weight = model.transformer.wte.weight
+    if tf32 and (weight.device.type != "cuda" or weight.dtype != torch.float32):
+        raise SweepError(
+            f"TF32 is for float32 on CUDA; this model is {weight.dtype} on {weight.device}"
+        )
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
-        numbers = [operator.index(number) for number in chosen]
-    except TypeError:
-        raise SweepError(f"{what}s must be whole numbers, not {chosen!r}") from None
-    if not numbers:
-        raise SweepError(f"no {what}s to patch")
-    return sorted({from_the_end(what, number, size, SweepError) for number in numbers})
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 
 import mingpt
 from mingpt.pretrained import BUILTIN_DIRECTORY
-from patching import PromptPair, SweepResult, patch_sweep
+from patching import PromptPair, SweepError, SweepResult, patch_sweep
 from patching.cli import common
 from patching.cli.common import Bars, IndexList, UsageError, slug
 from patching.cli.patch import EXAMPLE, build_parser, main
+from patching.memory import allowance, parse_size
 
 MICHELLE = [f"--{name}={text}" for name, text in EXAMPLE.items()]
 
@@ -77,17 +78,21 @@ def test_json_holds_what_was_printed(command, tmp_path):
 
 
 def test_the_numbers_are_the_models(builtin):
-    """The loop of the command against plain forwards of the shipped model."""
+    """The sweep of the command against plain forwards of the shipped model, logits up to 20."""
     model, tokenizer = builtin
     clean, corrupt = (tokenizer(EXAMPLE[name]) for name in ("clean", "corrupt"))
     jones, smith = (tokenizer.encode(f" {EXAMPLE[name]}")[0] for name in ("target", "foil"))
-    values = patch_sweep(model, PromptPair.from_text(tokenizer, **EXAMPLE)).values
+    pair = PromptPair.from_text(tokenizer, **EXAMPLE)
+    values = patch_sweep(model, pair).values
+    looped = patch_sweep(model, pair, method="loop").values
     model(clean, record=True)
     for layer in range(model.config.n_layer):
         for position in range(clean.size(1)):
             model(corrupt, patch=(layer, position))
             logits = model.last_logits[0]
-            assert values[layer, position] == (logits[smith] - logits[jones]).item()
+            expected = (logits[smith] - logits[jones]).item()
+            assert looped[layer, position] == expected
+            assert values[layer, position] == pytest.approx(expected, abs=1e-5 * 20)
 
 
 def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
@@ -95,6 +100,8 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
     runs = [
         [], ["--metric=recovery"], ["--layers=0"], ["--positions=-1"], ["--cmap=magma"],
         ["--dtype=float64"], ["--target=Brown"], ["--top-k=3"], ["--seed=1"],
+        ["--site=z"], ["--site=z", "--by-position"], ["--site=z", "--heads=0"], ["--method=loop"],
+        ["--site=mlp_out"], ["--site=mlp_out", "--window=3"], ["--direction=noise"],
     ]  # fmt: skip
     for more in runs:
         assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
@@ -112,6 +119,51 @@ def test_the_configuration_is_part_of_a_run(tmp_path, monkeypatch, builtin):
     config.write_text(json.dumps({**json.loads(config.read_text()), "n_head": 2}))
     assert main(["--model=model", "--quiet"]) == 0
     assert len(files_in(tmp_path / "figures")) == 6
+
+
+def test_a_figure_for_each_metric_and_one_result_for_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    more = ["--metric=recovery,kl", "--direction=noise", "--site=v", "--by-position", "--heads=1"]
+    assert main(["--model=builtin", *more, "--out=x.svg"]) == 0
+    assert files_in(tmp_path) == ["x-kl.svg", "x-recovery.svg", "x.json", "x.npz"]
+    result = SweepResult.load("x.npz")
+    assert [*result.metrics] == ["recovery", "kl"]
+    assert (result.site, result.direction, result.values.ndim) == ("v", "noise", 3)
+    assert result.cells == 4 * 10
+    printed = capsys.readouterr().out
+    assert "recovery (0 corrupt, 1 clean) of" in printed
+    assert f"nats: clean 0.0000, corrupt {result.metrics['kl'].corrupt:.4f}" in printed
+    assert "40 cells in " in printed
+    assert main(["--model=builtin", *more, "--quiet"]) == 0
+    assert all("-v-noise-" in name for name in files_in(tmp_path / "figures"))
+    assert len(files_in(tmp_path / "figures")) == 4
+
+
+def test_the_loop_and_little_memory_give_the_same_numbers(tmp_path, capsys):
+    grids = []
+    for name, more in {"a": [], "b": ["--method=loop"], "c": ["--max-memory=500K"]}.items():
+        assert main(["--model=builtin", "--quiet", f"--out={tmp_path / name}.png", *more]) == 0
+        grids.append(SweepResult.load(tmp_path / name).values)
+    for grid in grids[1:]:
+        np.testing.assert_allclose(grid, grids[0], rtol=0, atol=1e-5 * 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("800M", 800 * 2**20), ("4GB", 4 * 2**30), ("1.5 GiB", 3 * 2**29), (" 7k ", 7168), ("9", 9)],
+)
+def test_amounts_of_memory(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "4 GBs", "G", "²", "0.4", "1.2.3", "inf"])
+def test_bad_amounts_of_memory(text):
+    with pytest.raises(SweepError, match="no amount of memory"):
+        parse_size(text)
+
+
+def test_half_of_what_is_free_is_an_amount():
+    assert 2**20 < allowance(torch.device("cpu")) < 2**50
 
 
 def test_quiet_prints_the_model_and_the_paths_only(tmp_path, monkeypatch, capsys):
@@ -236,7 +288,19 @@ BAD_INPUT = {
     "position": (["--positions=-11"], "position -11 is out of range"),
     "list": (["--layers=1;2"], "neither a number nor a range"),
     "backwards": (["--layers=2-0"], "runs backwards"),
-    "metric": (["--metric=loss"], "--metric"),
+    "metric": (["--metric=loss"], "no metric 'loss'; there are logit_diff, "),
+    "metrics": (["--metric=kl,kl"], "the metric kl is asked for twice"),
+    "site": (["--site=resid"], "--site"),
+    "head": (["--site=z", "--heads=4"], "head 4 is out of range"),
+    "no heads": (["--heads=1"], "resid_post has no heads to choose"),
+    "by position": (["--by-position"], "resid_post is always swept by position"),
+    "positions of heads": (["--site=z", "--positions=1"], "with by_position only"),
+    "window": (["--window=3"], "a window is for attn_out and mlp_out"),
+    "no window": (["--window=0", "--site=mlp_out"], "a window is at least 1 layer"),
+    "memory": (["--max-memory=lots"], "no amount of memory: 'lots'; write it as 800M or 4GB"),
+    "too little memory": (["--max-memory=10K"], "too little memory"),
+    "tf32": (["--tf32", "--device=cpu"], "TF32 is for float32 on CUDA"),
+    "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "there is a folder of that"),
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),
@@ -255,19 +319,35 @@ BAD_INPUT = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input(command, tmp_path, name):
+def bad_input(name: str, folder) -> tuple[list[str], str]:
+    """The arguments and what the one line must say; with things that stand in the way."""
     arguments, message = BAD_INPUT[name]
     if name == "no cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    model = (
-        [] if any(argument.startswith("--model") for argument in arguments) else ["--model=builtin"]
-    )
-    (tmp_path / "blocked" / "x.json").mkdir(parents=True)
-    run = command("patch", *model, *arguments)
+    (folder / "blocked" / "x.json").mkdir(parents=True)
+    (folder / "y" / "x-recovery.png").mkdir(parents=True)
+    has_model = any(argument.startswith("--model") for argument in arguments)
+    return ([] if has_model else ["--model=builtin"]) + arguments, message
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(tmp_path, monkeypatch, capsys, name):
+    arguments, message = bad_input(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1, line
+    assert line.startswith("mingpt-patch: error: ")
+    assert message in line
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["token counts", "unknown option", "layer", "escape code"])
+def test_bad_input_to_the_command_itself(command, tmp_path, name):
+    arguments, message = bad_input(name, tmp_path)
+    run = command("patch", *arguments)
     assert run.returncode == 2, run.stdout
     assert len(run.stderr.splitlines()) == 1, run.stderr
-    assert run.stderr.startswith("mingpt-patch: error: ")
     assert message in run.stderr
     assert files_in(tmp_path) == []
 
@@ -283,11 +363,12 @@ def test_bad_input(command, tmp_path, name):
         ("nan", "not finite (in torch.float32): transformer.ln_f.bias"),
     ],
 )
-def test_bad_model_directories(command, tmp_path, broken_models, directory, message):
-    run = command("patch", "--model", str(broken_models / directory))
-    assert run.returncode == 2, run.stdout
-    assert len(run.stderr.splitlines()) == 1
-    assert message in run.stderr
+def test_bad_model_directories(tmp_path, monkeypatch, capsys, broken_models, directory, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model", str(broken_models / directory)]) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert message in line
     assert files_in(tmp_path) == []
 
 

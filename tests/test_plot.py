@@ -5,12 +5,15 @@ import pytest
 from matplotlib.image import imread
 
 from patching import DrawingError, PromptPair, SweepResult, heatmap
-from patching.plot import _draw, _has_glyph
+from patching.plot import _draw, _has_glyph, _panels
+from patching.result import MetricValues
 from patching.text import escaped, shortened, visible
 
 
-def result_for(clean: list[str], corrupt: list[str], n_layer: int = 4, **fields) -> SweepResult:
-    """A made-up sweep over the given tokens."""
+def result_for(
+    clean: list[str], corrupt: list[str], n_layer: int = 4, n_head: int = 0, **fields
+) -> SweepResult:
+    """A made-up sweep over the given tokens; with heads, of z by position."""
     texts = sorted({*clean, *corrupt, " Jones", " Smith"})
     index = {text: number for number, text in enumerate(texts)}
     pair = PromptPair.from_ids(
@@ -20,10 +23,20 @@ def result_for(clean: list[str], corrupt: list[str], n_layer: int = 4, **fields)
         index[" Smith"],
         tokens=texts,
     )
-    values = np.linspace(-2, 3, n_layer * len(clean), dtype=np.float32).reshape(n_layer, -1)
-    settings = {"metric": "logit_diff", "clean_value": -2.0, "corrupt_value": 3.0, **fields}
+    shape = (n_layer, n_head, len(clean)) if n_head else (n_layer, len(clean))
+    values = np.linspace(-2, 3, np.prod(shape), dtype=np.float32).reshape(shape)
+    settings = {
+        "site": "z" if n_head else "resid_post",
+        "direction": "denoise",
+        "metrics": {"logit_diff": MetricValues(values, clean=-2.0, corrupt=3.0)},
+        **fields,
+    }
     made_up = {"model_name": "made-up", "arguments": {}, "versions": {}, "seconds": 0.0}
-    return SweepResult(values=values, pair=pair, **made_up, **settings)
+    return SweepResult(pair=pair, **{**made_up, **settings})
+
+
+def drawn(result: SweepResult, head: int | None = None):
+    return _draw(result, result.metric, _panels(result, head), None, None)
 
 
 MICHELLE = ["Michelle", " Jones", " was", " a", " student", ".", " Michelle"]
@@ -54,7 +67,7 @@ def test_png_is_wide_enough_to_read(tmp_path, T):
 
 def test_what_the_figure_says():
     result = result_for(MICHELLE, MICHELLE_SMITH)
-    figure = _draw(result, None, None)
+    figure = drawn(result)
     axes, bar = figure.axes
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["Michelle", "␣Jones / ␣Smith", "␣was", "␣a", "␣student", ".", "␣Michelle"]
@@ -62,7 +75,7 @@ def test_what_the_figure_says():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2", "3"]
     assert axes.get_ylabel() == "layer"
     assert axes.yaxis_inverted()  # layer 0 on top
-    assert bar.get_ylabel() == "logit( Smith) - logit( Jones)"
+    assert bar.get_ylabel() == "logit( Smith) - logit( Jones) [denoise]"
     title = axes.get_title(loc="left")
     assert "made-up" in title
     assert "clean: Michelle Jones was a student. Michelle" in title
@@ -71,7 +84,7 @@ def test_what_the_figure_says():
 
 def test_notes_are_in_the_title():
     result = result_for(MICHELLE, MICHELLE_SMITH, notes=("builtin in place of gpt2",))
-    assert "builtin in place of gpt2" in _draw(result, None, None).axes[0].get_title(loc="left")
+    assert "builtin in place of gpt2" in drawn(result).axes[0].get_title(loc="left")
 
 
 @pytest.mark.parametrize("tokens", AWKWARD)
@@ -110,19 +123,89 @@ def test_text_for_people():
 def test_cells_that_were_not_run_are_hatched():
     result = result_for(MICHELLE, MICHELLE_SMITH)
     result.values[1, 2:] = np.nan
-    axes = _draw(result, None, None).axes[0]
+    axes = drawn(result).axes[0]
     assert axes.patch.get_hatch()
     assert axes.get_xlabel().endswith("hatched: not patched")
     assert axes.images[0].get_array().mask[1].tolist() == [False] * 2 + [True] * 5
 
 
-def test_recovery_is_centred_on_nothing_restored():
-    image = (
-        _draw(result_for(MICHELLE, MICHELLE_SMITH, metric="recovery"), None, None).axes[0].images[0]
-    )
-    assert image.norm(0.0) == 0.5
+@pytest.mark.parametrize(("direction", "unchanged"), [("denoise", 0.0), ("noise", 1.0)])
+def test_recovery_is_centred_where_nothing_is_changed(direction, unchanged):
+    values = np.linspace(-1, 2, 28).reshape(4, 7)
+    metrics = {"recovery": MetricValues(values, clean=1.0, corrupt=0.0)}
+    result = result_for(MICHELLE, MICHELLE_SMITH, metrics=metrics, direction=direction)
+    image = drawn(result).axes[0].images[0]
+    assert image.norm(unchanged) == 0.5
     assert image.cmap.name == "RdBu"
-    assert image.norm.vmax == -image.norm.vmin == 3
+    assert image.norm.vmax - unchanged == unchanged - image.norm.vmin == 2
+
+
+def test_title_and_colour_bar_say_site_direction_and_window():
+    result = result_for(
+        MICHELLE, MICHELLE_SMITH, site="mlp_out", direction="noise", arguments={"window": 5}
+    )
+    axes, bar = drawn(result).axes
+    title = axes.get_title(loc="left").replace("\n", " ")
+    assert "mlp_out, 5 layers at once, corrupt into clean (noise); model made-up" in title
+    assert bar.get_ylabel().endswith("[noise]")
+
+
+def test_layer_by_head():
+    values = np.arange(12.0).reshape(4, 3)
+    metrics = {"kl": MetricValues(values, 0.0, 1.0)}
+    result = result_for(MICHELLE, MICHELLE_SMITH, site="q", metrics=metrics)
+    axes, bar = drawn(result).axes
+    assert axes.get_xlabel() == "head"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
+    assert np.array_equal(axes.images[0].get_array(), values)
+    assert "q of a head, all positions at once" in axes.get_title(loc="left").replace("\n", " ")
+    assert bar.get_ylabel().startswith("KL(clean || patched)")
+
+
+def test_heads_by_position_are_small_multiples_in_the_same_colours():
+    result = result_for(MICHELLE, MICHELLE_SMITH, n_head=5)
+    *panels, bar = drawn(result).axes
+    panels = [axes for axes in panels if axes.images]
+    assert [axes.get_title() for axes in panels] == [f"head {n}" for n in range(5)]
+    for head, axes in enumerate(panels):
+        assert np.array_equal(axes.images[0].get_array(), result.values[:, head])
+        assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (-2, 3)
+    labels = [label.get_text() for label in panels[-1].get_xticklabels()]
+    assert labels[1] == "␣Jones / ␣Smith"
+    assert bar.get_ylabel().startswith("logit( Smith)")
+
+
+def test_one_head_alone(tmp_path):
+    result = result_for(MICHELLE, MICHELLE_SMITH, n_head=3)
+    axes, _ = drawn(result, head=2).axes
+    assert np.array_equal(axes.images[0].get_array(), result.values[:, 2])
+    assert "z of head 2" in axes.get_title(loc="left")
+    result.values[:, :2] = np.nan  # only one was swept
+    axes, _ = drawn(result).axes
+    assert "z of head 2" in axes.get_title(loc="left")
+    assert "hatched" not in axes.get_xlabel()
+    with pytest.raises(DrawingError, match="no head 0 in it; there are 2"):
+        heatmap(result, tmp_path / "x.png", head=0)
+
+
+def test_a_chosen_metric_and_one_of_ones_own(tmp_path):
+    result = result_for(MICHELLE, MICHELLE_SMITH)
+    result.metrics["margin"] = MetricValues(-result.values, 0.0, 1.0)
+    bar = _draw(result, "margin", [None], None, None).axes[1]
+    assert bar.get_ylabel() == "margin [denoise]"
+    first, second = (
+        heatmap(result, tmp_path / f"{name}.png", metric=name).read_bytes()
+        for name in ("logit_diff", "margin")
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize("n_head", [12, 25])
+def test_many_heads_draw_without_a_warning(tmp_path, n_head):
+    words = [f" word{n}" for n in range(30)]
+    result = result_for(words, [" other", *words[1:]], n_layer=12, n_head=n_head)
+    image = imread(heatmap(result, tmp_path / "x.png"))
+    assert image.shape[1] >= 1500
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):
@@ -140,6 +223,8 @@ def test_the_same_result_gives_the_same_bytes(tmp_path):
         ("x.jpg", {}, "no figure format 'jpg'; there are png, svg, pdf"),
         ("x", {}, "no figure format ''"),
         ("x.png", {"cmap": "sunset"}, "no colour map 'sunset'"),
+        ("x.png", {"metric": "kl"}, "no metric 'kl' in it; there are logit_diff"),
+        ("x.png", {"head": 0}, "alone only where heads are swept by position"),
     ],
 )
 def test_bad_requests_are_refused(tmp_path, name, settings, message):

@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING
 
 import mingpt
 from mingpt.files import expanded
+from mingpt.sites import DEFAULT_SITE, SITES
 from patching.cli import common
 from patching.cli.common import Bars, IndexList, UsageError
 from patching.errors import DrawingError
-from patching.metrics import METRICS
+from patching.grid import DIRECTIONS, METHODS, Request
+from patching.memory import parse_size
+from patching.metrics import METRICS, metrics_asked
 
 if TYPE_CHECKING:
     from patching.result import SweepResult
@@ -36,11 +39,11 @@ EXAMPLE = {
 }
 
 DESCRIPTION = """\
-Activation patching: which residual-stream vector carries the answer?
+Activation patching: which vector carries the answer?
 
-The clean prompt is run once and the vector after every block, at every token,
-is recorded. The corrupt prompt is then run once per layer and token, each time
-with that one vector replaced by the clean one, and the logit difference
+The clean and the corrupt prompt are run, and then, for every layer and every
+token, the corrupt prompt with that one residual-stream vector replaced by the
+clean one. Each time the logit difference
     logit(foil) - logit(target)
 of the next token is read: positive where the model still gives the foil,
 negative where the patch has turned it to the target. The heatmap shows them
@@ -53,11 +56,28 @@ prompts:
   " Jones"), text that starts with a space or a punctuation mark is taken as it
   is, and id:5437 names a token directly.
 
-metrics:
-  logit_diff    logit(foil) - logit(target)
-  target_logit  logit(target), patched minus clean
-  prob_diff     p(foil) - p(target)
-  recovery      of logit_diff: 0 is the corrupt run, 1 the clean one
+sites, in the order of a block:
+  resid_pre          the residual stream as it enters the block
+  q, k, v            queries, keys, values of each attention head
+  pattern            attention weights of each head, a row for each query
+  z                  output of each head, before c_proj mixes them
+  attn_out           what attention adds to the stream
+  resid_mid          the stream between attention and MLP
+  mlp_out            what the MLP adds to the stream
+  resid_post         the stream as it leaves the block (default)
+
+metrics (several with commas between them, read from the same runs):
+  logit_diff         logit(foil) - logit(target)
+  target_logit       logit(target), patched minus clean
+  log_prob           ln p(target)
+  prob_diff          p(foil) - p(target)
+  kl                 KL(clean || patched) of the next token, in nats
+  recovery           of logit_diff: 0 is the corrupt run, 1 the clean one
+
+directions:
+  denoise            clean into corrupt: what is enough to bring the answer back?
+  noise              corrupt into clean: what is the answer lost without?
+  The metrics are the same; in noise, recovery 1 means that nothing was broken.
 
 examples:
   {COMMAND} --model builtin
@@ -65,6 +85,10 @@ examples:
   {COMMAND} --clean "When Mary and John went to the store, John gave a drink to" \\
       --corrupt "When Mary and John went to the store, Mary gave a drink to" \\
       --target Mary --foil John --metric recovery --model builtin
+  {COMMAND} --model builtin --site z --direction noise --metric recovery,kl
+      which heads is the answer lost without?
+  {COMMAND} --model gpt2 --site mlp_out --window 5 --out run/
+      five layers' MLPs at a time, as causal tracing does
   {COMMAND} --model gpt2 --layers 0,3,5-7 --positions -1 --json --out run/
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
@@ -87,12 +111,46 @@ def build_parser() -> common.Parser:
     common.add_model_arguments(parser)
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument(
-        "--metric", choices=tuple(METRICS), default="logit_diff", help="default: logit_diff"
+        "--site", choices=tuple(SITES), default=DEFAULT_SITE, help=f"default: {DEFAULT_SITE}"
     )
+    sweep.add_argument(
+        "--direction", choices=tuple(DIRECTIONS), default="denoise", help="default: denoise"
+    )
+    sweep.add_argument(
+        "--metric", metavar="LIST", default="logit_diff",
+        help=f"one or more of {', '.join(METRICS)}; default: logit_diff",
+    )  # fmt: skip
     sweep.add_argument(
         "--layers", type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"
     )
     sweep.add_argument("--positions", type=IndexList, metavar="LIST", help="likewise, of tokens")
+    sweep.add_argument(
+        "--heads",
+        type=IndexList,
+        metavar="LIST",
+        help="likewise, of heads, where there are any",
+    )
+    sweep.add_argument(
+        "--by-position", action="store_true",
+        help="heads: patch each position alone instead of all at once; drawn for each head",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--window", type=int, default=1, metavar="N",
+        help="patch N layers around each one together (attn_out and mlp_out); default: 1",
+    )  # fmt: skip
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
+        "--method", choices=METHODS, default="fast",
+        help="fast (default), or loop: the whole model once per cell, the same numbers",
+    )  # fmt: skip
+    speed.add_argument(
+        "--max-memory", metavar="SIZE",
+        help="of the fast method beside the model, as 800M or 4GB; default: half of what is free",
+    )  # fmt: skip
+    speed.add_argument(
+        "--tf32", action="store_true",
+        help="CUDA: round float32 factors to 10 bits, faster; figure and result say so",
+    )  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument(
         "--top-k", type=int, default=20, metavar="K", help="rows of the table; default: 20"
@@ -124,6 +182,12 @@ def run(argv: Sequence[str]) -> None:
     texts = _prompt_texts(arguments)
     if arguments.top_k < 1:
         raise UsageError(f"--top-k must be at least 1, not {arguments.top_k}")
+    metrics = metrics_asked(arguments.metric)
+    names = ("site", "direction", "by_position", "window")
+    chosen = {name: getattr(arguments, name) for name in names}
+    check = {axis: [0] if getattr(arguments, axis) else None for axis in ("heads", "positions")}
+    Request(**chosen, **check).check()  # before anything is loaded
+    max_memory = arguments.max_memory and parse_size(arguments.max_memory)
 
     # Only now what takes time to import.
     import matplotlib
@@ -134,7 +198,7 @@ def run(argv: Sequence[str]) -> None:
     from patching.sweep import patch_sweep, run_unpatched
     from patching.text import escaped
 
-    place = _Place.of(arguments)
+    place = _Place.of(arguments, [metric.name for metric in metrics])
     check_cmap(arguments.cmap)
     out = sys.stderr if arguments.json else sys.stdout
 
@@ -147,8 +211,12 @@ def run(argv: Sequence[str]) -> None:
     model = loaded.model
     say(report.model_line(model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
-    layers = arguments.layers and arguments.layers.of("layer", model.config.n_layer)
-    positions = arguments.positions and arguments.positions.of("position", len(pair))
+    sizes = {
+        "layers": model.config.n_layer, "heads": model.config.n_head, "positions": len(pair)
+    }  # fmt: skip
+    for axis, size in sizes.items():
+        asked = getattr(arguments, axis)
+        chosen[axis] = asked and asked.of(axis.removesuffix("s"), size)
 
     say(f"\n{report.pair_table(pair)}")
     unpatched = run_unpatched(model, pair)
@@ -159,11 +227,14 @@ def run(argv: Sequence[str]) -> None:
         result = patch_sweep(
             model,
             pair,
-            metric=arguments.metric,
-            layers=layers,
-            positions=positions,
+            **chosen,
+            metric=metrics,
+            method=arguments.method,
+            max_memory=max_memory,
+            tf32=arguments.tf32,
             progress=progress,
         )
+    result.unpatched = unpatched  # the tables that were printed are those that are saved
     result.top_k = arguments.top_k
     result.arguments["command"] = {
         **{name: getattr(arguments, name) for name in ("model", "device", "dtype", "seed")},
@@ -171,13 +242,13 @@ def run(argv: Sequence[str]) -> None:
     }
     result.versions["matplotlib"] = matplotlib.__version__
     if loaded.fallback is not None:
-        result.notes = (f"builtin in place of gpt2: {loaded.fallback}",)
-    cells = len(result.arguments["layers"]) * len(result.arguments["positions"])
-    say(
-        f"\n{escaped(METRICS[result.metric].words(pair))}:"
-        f" clean {result.clean_value:.4f}, corrupt {result.corrupt_value:.4f}"
-        f"\n{cells} cells in {result.seconds:.2f} s"
-    )
+        result.notes = (f"builtin in place of gpt2: {loaded.fallback}", *result.notes)
+    say("")
+    for metric in metrics:
+        found = result.metrics[metric.name]
+        words = escaped(metric.describe(pair))
+        say(f"{words}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}")
+    say(f"{result.cells} cells in {result.seconds:.2f} s")
     written = _write(result, place, arguments.cmap)
     for path, existed in written.items():
         say(f"{'overwrote' if existed else 'wrote'} {path}", always=True)
@@ -203,14 +274,15 @@ def _prompt_texts(arguments: argparse.Namespace) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the figure goes: a file, or a folder in which it is named after the run."""
+    """Where the figures go: a file, or a folder in which they are named after the run."""
 
     path: Path
     is_folder: bool
     format: str
+    metrics: list[str]
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> _Place:
+    def of(cls, arguments: argparse.Namespace, metrics: list[str]) -> _Place:
         """What --out and --format say.
 
         Raises:
@@ -231,49 +303,59 @@ class _Place:
             raise UsageError(f"{error}{hint}") from None
         if (arguments.format or chosen).lower() != chosen.lower():
             raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
-        for file in _outputs(path / "figure.png" if is_folder else path):
+        place = cls(path, is_folder, chosen, metrics)
+        for file in place.files(path / "figure" if is_folder else path.with_suffix("")):
             common.check_writable(file)
-        return cls(path, is_folder, chosen)
+        return place
 
-    def figure(self, result: SweepResult) -> Path:
-        """The figure's path for this run."""
-        if not self.is_folder:
-            return self.path
-        return self.path / f"{_run_name(result)}.{self.format}"
+    def stem(self, result: SweepResult) -> Path:
+        """This run's files without their suffixes."""
+        return self.path / _run_name(result) if self.is_folder else self.path.with_suffix("")
+
+    def files(self, stem: Path) -> list[Path]:
+        """A figure for each metric, named after it where there are several; .npz and .json."""
+        from patching.result import result_paths
+
+        several = len(self.metrics) > 1
+        names = [f"{stem.name}-{name}" if several else stem.name for name in self.metrics]
+        suffix = self.format if self.is_folder else self.path.suffix.removeprefix(".")
+        return [*(stem.with_name(f"{name}.{suffix}") for name in names), *result_paths(stem)]
 
 
 def _run_name(result: SweepResult) -> str:
-    """A file name from the prompt's first words and all that defines the run.
+    """A file name from the prompt's first words, site, direction and all that defines the run.
 
     Nothing of the prompt but a-z and 0-9 gets into it.
     """
     pair = result.pair
-    sweep = [result.arguments[name] for name in ("metric", "layers", "positions")]
-    asked = result.arguments["command"]
+    asked = {**result.arguments["command"]}
+    for name in ("model", "device", "dtype", "format"):
+        del asked[name]
+    sweep = {
+        name: value
+        for name, value in result.arguments.items()
+        if name not in ("command", "max_memory")
+    }
     defining = (
         (result.model_name, result.checksum, bool(result.notes)),
         dataclasses.asdict(result.unpatched.model.config),  # not all of it shows in the weights
-        (*sweep, result.top_k, asked["seed"], asked["cmap"]),
+        (sweep, result.top_k, asked),
         (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
         (result.versions["device"], result.versions["dtype"]),
     )
     digest = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
-    return f"{common.slug(pair.clean_text)}-{digest[:12]}"
-
-
-def _outputs(figure: Path) -> tuple[Path, Path, Path]:
-    """The figure, and the .npz and the .json beside it."""
-    from patching.result import result_paths
-
-    return (figure, *result_paths(figure.with_suffix("")))
+    words = common.slug(pair.clean_text)
+    return f"{words}-{result.site}-{result.direction}-{digest[:12]}"
 
 
 def _write(result: SweepResult, place: _Place, cmap: str | None) -> dict[Path, bool]:
-    """Write figure and result; the paths, and whether something was there before."""
+    """Write figures and result; the paths, and whether something was there before."""
     from patching.plot import heatmap
 
-    figure, *saved = _outputs(place.figure(result))
-    existed = {path: path.exists() for path in (figure, *saved)}
-    heatmap(result, figure, cmap=cmap)
-    result.save(saved[0])
+    stem = place.stem(result)
+    files = place.files(stem)
+    existed = {path: path.exists() for path in files}
+    for metric, figure in zip(place.metrics, files, strict=False):  # the result's files follow
+        heatmap(result, figure, metric=metric, cmap=cmap)
+    result.save(stem)
     return existed
