@@ -165,6 +165,11 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([function(part) for part in x.split(MLP_ROWS)])
 
 
+def rows_of(x: Tensor, index: Tensor) -> Tensor:
+    """x[index] for whole rows, which on a CPU is several times as fast this way."""
+    return x.index_select(0, index)
+
+
 def spans(starts: Sequence[int], T: int) -> tuple[np.ndarray, np.ndarray]:
     """The positions start..T-1 of each sequence, one after another, and whose they are."""
     starts = np.asarray(starts, dtype=np.int64)
@@ -345,8 +350,8 @@ def _pass(
     normed = block.ln_1(x)  # (N, C)
     if only_last:
         runs, overrides = layout.n_runs, layout.last_overrides
-        x = x[layout.last]  # (sequences, C)
-        q = block.attn.queries(normed[layout.last])
+        x = rows_of(x, layout.last)  # (sequences, C)
+        q = block.attn.queries(rows_of(normed, layout.last))
         kv = block.attn.keys_values(normed)
         k, v = kv.chunk(2, dim=-1)
         z = _attend_last(block, q, kv, layout)
@@ -378,10 +383,12 @@ def _attend(block: Block, qkv: Tensor, layout: _Layout) -> Tensor:
     """Every row's z (N, C). Each sequence is written out whole, the base run's rows before it."""
     z = qkv.new_empty(len(qkv), block.ln_1.weight.numel())
     for part in layout.attended:
-        whole = qkv[part.read].unflatten(0, (-1, part.T)).chunk(3, dim=-1)  # 3 of (E, T, C)
+        whole = (
+            rows_of(qkv, part.read).unflatten(0, (-1, part.T)).chunk(3, dim=-1)
+        )  # 3 of (E, T, C)
         q, k, v = map(block.attn.heads, whole)  # (E, nh, T, hs)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        z[part.rows] = out.transpose(1, 2).flatten(2).flatten(0, 1)[part.own]
+        z[part.rows] = rows_of(out.transpose(1, 2).flatten(2).flatten(0, 1), part.own)
     return z
 
 
@@ -389,7 +396,7 @@ def _attend_last(block: Block, q: Tensor, kv: Tensor, layout: _Layout) -> Tensor
     """The last positions' z (sequences, C)."""
     z = torch.empty_like(q)
     for part in layout.attended:
-        whole = kv[part.read].unflatten(0, (-1, part.T)).chunk(2, dim=-1)  # 2 of (E, T, C)
+        whole = rows_of(kv, part.read).unflatten(0, (-1, part.T)).chunk(2, dim=-1)  # 2 of (E, T, C)
         k, v = map(block.attn.heads, whole)  # (E, nh, T, hs)
         out = F.scaled_dot_product_attention(block.attn.heads(q[part.sequences, None]), k, v)
         z[part.sequences] = out.flatten(1)  # (E, nh, 1, hs) -> (E, C)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mingpt.sites import HEAD_SITES
-from patching.engine import Passage, by_rows, spans, to_device
+from patching.engine import Passage, by_rows, rows_of, spans, to_device
 from patching.experiments import Experiment
 
 
@@ -39,7 +39,7 @@ def join(site: str) -> Callable[[Passage, Sequence[Experiment]], Tensor]:
         whole_row = experiments[0].cell.position is None
         if whole_row or site in ("k", "v"):  # later positions read these
             return _resid_post(site, passage, _changed(experiments, positions, owner, passage))
-        brought = base[to_device(positions - passage.first, base.device)]  # (R, C)
+        brought = rows_of(base, to_device(positions - passage.first, base.device))  # (R, C)
         own = np.flatnonzero(positions == np.asarray(starts)[owner])  # the patched positions
         at_start = _changed(experiments, positions[own], owner[own], passage)
         brought[to_device(own, base.device)] = _resid_post(site, passage, at_start)
