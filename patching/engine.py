@@ -326,8 +326,8 @@ class _Batch:
             members = np.flatnonzero(owner == number)[2:]
             results.append(
                 Carried(
-                    finals[2 * number],
-                    finals[2 * number + 1],
+                    finals[2 * number].clone(),  # it may be kept long after the rest
+                    finals[2 * number + 1].clone(),
                     [self.experiments[s] for s in members],
                     finals[to_device(members, self.device)],
                     self.unchanged[number],

@@ -64,6 +64,8 @@ def measure(
         results = carry(model, jobs, join(site), window_site=site, progress=passed)
         for (number, _), carried in zip(chunk, results, strict=True):
             tasks[number].take(model, carried, metrics)
+        for number, _ in chunk[:-1]:  # the last one may go on in the next chunk
+            tasks[number].reader = None  # it holds two runs' logits
     if progress is not None:
         progress(total, total)
     return [task.measured for task in tasks]

@@ -16,6 +16,7 @@ What they are is written out in `floor`, below.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import importlib.util
 import os
@@ -495,6 +496,23 @@ def every_site(report: Report, settings: Settings, model: GPT) -> float:
     return worst
 
 
+def half_precision(report: Report, settings: Settings, model: GPT) -> None:
+    """How far a sweep in half precision is from the float32 one; a report, not a bound."""
+    pair = made_pair(settings.lengths[0], model.config.vocab_size)
+    exact = patch_sweep(model, pair)
+    spread = float(np.ptp(exact.values))
+    report.head("dtype", "fast from float32", "loop from float32", "largest - smallest cell")
+    for dtype in (torch.bfloat16, torch.float16):
+        report.step(f"{dtype}")
+        half = copy.deepcopy(model).to(dtype)
+        away = [
+            apart(patch_sweep(half, pair, method=method).values, exact.values)
+            for method in ("fast", "loop")
+        ]
+        name = str(dtype).removeprefix("torch.")
+        report.row(name, *(f"{number:.1e}" for number in away), f"{spread:.1e}")
+
+
 def growth(
     report: Report, settings: Settings, model: GPT, ways: list[Method], known: dict[int, Timed]
 ) -> Figure:
@@ -561,9 +579,9 @@ def build_parser() -> common.Parser:
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--patience", type=float, default=60, metavar="SECONDS",
+        "--patience", type=float, default=90, metavar="SECONDS",
         help="for the rounds of a method at a length; what takes longer for one is left out,"
-        " except the fast sweep; default: 60",
+        " except the fast sweep; default: 90",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="default: PyTorch's choice")
     parser.add_argument("--out", default="figures/", metavar="DIR", help="default: figures/")
@@ -601,6 +619,7 @@ def run(argv: Sequence[str]) -> None:
         results = against_others(report, settings, model, ways)
         worst = max(apart(g, t.grids["fast"]) for t in results.values() for g in t.grids.values())
         worst = max(worst, every_site(report, settings, model))
+        half_precision(report, settings, model)
         figure = growth(report, settings, model, ways, results)
     out.mkdir(parents=True, exist_ok=True)
     name = f"bench-{arguments.shape}-{device.type}"

@@ -1,7 +1,7 @@
 """Draw the README's pictures again: python scripts/make_figures.py
 
-The shipped model on the README's example and on one of the grammar's other
-families. Needs no network and no arguments; the same versions give the same files.
+The shipped model on the README's example, at two sites, and on one of the
+grammar's other families. Needs no network and no arguments; the same versions give the same files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from patching import PromptPair, heatmap, patch_sweep
 from patching.cli.patch import EXAMPLE
 
 FIGURES = {
-    "readme-michelle.png": (EXAMPLE, "logit_diff"),
+    "readme-michelle.png": (EXAMPLE, {}),
+    "readme-heads.png": (EXAMPLE, {"site": "v", "by_position": True, "metric": "recovery"}),
     "readme-indirect-object.png": (
         {
             "clean": "When Mary and John went to the store, John gave a drink to",
@@ -25,7 +26,7 @@ FIGURES = {
             "target": "Mary",
             "foil": "John",
         },
-        "recovery",
+        {"metric": "recovery"},
     ),
 }
 
@@ -33,8 +34,8 @@ FIGURES = {
 def main() -> int:
     """Write every figure into figures/ and say so."""
     model, tokenizer = mingpt.load("builtin")
-    for name, (texts, metric) in FIGURES.items():
-        result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), metric=metric)
+    for name, (texts, settings) in FIGURES.items():
+        result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)
         print(f"wrote {heatmap(result, ROOT / 'figures' / name)}")
     return 0
 

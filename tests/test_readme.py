@@ -20,13 +20,15 @@ COMMANDS = [
 
 def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
     names: dict[str, object] = {}
     for block in PYTHON:
         exec(block, names)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "michelle.json", "michelle.npz", "michelle.png"
     ]  # fmt: skip
+    assert names["results"][1].metrics["kl"].values.shape == (4, 4)
+    assert [*names["results"][0].metrics] == ["recovery", "kl", "margin"]
     assert names["model"].last_logits.shape == (1, names["tokenizer"].vocab_size)
 
 
@@ -34,11 +36,12 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
 def test_the_commands_run(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     assert main([*shlex.split(arguments), "--quiet"]) == 0, capsys.readouterr().err
-    assert len([*(tmp_path / "figures").iterdir()]) == 3
+    figures = 1 + arguments.count(",kl")
+    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2
 
 
 def test_there_are_commands_to_run():
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 5
 
 
 def test_everything_it_links_and_lists_is_there():

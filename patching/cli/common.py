@@ -31,6 +31,8 @@ EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 SECONDS_BEFORE_A_BAR = 1.0
+BYTES = {"unit": "B", "unit_scale": True}
+SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"}
 LONGEST_NAME = 255  # bytes, on every file system in use
 
 
@@ -175,8 +177,7 @@ class Bars:
                     tqdm(
                         total=known,
                         desc=label,
-                        unit="B" if in_bytes else "",
-                        unit_scale=in_bytes,
+                        **(BYTES if in_bytes else SHARE),
                         delay=SECONDS_BEFORE_A_BAR,
                         leave=False,
                         ncols=size.columns,
