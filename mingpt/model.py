@@ -194,8 +194,8 @@ class GPT(nn.Module):
         return self.recording.get(DEFAULT_SITE)
 
     @activations.setter
-    def activations(self, recorded: Tensor) -> None:
-        self.recording = {**self.recording, DEFAULT_SITE: recorded}
+    def activations(self, recorded: Tensor | None) -> None:
+        self.recording = {} if recorded is None else {DEFAULT_SITE: recorded}
 
     # ------------------------------------------------------------- the forward pass
 
@@ -245,7 +245,7 @@ class GPT(nn.Module):
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
         return logits, loss
 
-    def _run(self, idx: Tensor, record: frozenset[str], patches: list[ResolvedPatch]) -> Tensor:
+    def _run(self, idx: Tensor, record: tuple[str, ...], patches: list[ResolvedPatch]) -> Tensor:
         """The transformer itself: ids (B, T) -> logits (B, T, V)."""
         T = idx.size(1)
         taps = Taps(record, patches)
@@ -361,9 +361,7 @@ class GPT(nn.Module):
         for step in range(max_new_tokens):
             window = idx[:, -limit:]
             holds_prompt = idx.size(1) <= limit
-            logits = self._run(
-                window, sites if step == 0 else frozenset(), resolved if holds_prompt else []
-            )
+            logits = self._run(window, sites if step == 0 else (), resolved if holds_prompt else [])
             logits = logits[:, -1] / temperature  # (B, V)
             if top_k is not None:
                 kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, [-1]]

@@ -67,18 +67,18 @@ class ResolvedPatch:
     value: Tensor
 
 
-def sites_to_record(record: bool | str | Iterable[str]) -> frozenset[str]:
-    """The sites that `record` asks for: True is resid_post, False none.
+def sites_to_record(record: bool | str | Iterable[str]) -> tuple[str, ...]:
+    """The sites that `record` asks for, in SITES' order: True is resid_post, False none.
 
     Raises:
         PatchError: no such site.
     """
     if isinstance(record, bool):
-        return frozenset({DEFAULT_SITE} if record else ())
-    names = frozenset([record] if isinstance(record, str) else record)
-    for name in sorted(names, key=str):
+        return (DEFAULT_SITE,) if record else ()
+    names = [record] if isinstance(record, str) else [*record]
+    for name in names:
         check_site(name)
-    return names
+    return tuple(site for site in SITES if site in names)
 
 
 def check_site(name: str) -> None:
@@ -154,9 +154,7 @@ class Taps:
     gets back. One mechanism for all sites: a site is a name, not a flag.
     """
 
-    def __init__(
-        self, record: frozenset[str] = frozenset(), patches: Iterable[ResolvedPatch] = ()
-    ) -> None:
+    def __init__(self, record: Iterable[str] = (), patches: Iterable[ResolvedPatch] = ()) -> None:
         self._patches: dict[tuple[str, int], list[ResolvedPatch]] = {}
         for patch in patches:
             self._patches.setdefault((patch.site, patch.layer), []).append(patch)

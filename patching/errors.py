@@ -1,5 +1,10 @@
 """Errors of the experiment; mingpt.MinGPTError is the base of these too."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 from mingpt.errors import MinGPTError
 
 
@@ -17,3 +22,14 @@ class ResultError(MinGPTError):
 
 class DrawingError(MinGPTError, ValueError):
     """A figure that cannot be drawn as asked."""
+
+
+@contextlib.contextmanager
+def named(number: int, count: int) -> Iterator[None]:
+    """Let a SweepError say which of several pairs it is about, counted from 0."""
+    try:
+        yield
+    except SweepError as error:
+        if count == 1:
+            raise
+        raise SweepError(f"pair {number} (from 0): {error}") from None

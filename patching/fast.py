@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from mingpt.config import GPTConfig
 from mingpt.model import GPT
 from mingpt.sites import HEAD_SITES
-from patching.engine import Carried, Job, bytes_needed, carry, to_device
-from patching.errors import SweepError
+from patching.batch import Job, to_device
+from patching.engine import Carried, bytes_needed, carry
+from patching.errors import SweepError, named
 from patching.experiments import BASE, SOURCE, Experiment, experiment
 from patching.grid import DIRECTIONS, Cell, Grid
-from patching.joins import join
+from patching.joins import rule
 from patching.metrics import Metric
 from patching.prompts import PromptPair
-from patching.reading import Measured, Reader
+from patching.reading import Measured, Reader, bytes_to_read, check_unpatched
 
 CHUNK_ROWS = 65536  # larger ones bring no more speed, and a bar that stands still for longer
 
@@ -47,8 +47,19 @@ def measure(
         SweepError: too little memory allowed, or a metric that is undefined.
     """
     tasks = [_Task.of(pair, grid, direction) for pair, grid in zip(pairs, grids, strict=True)]
-    dtype = model.transformer.wte.weight.dtype
-    chunks = [*_chunks(tasks, model.config, dtype.itemsize, allowed, strict)]
+    weight = model.transformer.wte.weight
+    # Where PyTorch's attention has no fused kernel it holds its weights.
+    fused = weight.device.type == "cpu" or (
+        weight.device.type == "cuda" and weight.dtype != torch.float64
+    )
+    reading = bytes_to_read(metrics, model.config.vocab_size, weight.dtype.itemsize)
+
+    def needed(T: int, sequences: int, rows: int, run_rows: int) -> int:
+        shape = (model.config, weight.dtype.itemsize, T, sequences, rows, run_rows)
+        heads = grids[0].site in HEAD_SITES
+        return reading + bytes_needed(*shape, heads=heads, fused=fused)
+
+    chunks = [*_chunks(tasks, needed, allowed, strict)]
     total = sum(_work(tasks, chunk, model.config.n_layer) for chunk in chunks)
     done = 0
 
@@ -58,16 +69,16 @@ def measure(
         if progress is not None:
             progress(done, total)
 
+    passed(0)
     for chunk in chunks:
         jobs = [replace(tasks[number].job, experiments=part) for number, part in chunk]
-        site = grids[0].site
-        results = carry(model, jobs, join(site), window_site=site, progress=passed)
+        results = carry(model, jobs, rule(grids[0].site), passed)
         for (number, _), carried in zip(chunk, results, strict=True):
-            tasks[number].take(model, carried, metrics)
+            with named(number, len(tasks)):
+                tasks[number].take(model, carried, metrics)
         for number, _ in chunk[:-1]:  # the last one may go on in the next chunk
             tasks[number].reader = None  # it holds two runs' logits
-    if progress is not None:
-        progress(total, total)
+    passed(total - done)
     return [task.measured for task in tasks]
 
 
@@ -113,8 +124,7 @@ class _Task:
         base, source = DIRECTIONS[self.direction]
         finals = {base: carried.base, source: carried.source}
         self.reader = Reader(model, self.pair, metrics, finals["clean"], finals["corrupt"])
-        for metric in metrics:
-            metric.check(self.reader.readout)
+        check_unpatched(metrics, self.reader.readout, carried.base.dtype)
         clean, corrupt = self.reader.clean, self.reader.corrupt
         values = clean.new_full((len(metrics), *self.grid.shape), torch.nan)
         self.measured = Measured(values, clean, corrupt, finals["clean"], finals["corrupt"])
@@ -134,37 +144,43 @@ class _Task:
 
 
 def _chunks(
-    tasks: Sequence[_Task], config: GPTConfig, itemsize: int, allowed: int, strict: bool
+    tasks: Sequence[_Task], needed: Callable[..., int], allowed: int, strict: bool
 ) -> Iterator[_Chunk]:
-    """Cut the tasks' experiments into portions that fit, in order; every task is in one."""
+    """Cut the tasks' experiments into portions that fit, in order; every task is in one.
+
+    Args:
+        needed: bytes of so many tokens, sequences, rows, and rows of runs.
+    """
     chunk: _Chunk = []
-    T = sequences = rows = 0
+    T = sequences = rows = run_rows = 0
     for number, task in enumerate(tasks):
         length = len(task.job.base_ids)
         runs = 2 * length - task.job.start
-        heads = task.grid.site in HEAD_SITES
         # None stands for a task without experiments: its two runs alone.
         for one in task.job.experiments or (None,):
             own = 0 if one is None else length - one.start
             is_new = not chunk or chunk[-1][0] != number
-            more = (max(T, length), sequences + 3, rows + own + is_new * runs)
-            needed = bytes_needed(config, itemsize, *more, heads=heads)
-            if chunk and (needed > allowed or more[-1] > CHUNK_ROWS):
+            size = (
+                max(T, length),
+                sequences + 1 + 2 * is_new,
+                rows + own + runs * is_new,
+                run_rows + runs * is_new,
+            )
+            if chunk and (needed(*size) > allowed or size[2] > CHUNK_ROWS):
                 yield chunk
-                chunk, more = [], (length, 3, runs + own)
-                needed = bytes_needed(config, itemsize, *more, heads=heads)
-            if strict and needed > allowed:
+                chunk, is_new = [], True
+                size = (length, 3, runs + own, runs)
+            if strict and needed(*size) > allowed:
                 raise SweepError(
                     f"{allowed / 1024**2:.4g} MiB is too little memory: this sweep needs at"
-                    f" least {needed / 1024**2:.4g} MiB beside the model"
+                    f" least {needed(*size) / 1024**2:.4g} MiB beside the model"
                 )
-            T, sequences, rows = more
-            if not chunk or chunk[-1][0] != number:
+            T, sequences, rows, run_rows = size
+            if is_new:
                 chunk.append((number, []))
             if one is not None:
                 chunk[-1][1].append(one)
-    if chunk:
-        yield chunk
+    yield chunk
 
 
 def _work(tasks: Sequence[_Task], chunk: _Chunk, n_layer: int) -> int:

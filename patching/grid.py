@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ WINDOW_SITES = ("attn_out", "mlp_out")
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
 
 
-METHODS = ("fast", "loop")
+METHODS = ("fast", "loop")  # the engine, or the definition: the same numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One number of the result: which activation is replaced to get it."""
 
@@ -45,6 +46,7 @@ class Request:
     layers: Sequence[int] | None = None  # None: all
     heads: Sequence[int] | None = None
     positions: Sequence[int] | None = None
+    method: str = "fast"
 
     def check(self) -> None:
         """Everything that can be checked without a model.
@@ -56,6 +58,8 @@ class Request:
             raise SweepError(f"no site {self.site!r}; there are {', '.join(SITES)}")
         if self.direction not in DIRECTIONS:
             raise SweepError(f"no direction {self.direction!r}; there are {', '.join(DIRECTIONS)}")
+        if self.method not in METHODS:
+            raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
         if self.site not in HEAD_SITES:
             if self.by_position:
                 raise SweepError(f"{self.site} is always swept by position; by_position is"
@@ -64,7 +68,7 @@ class Request:
                 raise SweepError(f"{self.site} has no heads to choose")
         elif self.positions is not None and not self.by_position:
             raise SweepError(f"positions of {self.site} can be chosen with by_position only")
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
+        if not isinstance(self.window, numbers.Integral) or self.window < 1:
             raise SweepError(f"a window is at least 1 layer, not {self.window!r}")
         if self.window > 1 and self.site not in WINDOW_SITES:
             raise SweepError(f"a window is for {' and '.join(WINDOW_SITES)}, not for {self.site}")
@@ -128,9 +132,9 @@ def indices(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
     if chosen is None:
         return list(range(size))
     try:
-        numbers = [operator.index(number) for number in chosen]
+        given = [operator.index(number) for number in chosen]
     except TypeError:
         raise SweepError(f"{what}s must be whole numbers, not {chosen!r}") from None
-    if not numbers:
+    if not given:
         raise SweepError(f"no {what}s to patch")
-    return sorted({from_the_end(what, number, size, SweepError) for number in numbers})
+    return sorted({from_the_end(what, number, size, SweepError) for number in given})

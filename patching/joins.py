@@ -6,7 +6,7 @@ and stop at its end: from there on an experiment is rows like any others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,8 +15,16 @@ import torch
 from torch import Tensor
 
 from mingpt.sites import HEAD_SITES
-from patching.engine import Passage, by_rows, rows_of, spans, to_device
+from patching.batch import Passage, rows_of, spans, to_device
+from patching.engine import Rule, by_rows
 from patching.experiments import Experiment
+from patching.grid import WINDOW_SITES
+
+# Site -> what its rule looks at beside resid_post.
+_READS = {
+    "attn_out": ("resid_pre", "attn_out", "resid_mid"),
+    "mlp_out": ("resid_mid", "mlp_out"),
+} | dict.fromkeys(HEAD_SITES, ("resid_pre", "q", "k", "v", "z", "resid_mid"))
 
 
 @dataclass(frozen=True)
@@ -29,23 +37,23 @@ class _Changed:
     runs: list[tuple[int, slice]]  # heads, and which rows are theirs, in order
 
 
-def join(site: str) -> Callable[[Passage, Sequence[Experiment]], Tensor]:
+def rule(site: str) -> Rule:
     """The rule of a site, for patching.engine.carry."""
 
-    def rows(passage: Passage, experiments: Sequence[Experiment]) -> Tensor:
+    def join(passage: Passage, experiments: Sequence[Experiment]) -> Tensor:
         starts = [max(e.start, passage.first) for e in experiments]
         positions, owner = spans(starts, passage.T)
-        base = passage.base("resid_post")
-        whole_row = experiments[0].cell.position is None
-        if whole_row or site in ("k", "v"):  # later positions read these
+        if not experiments[0].is_lone:  # every row from the start on is its own
             return _resid_post(site, passage, _changed(experiments, positions, owner, passage))
+        base = passage.base("resid_post")
         brought = rows_of(base, to_device(positions - passage.first, base.device))  # (R, C)
-        own = np.flatnonzero(positions == np.asarray(starts)[owner])  # the patched positions
+        own = np.flatnonzero(positions == np.asarray(starts)[owner])  # one row of each
         at_start = _changed(experiments, positions[own], owner[own], passage)
         brought[to_device(own, base.device)] = _resid_post(site, passage, at_start)
         return brought
 
-    return rows
+    reads = frozenset(("resid_post", *_READS.get(site, ())))
+    return Rule(join, reads, site if site in WINDOW_SITES else None)
 
 
 def _changed(
@@ -69,24 +77,35 @@ def _changed(
 def _resid_post(site: str, passage: Passage, changed: _Changed) -> Tensor:
     """The changed rows as they leave the block (n, C)."""
     row, block = changed.row, passage.block
+
+    def base(name: str) -> Tensor:
+        return rows_of(passage.base(name), row)
+
+    def source(name: str) -> Tensor:
+        return rows_of(passage.source(name), row)
+
     if site in ("resid_pre", "resid_mid", "resid_post"):
         # resid_pre is the block before's resid_post; and after resid_mid comes
         # the MLP, which reads nothing but this position, and so does as in the source.
-        return passage.source("resid_post")[row]
+        return source("resid_post")
     if site == "mlp_out":
-        return passage.base("resid_mid")[row] + passage.source("mlp_out")[row]
-    if site in HEAD_SITES:
-        z = block.attn.heads(passage.base("z")[row, None]).squeeze(-2).clone()  # (n, nh, hs)
-        z[torch.arange(len(row), device=z.device), changed.head] = _z(site, passage, changed)
-        attn_out = block.attn.c_proj(z.flatten(1))
+        return base("resid_mid") + source("mlp_out")
+    if site == "attn_out":
+        attn_out, is_same = source("attn_out"), False
     else:
-        attn_out = passage.source("attn_out")[row]
-    resid_mid = passage.base("resid_pre")[row] + attn_out
-    return resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
+        patched, is_same = _z(site, passage, changed)
+        z = block.attn.heads(base("z")[:, None]).squeeze(-2).clone()  # (n, nh, hs)
+        z[torch.arange(len(row), device=row.device), changed.head] = patched
+        attn_out = block.attn.c_proj(z.flatten(1))
+    resid_mid = base("resid_pre") + attn_out
+    resid_post = resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
+    # What is worked out again may differ in its last bit; equal in, equal out.
+    is_same = is_same | (resid_mid == base("resid_mid")).all(-1)  # (n,)
+    return torch.where(is_same[:, None], base("resid_post"), resid_post)
 
 
-def _z(site: str, passage: Passage, changed: _Changed) -> Tensor:
-    """The patched head's z in the changed rows (n, hs)."""
+def _z(site: str, passage: Passage, changed: _Changed) -> tuple[Tensor, Tensor]:
+    """The patched head's z in the changed rows (n, hs), and which are patched with their equal."""
     attn, row, head, at = passage.block.attn, changed.row, changed.head, changed.at
 
     def base(name: str) -> Tensor:
@@ -96,19 +115,29 @@ def _z(site: str, passage: Passage, changed: _Changed) -> Tensor:
         return attn.heads(passage.source(name))
 
     if site == "z":
-        return source("z")[head, row]
+        z = source("z")[head, row]
+        return z, (z == base("z")[head, row]).all(-1)
     future = torch.ones(passage.T, passage.T, dtype=torch.bool, device=row.device).triu(1)
     future = future[passage.first :]  # (queries, T)
+    if site in ("k", "v"):
+        equal = (source(site) == base(site)).all(-1)  # (nh, T)
+        is_same = equal.all(-1)[head] if at is None else equal[head, at]  # (n,)
     if site == "v" and at is not None:
         weight = attn.pattern(base("q"), base("k"), future)[head, row, at, None]  # (n, 1)
-        return base("z")[head, row] + weight * (source("v") - base("v"))[head, at]
+        z = base("z")[head, row] + weight * (source("v") - base("v"))[head, at]
+        return z, is_same
     if site == "k" and at is not None:
         scores = attn.scores(base("q"), base("k"))[head, row]  # (n, T)
         patched = attn.scores(base("q"), source("k"))[head, row, at]  # (n,)
         scores[torch.arange(len(row), device=row.device), at] = patched
         weights = scores.masked_fill_(future[row], float("-inf")).softmax(-1)
-        return torch.cat([weights[rows] @ base("v")[of] for of, rows in changed.runs])
+        z = torch.cat([weights[rows] @ base("v")[of] for of, rows in changed.runs])
+        return z, is_same
     q = source("q") if site in ("q", "pattern") else base("q")
     k = source("k") if site in ("k", "pattern") else base("k")
     v = source("v") if site == "v" else base("v")
-    return (attn.pattern(q, k, future) @ v)[head, row]
+    pattern = attn.pattern(q, k, future)  # (nh, queries, T)
+    if site in ("q", "pattern"):
+        before = attn.pattern(base("q"), base("k"), future)
+        is_same = (pattern == before).all(-1)[head, row]
+    return (pattern @ v)[head, row], is_same

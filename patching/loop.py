@@ -17,7 +17,7 @@ from mingpt.sites import DEFAULT_SITE
 from patching.grid import DIRECTIONS, Grid
 from patching.metrics import Metric, Readout
 from patching.prompts import PromptPair
-from patching.reading import Measured, read, widened
+from patching.reading import Measured, check_unpatched, read, widened
 
 
 @torch.no_grad()
@@ -48,8 +48,7 @@ def measure(
         finals[run] = model.transformer.ln_f(model.activations[-1, 0, -1])  # (C,)
 
     readout = Readout(pair.target_id, pair.foil_id, logits["clean"][0], logits["corrupt"][0])
-    for metric in metrics:
-        metric.check(readout)
+    check_unpatched(metrics, readout, model.last_logits.dtype)
     values = logits[base].new_full((len(metrics), *grid.shape), torch.nan)
     for cell in grid.cells():
         model(ids[base], patch=grid.patches(cell))

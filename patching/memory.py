@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 FRACTION = 0.5  # of what is free: the rest is for whatever else the machine does
+LEAST = 256 * 1024**2  # bytes, however little is free: no sweep gets anywhere with less
 UNKNOWN = 2 * 1024**3  # bytes, where the system does not say what is free
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
@@ -35,12 +36,14 @@ def allowance(device: torch.device) -> int:
     """Bytes that a sweep may take unless it is told otherwise."""
     import torch
 
-    if device.type == "cuda":
-        return int(FRACTION * torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":
+    if device.type == "cuda":  # what PyTorch keeps for later use is free too
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + kept
+    elif device.type == "mps":
         free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-        return int(FRACTION * max(free, 0)) or UNKNOWN
-    return int(FRACTION * _free_on_this_machine())
+    else:
+        free = _free_on_this_machine()
+    return max(int(FRACTION * free), LEAST)
 
 
 def _free_on_this_machine() -> int:

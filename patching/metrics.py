@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from patching.errors import SweepError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # annotations only: a command's --help lists the metrics
 # Below this, in logits, clean and corrupt run agree and recovery would divide
 # noise by noise: float32 logits of size 100 are some 1e-5 apart from rounding alone.
 SMALLEST_DIFFERENCE = 1e-4
+UNNAMED = "custom"  # a metric that is a function without a name
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ def metrics_asked(asked: Asked | Sequence[Asked]) -> list[Metric]:
     several = [asked] if isinstance(asked, str | Metric) or callable(asked) else list(asked)
     names = [part.split(",") if isinstance(part, str) else [part] for part in several]
     metrics = [_metric(part) for parts in names for part in parts]
+    unnamed = [number for number, metric in enumerate(metrics) if metric.name == UNNAMED]
+    for place, number in enumerate(unnamed[1:], 2):
+        metrics[number] = replace(metrics[number], name=f"{UNNAMED}{place}")
     if not metrics:
         raise SweepError("no metric to read")
     for metric in metrics:
@@ -159,7 +163,7 @@ def _metric(asked: Asked) -> Metric:
     if isinstance(asked, Metric):
         if not asked.name.isidentifier():
             raise SweepError(f"a metric's name is letters, digits and _, not {asked.name!r}")
-        return asked
+        return _not_built_in(asked)
     if isinstance(asked, str):
         if asked.strip() not in METRICS:
             raise SweepError(f"no metric {asked.strip()!r}; there are {', '.join(METRICS)}")
@@ -167,7 +171,13 @@ def _metric(asked: Asked) -> Metric:
     if not callable(asked):
         raise SweepError(f"a metric is a name, a Metric or a function, not {asked!r}")
     name = getattr(asked, "__name__", "")
-    return Metric(name if name.isidentifier() else "custom", _each_row(asked))
+    return _not_built_in(Metric(name if name.isidentifier() else UNNAMED, _each_row(asked)))
+
+
+def _not_built_in(metric: Metric) -> Metric:
+    if metric.name in METRICS and metric is not METRICS[metric.name]:
+        raise SweepError(f"{metric.name} is a metric that there is already; name yours otherwise")
+    return metric
 
 
 def _each_row(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Readout], Tensor]:

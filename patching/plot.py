@@ -23,7 +23,6 @@ from matplotlib.ft2font import FT2Font
 from mingpt.files import replacing
 from patching.errors import DrawingError
 from patching.grid import DIRECTIONS
-from patching.metrics import METRICS, Metric
 from patching.result import SweepResult
 from patching.text import escaped, shortened, visible
 
@@ -164,7 +163,6 @@ def _draw(
     result: SweepResult, metric: str, panels: list[int | None], cmap: str | None, title: str | None
 ) -> Figure:
     values = result.metrics[metric].values
-    drawn = METRICS.get(metric, Metric(metric, read=None))  # one of the caller's own
     columns = _Columns.of(result)
     n_layer, across = values.shape[0], values.shape[-1]
     alone = len(panels) == 1
@@ -181,7 +179,7 @@ def _draw(
     figure = Figure(figsize=(width, height + below + above), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(down, abreast, squeeze=False, sharex=True, sharey=True)
-    norm = _norm(result, metric, drawn)
+    norm = _norm(result, metric)
     for place, axes in enumerate(grid.flat):
         if place >= len(panels):
             axes.set_axis_off()
@@ -190,7 +188,7 @@ def _draw(
         image = axes.matshow(
             values if panels[place] is None else values[:, panels[place]],
             aspect="auto",
-            cmap=cmap or ("RdBu" if drawn.diverging else "viridis"),
+            cmap=cmap or ("RdBu" if metric in result.diverging else "viridis"),
             norm=norm,
         )
         axes.xaxis.set_ticks_position("bottom")
@@ -212,7 +210,7 @@ def _draw(
         figure.supylabel("layer", fontsize=10)
         figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
     bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=25 if alone else height / 0.15)
-    words = f"{drawn.describe(result.pair)} [{result.direction}]"
+    words = f"{result.captions[metric]} [{result.direction}]"
     # No break after an open bracket.
     wrapped = textwrap.wrap(
         escaped(words, _has_glyph).replace("( ", "(\0"), int(11 * (height + below))
@@ -221,9 +219,9 @@ def _draw(
     return figure
 
 
-def _norm(result: SweepResult, metric: str, drawn: Metric) -> colors.Normalize:
+def _norm(result: SweepResult, metric: str) -> colors.Normalize:
     found = result.metrics[metric]
-    if not drawn.diverging:
+    if metric not in result.diverging:
         return colors.Normalize(np.nanmin(found.values), np.nanmax(found.values))
     unchanged = found.corrupt if result.direction == "denoise" else found.clean
     reach = float(np.nanmax(np.abs(found.values - unchanged)))

@@ -28,26 +28,49 @@ class Measured:
     corrupt_final: Tensor  # (C,)
 
     def check(self, metrics: Sequence[Metric], dtype: torch.dtype, chosen: int) -> None:
-        """Whether all that was asked for came out as numbers.
+        """Whether every cell that was asked for came out as a number.
 
         Args:
             chosen: how many cells were asked for.
 
         Raises:
-            SweepError: something is infinite or not a number.
+            SweepError: one is infinite or not a number.
         """
-        name = str(dtype).removeprefix("torch.")
-        finals = torch.stack((self.clean_final, self.corrupt_final))
-        if not finals.isfinite().all():
-            raise SweepError(f"the model's logits are not finite in {name}; use a wider dtype")
         for number, metric in enumerate(metrics):
-            ends = torch.stack((self.clean[number], self.corrupt[number]))
             missing = chosen - int(self.values[number].isfinite().sum())
-            if missing or not ends.isfinite().all():
+            if missing:
                 raise SweepError(
                     f"{metric.name} is not a finite number in {missing} of {chosen} cells"
-                    f" in {name}; a wider dtype may help"
+                    f" in {_name(dtype)}"
                 )
+
+
+def check_unpatched(metrics: Sequence[Metric], readout: Readout, dtype: torch.dtype) -> None:
+    """Whether the unpatched runs are finite, and the metrics defined for them.
+
+    Raises:
+        SweepError: they are not.
+    """
+    check_finite(torch.stack((readout.clean_logits, readout.corrupt_logits)), dtype)
+    for metric in metrics:
+        metric.check(readout)
+
+
+def check_finite(logits: Tensor, dtype: torch.dtype) -> None:
+    """Raises SweepError if logits have overflowed in `dtype`."""
+    if not logits.isfinite().all():
+        raise SweepError(f"the model's logits are not finite in {_name(dtype)}; use a wider dtype")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def bytes_to_read(metrics: Sequence[Metric], vocab_size: int, itemsize: int) -> int:
+    """What a Reader holds at most."""
+    if all(metric.answers_only for metric in metrics):
+        return 0
+    return vocab_size * (2 * RUNS_AT_ONCE * itemsize + 6 * RUNS_IN_CACHE * max(itemsize, 4))
 
 
 class Reader:

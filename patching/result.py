@@ -81,11 +81,19 @@ class Unpatched:
         """What the "clean" or the "corrupt" run predicts, with its `k` likeliest tokens.
 
         None if the weights were changed since the runs.
+
+        Raises:
+            SweepError: logits that overflow.
         """
+        from patching.precision import float32_products
+        from patching.reading import check_finite
+
         if not self.is_current():
             return None
         final = {"clean": self.clean_final, "corrupt": self.corrupt_final}[run]
-        logits = (self.model.lm_head.weight @ final).detach()
+        with float32_products(self.model):
+            logits = (self.model.lm_head.weight @ final).detach()
+        check_finite(logits, final.dtype)
         logits = logits.cpu().double()  # in this order: MPS has no float64
         probabilities = logits.softmax(-1)
 
@@ -129,6 +137,8 @@ class SweepResult:
     site: str  # a name in mingpt.SITES
     direction: str  # "denoise": clean put into corrupt; "noise": corrupt put into clean
     metrics: dict[str, MetricValues]  # by name, in the order they were asked for
+    captions: dict[str, str]  # each metric in words, for a colour bar
+    diverging: tuple[str, ...]  # metrics whose colours part at the value of the patched run
     pair: PromptPair
     model_name: str
     arguments: dict[str, Any]  # of the sweep, and under "command" of the command that ran it
@@ -256,7 +266,8 @@ class SweepResult:
             saved["pair"] = PromptPair(
                 **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["pair"].items()}
             )
-            saved["notes"] = tuple(saved["notes"])
+            for name in ("notes", "diverging"):
+                saved[name] = tuple(saved[name])
             cached = {"checksum": saved.pop("checksum")}
             for name in ("clean_next", "corrupt_next"):
                 tables = saved.pop(name)
@@ -273,8 +284,10 @@ class SweepResult:
 
 
 # Kept as JSON text in the .npz: they have a structure of their own, or can be None.
-_STRUCTURED = ("metrics", "pair", "arguments", "versions", "notes", "checksum", "clean_next",
-               "corrupt_next")  # fmt: skip
+_STRUCTURED = (
+    *("metrics", "captions", "diverging", "pair", "arguments", "versions", "notes"),
+    *("checksum", "clean_next", "corrupt_next"),
+)
 _PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = (
     *(f.name for f in dataclasses.fields(SweepResult) if f.name != "unpatched"),

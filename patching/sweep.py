@@ -10,6 +10,7 @@ import contextlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,20 +18,26 @@ import torch
 
 import mingpt
 from patching import fast, loop
-from patching.engine import Job, carry
-from patching.errors import SweepError
-from patching.grid import METHODS, Request
-from patching.joins import join
+from patching.batch import Job
+from patching.engine import carry
+from patching.errors import SweepError, named
+from patching.grid import Grid, Request
+from patching.joins import rule
 from patching.memory import allowance
-from patching.metrics import Asked, metrics_asked
+from patching.metrics import Asked, Metric, metrics_asked
+from patching.precision import float32_products
 from patching.prompts import PromptPair
-from patching.reading import Measured
+from patching.reading import Measured, check_finite
 from patching.result import MetricValues, SweepResult, Unpatched
 
 if TYPE_CHECKING:
     from mingpt import GPT
 
 Progress = Callable[[int, int], None]  # (work done, work in all)
+OUT_OF_MEMORY = (
+    "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
+    " or use a narrower dtype"
+)
 
 
 @torch.no_grad()
@@ -54,7 +61,8 @@ def patch_sweep(
     """A metric of the patched run, for every activation that one can patch at a site.
 
     Args:
-        model: put in eval mode for the sweep.
+        model: put in eval mode for the sweep. The loop leaves its own recording
+            and last_logits in it, the fast method leaves them as they were.
         pair: one pair of prompts, or several, of any lengths, run together.
         site: a name in mingpt.SITES.
         metric: a name in METRICS, a Metric, or a function of the last
@@ -89,20 +97,21 @@ def patch_sweep(
     """
     started = time.perf_counter()
     pairs = [pair] if isinstance(pair, PromptPair) else list(pair)
-    request = Request(site, direction, by_position, window, layers, heads, positions)
+    chosen = (None if axis is None else tuple(axis) for axis in (layers, heads, positions))
+    request = Request(site, direction, by_position, window, *chosen, method)
     request.check()
     metrics = metrics_asked(metric)
-    if method not in METHODS:
-        raise SweepError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if max_memory is not None and max_memory < 1:
-        raise SweepError(f"max_memory is a number of bytes, not {max_memory}")
+    if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory > 0):
+        raise SweepError(f"max_memory is a number of bytes, not {max_memory!r}")
     if not pairs:
         raise SweepError("no pairs to sweep")
-    for one in pairs:
-        check_pair(model, one)
-    grids = [request.grid(model.config, len(one)) for one in pairs]
+    grids = []
+    for number, one in enumerate(pairs):
+        with named(number, len(pairs)):
+            check_pair(model, one)
+            grids.append(request.grid(model.config, len(one)))
 
-    with _eval_mode(model), _float32_products(model, tf32):
+    with _eval_mode(model), float32_products(model, tf32), _enough_memory():
         if method == "loop":
             measured = _loop(model, pairs, grids, direction, metrics, progress)
         else:
@@ -121,56 +130,81 @@ def patch_sweep(
         "site": site,
         "direction": direction,
         "by_position": by_position,
-        "window": window,
+        "window": int(window),
         "metric": [one.name for one in metrics],
         "method": method,
         "max_memory": max_memory,
         "tf32": tf32,
     }
     results = []
-    for one, grid, found in zip(pairs, grids, measured, strict=True):
-        found.check(metrics, model.transformer.wte.weight.dtype, sum(1 for _ in grid.cells()))
-        result = SweepResult(
-            site=site,
-            direction=direction,
-            metrics={
-                name.name: MetricValues(values, clean, corrupt)
-                for name, values, clean, corrupt in zip(
-                    metrics,
-                    found.values.cpu().numpy(),
-                    found.clean.tolist(),
-                    found.corrupt.tolist(),
-                    strict=True,
-                )
-            },
-            pair=one,
-            model_name=model.name,
-            arguments=settings | {f"{axis}s": chosen for axis, chosen in grid.axes.items()},
-            versions=versions(model),
-            seconds=0.0,
-            notes=("float32 products in TF32",) if tf32 else (),
-            unpatched=Unpatched(model, one, found.clean_final, found.corrupt_final),
+    for number, (one, grid, found) in enumerate(zip(pairs, grids, measured, strict=True)):
+        with named(number, len(pairs)):
+            dtype = model.transformer.wte.weight.dtype
+            found.check(metrics, dtype, sum(1 for _ in grid.cells()))
+        grid_of = zip(
+            found.values.cpu().numpy(), found.clean.tolist(), found.corrupt.tolist(), strict=True
         )
-        results.append(result)
+        results.append(
+            SweepResult(
+                site=site,
+                direction=direction,
+                metrics={
+                    one.name: MetricValues(*values)
+                    for one, values in zip(metrics, grid_of, strict=True)
+                },
+                captions={one_.name: one_.describe(one) for one_ in metrics},
+                diverging=tuple(one_.name for one_ in metrics if one_.diverging),
+                pair=one,
+                model_name=model.name,
+                arguments=settings | {f"{axis}s": which for axis, which in grid.axes.items()},
+                versions=versions(model),
+                seconds=0.0,
+                notes=("float32 products in TF32",) if tf32 else (),
+                unpatched=Unpatched(model, one, found.clean_final, found.corrupt_final),
+            )
+        )
     for result in results:
         result.seconds = time.perf_counter() - started
     return results[0] if isinstance(pair, PromptPair) else results
 
 
-def _loop(model, pairs, grids, direction, metrics, progress) -> list[Measured]:
+def _loop(
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    direction: str,
+    metrics: Sequence[Metric],
+    progress: Progress | None,
+) -> list[Measured]:
+    """The plain loop over every pair."""
     cells = sum(1 for grid in grids for _ in grid.cells())
     done = 0
 
-    def step() -> None:
+    def step(more: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += more
         if progress is not None:
             progress(done, cells)
 
-    return [
-        loop.measure(model, pair, grid, direction, metrics, step)
-        for pair, grid in zip(pairs, grids, strict=True)
-    ]
+    step(0)
+    measured = []
+    for number, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
+        with named(number, len(pairs)):
+            measured.append(loop.measure(model, pair, grid, direction, metrics, step))
+    return measured
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turn what PyTorch raises when there is none left into a SweepError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise SweepError(OUT_OF_MEMORY) from None
+    except RuntimeError as error:  # the CPU's allocator has no class of its own
+        if "allocate memory" not in str(error):
+            raise
+        raise SweepError(OUT_OF_MEMORY) from None
 
 
 @torch.no_grad()
@@ -182,11 +216,9 @@ def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
     """
     check_pair(model, pair)
     job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
-    with _eval_mode(model), _float32_products(model, tf32=False):
-        (carried,) = carry(model, [job], join(Request.site))
-    if not torch.stack((carried.base, carried.source)).isfinite().all():
-        dtype = str(carried.base.dtype).removeprefix("torch.")
-        raise SweepError(f"the model's logits are not finite in {dtype}; use a wider dtype")
+    with _eval_mode(model), float32_products(model), _enough_memory():
+        (carried,) = carry(model, [job], rule(Request.site))
+    check_finite(torch.stack((carried.base, carried.source)), carried.base.dtype)
     return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)
 
 
@@ -226,23 +258,3 @@ def _eval_mode(model: GPT) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-@contextlib.contextmanager
-def _float32_products(model: GPT, tf32: bool) -> Iterator[None]:
-    """Products of float32 matrices in float32, whatever was set before, or in TF32.
-
-    Raises:
-        SweepError: TF32 where there is none.
-    """
-    weight = model.transformer.wte.weight
-    if tf32 and (weight.device.type != "cuda" or weight.dtype != torch.float32):
-        raise SweepError(
-            f"TF32 is for float32 on CUDA; this model is {weight.dtype} on {weight.device}"
-        )
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -43,6 +43,7 @@ from mingpt.files import replacing
 from mingpt.sites import HEAD_SITES, SITES
 from patching import PromptPair, patch_sweep
 from patching.cli import common
+from patching.errors import SweepError
 from patching.experiments import Experiment, experiment
 from patching.grid import Request
 from patching.metrics import METRICS
@@ -61,13 +62,14 @@ MOST_APART = 1e-4  # logits, between any two methods
 
 
 def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "logit_diff") -> int:
-    """Multiply-adds of a sweep that no exact method can do without.
+    """Multiply-adds of a sweep that is exact and reuses all that can be reused.
 
     Base and source run; each experiment's own rows, in the blocks that they
-    pass; what its site needs as it joins; of the last block, keys and values
-    of these rows and the rest for the last position; of the unembedding, the
-    rows that the metric reads. Layer norms, activations and softmaxes, which
-    are no products, count nothing.
+    pass, of which in the first those after a lone patched vector need no
+    query, key or value of their own; what its site needs as it joins; of the
+    last block, keys and values of these rows and the rest for the last
+    position; of the unembedding, the rows that the metric reads. Layer norms,
+    activations and softmaxes, which are no products, count nothing.
     """
     grid = request.grid(config, len(pair))
     cells = [experiment(grid, cell, pair.differing) for cell in grid.cells()]
@@ -75,7 +77,7 @@ def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "
     T, L, C = len(pair), config.n_layer, config.n_embd
     mlp = 2 * C * config.inner_size
 
-    def passing(start: int, blocks: int) -> int:
+    def passing(start: int, blocks: int, is_lone: bool = False) -> int:
         """A sequence whose own rows begin at `start` through the last `blocks` blocks."""
         if blocks == 0:
             return 0
@@ -83,34 +85,41 @@ def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "
         attention = 2 * C * sum(range(start + 1, T + 1))  # position t reads t + 1 keys
         whole = rows * (4 * C * C + mlp) + attention
         last = rows * 2 * C * C + 2 * C * C + 2 * C * T + mlp
-        return (blocks - 1) * whole + last
+        shared = 0
+        if is_lone:  # in the first block
+            shared = (rows - 1) * 3 * C * C
+            if blocks == 1:  # no queries are needed there but the last position's
+                shared = (rows - 1) * 2 * C * C + (C * C if rows > 1 else 0)
+        return (blocks - 1) * whole + last - shared
 
     read = 2 * C if METRICS[metric].answers_only else config.vocab_size * C
     sums = passing(0, L) + passing(pair.differing[0], L) + 2 * read
     for one in experiments:
-        sums += passing(one.start, L - one.stage) + read
-        sums += _joining(config, request, one, T)
+        sums += passing(one.start, L - one.stage, one.is_lone) + read
+        sums += _joining(config, request.site, one, pair)
     return sums
 
 
-def _joining(config: GPTConfig, request: Request, one: Experiment, T: int) -> int:
+def _joining(config: GPTConfig, site: str, one: Experiment, pair: PromptPair) -> int:
     """What the rows that the patch changes need until they leave the patched block."""
-    C, site = config.n_embd, request.site
+    C, last = config.n_embd, len(pair) - 1
     mlp = 2 * C * config.inner_size
     if site in ("resid_pre", "resid_mid", "resid_post", "mlp_out"):
         return 0  # known from base and source run
     if site == "attn_out":
         return mlp
+    at_top = one.stage == config.n_layer
+    changed = [one.start] if one.is_lone else range(one.start, last + 1)
+    if site == "q" and one.cell.layer == 0:  # made from each token alone, and read by its own row
+        changed = [position for position in changed if position in pair.differing]
     hs = C // config.n_head
-    spreads = one.cell.position is None or site in ("k", "v")
-    first = T - 1 if one.stage == config.n_layer else one.start
-    positions = range(first, T) if spreads else [one.start]
-    alone = one.cell.position is not None
     sums = 0
-    for t in positions:
-        keys = t + 1
-        scores = {"q": keys, "k": 1 if alone else keys}.get(site, 0)
-        mixing = {"z": 0, "v": 1 if alone else keys}.get(site, keys)
+    for position in [last] if at_top else changed:
+        keys = position + 1
+        # All of a head's keys or values: those from the first difference on are others.
+        others = 1 if one.cell.position is not None else keys - one.start
+        scores = {"q": keys, "k": others}.get(site, 0)
+        mixing = {"z": 0, "v": others}.get(site, keys)
         sums += hs * (scores + mixing) + hs * C + mlp  # the head's part of c_proj, then the MLP
     return sums
 
@@ -192,11 +201,10 @@ def _nnsight(directory: Path, device: torch.device) -> Method:
     @torch.no_grad()
     def sweep(pair: PromptPair) -> np.ndarray:
         clean, corrupt = _rows(pair, device)
-        kept = []
-        for layer in range(n_layer):
-            with model.trace(clean):
-                out = model.transformer.h[layer].output.save()
-            kept.append(out)
+        with model.trace(clean):
+            kept = nnsight.save([])
+            for layer in range(n_layer):
+                kept.append(model.transformer.h[layer].output)
 
         def logits(layer: int, position: int) -> torch.Tensor:
             with model.trace(corrupt):
@@ -218,10 +226,12 @@ class Clock:
 
     device: torch.device
     factors: torch.Tensor = field(init=False)
+    product: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         size = PRODUCT if self.device.type == "cpu" else 4 * PRODUCT
         self.factors = torch.randn(size, size, device=self.device)
+        self.product = self.factors @ self.factors
 
     def seconds(self, call: Callable[[], object]) -> float:
         """One call's, waiting for the device before and after."""
@@ -233,7 +243,8 @@ class Clock:
 
     def rate(self) -> float:
         """Multiply-adds a second of one large float32 product."""
-        return len(self.factors) ** 3 / self.seconds(lambda: self.factors @ self.factors)
+        call = lambda: torch.mm(self.factors, self.factors, out=self.product)  # noqa: E731
+        return len(self.factors) ** 3 / min(self.seconds(call) for _ in range(3))
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -253,11 +264,18 @@ class Timed:
         return statistics.median(self.seconds[name])
 
     def cell(self, name: str, rounds: int) -> str:
-        """The median as a table shows it."""
+        """The median as a table shows it; of a loop, how many times fast's too."""
         if name not in self.seconds:
             return "not run"
+        text = _short(self.median(name))
+        if name in LOOPS:
+            text += f", {self.median(name) / self.median('fast'):.1f} x"
         count = len(self.seconds[name])
-        return _short(self.median(name)) + ("" if count == rounds else f" ({count})")
+        return text if count == rounds else f"{text} ({count})"
+
+    def apart(self) -> float:
+        """The largest difference between any two methods in any cell."""
+        return float(np.ptp(np.stack([*self.grids.values()]), axis=0).max())
 
 
 def in_turn(
@@ -287,7 +305,7 @@ def in_turn(
         seconds[name] = []
     rates = []
     for number in range(settings.rounds):
-        rates += [clock.rate() for _ in range(3)]
+        rates.append(clock.rate())
         for name in seconds:
             if number < rounds[name]:
                 report.step(f"{name}: round {number + 1} of {rounds[name]}")
@@ -311,6 +329,14 @@ def made_pair(T: int, vocab_size: int) -> PromptPair:
     corrupt = [*clean]
     corrupt[at] = SMITH
     return PromptPair.from_ids(clean, corrupt, JONES, SMITH)
+
+
+def peak_of_fast(settings: Settings, model: GPT) -> int | None:
+    """Bytes that the first fast sweep of this process takes beside a model that has been run."""
+    pair = made_pair(settings.lengths[0], model.config.vocab_size)
+    with torch.no_grad():
+        model(torch.tensor([pair.clean_ids], device=settings.device))
+    return peak_bytes(settings.device, lambda: patch_sweep(model, pair))
 
 
 def peak_bytes(device: torch.device, call: Callable[[], object]) -> int | None:
@@ -410,40 +436,34 @@ class Settings:
 
 
 def against_others(
-    report: Report, settings: Settings, model: GPT, ways: list[Method]
+    report: Report, settings: Settings, model: GPT, ways: list[Method], memory: int | None
 ) -> dict[int, Timed]:
     """Every method at every length; one line of the table for each length."""
     clock, config = Clock(settings.device), model.config
-    fast = ways[0]
-    first = made_pair(settings.lengths[0], config.vocab_size)
-    fast.sweep(first)  # the first of all loads code too
-    memory = peak_bytes(settings.device, lambda: fast.sweep(first))
     names = [way.name for way in ways]
-    report.head("tokens", "cells", *names, "loop / fast", "floor", "fast / floor", "apart")
+    report.head("tokens", "cells", *names, "floor", "fast / floor", "apart")
     results = {}
     for T in settings.lengths:
         pair = made_pair(T, config.vocab_size)
         calls = {way.name: lambda way=way, pair=pair: way.sweep(pair) for way in ways}
         timed = in_turn(clock, calls, settings, report, loop_seconds(clock, model, pair))
         least = floor(config, pair, Request()) / timed.rate
-        grids = timed.grids.values()
         results[T] = timed
-        loop = timed.seconds.get("plain loop")
         report.row(
             str(T),
             str(config.n_layer * T),
             *(timed.cell(name, settings.rounds) for name in names),
-            f"{statistics.median(loop) / timed.median('fast'):.1f}" if loop else "",
             _short(least),
             f"{timed.median('fast') / least:.2f}",
-            f"{max(apart(a, timed.grids['fast']) for a in grids):.1e}" if len(grids) > 1 else "",
+            f"{timed.apart():.1e}" if len(timed.grids) > 1 else "",
         )
-    rate = statistics.median(timed.rate for timed in results.values())
+    rates = [2 * timed.rate / 1e9 for timed in results.values()]
     report.say()
     report.say(
-        f"Floor: the multiply-adds that cannot be skipped, at {2 * rate / 1e9:.0f} GFLOP/s, the"
-        " rate of one large product measured between the rounds. Apart: the largest difference of"
-        " any method from fast, in logits."
+        "Beside a loop's time: how many times fast's. Floor: the multiply-adds that cannot be"
+        f" skipped, at the rate of one large product measured between the rounds ({min(rates):.0f}"
+        f" to {max(rates):.0f} GFLOP/s). Apart: the largest difference between any two methods, in"
+        " logits."
     )
     if memory is not None:
         report.say()
@@ -484,15 +504,19 @@ def every_site(report: Report, settings: Settings, model: GPT) -> float:
     worst = 0.0
     for name, request in requests.items():
         report.step(f"{name}: some cells by the loop")
-        some = {"layers": [0, model.config.n_layer // 2], "heads": None, "positions": None}
-        some["heads" if request.site in HEAD_SITES else "positions"] = [1]
-        if request.by_position:
-            some["positions"] = [1]
+        some: dict[str, list[int]] = {"layers": [0, -2, -1]}
+        if request.site in HEAD_SITES:
+            some["heads"] = [1]
+        if request.site not in HEAD_SITES or request.by_position:
+            some["positions"] = [1, -1]
         looped = sweep(request, method="loop", **some)
         there = np.isfinite(looped)
         worst = max(worst, apart(looped[there], timed.grids[name][there]))
     report.say()
-    report.say(f"Largest difference from the loop in two layers' cells of each site: {worst:.1e}.")
+    report.say(
+        f"Largest difference from the loop in some cells of each site, {worst:.1e} logits:"
+        " positions 1 and -1, head 1, the first and the last two layers."
+    )
     return worst
 
 
@@ -505,12 +529,14 @@ def half_precision(report: Report, settings: Settings, model: GPT) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         report.step(f"{dtype}")
         half = copy.deepcopy(model).to(dtype)
-        away = [
-            apart(patch_sweep(half, pair, method=method).values, exact.values)
-            for method in ("fast", "loop")
-        ]
-        name = str(dtype).removeprefix("torch.")
-        report.row(name, *(f"{number:.1e}" for number in away), f"{spread:.1e}")
+        away = []
+        for method in ("fast", "loop"):
+            try:
+                found = patch_sweep(half, pair, method=method)
+                away.append(f"{apart(found.values, exact.values):.1e}")
+            except SweepError:  # it overflows
+                away.append("not finite")
+        report.row(str(dtype).removeprefix("torch."), *away, f"{spread:.1e}")
 
 
 def growth(
@@ -572,16 +598,16 @@ def build_parser() -> common.Parser:
     """The command's options."""
     parser = common.Parser(prog=COMMAND, description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="default: gpt2")
-    parser.add_argument("--device", choices=common.DEVICES, default="cpu", help="default: cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument(
         "--lengths", type=common.IndexList, default=common.IndexList("11,32,128"), metavar="LIST",
         help="tokens of the prompts, 11 being the example; default: 11,32,128",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--patience", type=float, default=90, metavar="SECONDS",
+        "--patience", type=float, default=120, metavar="SECONDS",
         help="for the rounds of a method at a length; what takes longer for one is left out,"
-        " except the fast sweep; default: 90",
+        " except the fast sweep; default: 120",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="default: PyTorch's choice")
     parser.add_argument("--out", default="figures/", metavar="DIR", help="default: figures/")
@@ -599,12 +625,16 @@ def run(argv: Sequence[str]) -> None:
     config = SHAPES[arguments.shape]
     if arguments.rounds < 1 or (arguments.threads or 1) < 1:
         raise common.UsageError("--rounds and --threads must be at least 1")
+    if not 0 < arguments.patience < float("inf"):
+        raise common.UsageError(f"--patience must be above 0, not {arguments.patience}")
     lengths = arguments.lengths.of("length", config.block_size + 1)
     if lengths[0] < 2:
         raise common.UsageError("--lengths: prompts of at least 2 tokens")
     out = Path(arguments.out)
-    common.check_writable(out / "bench.md")
     device = common.find_device(arguments.device, "float32")
+    table, plot = (out / f"bench-{arguments.shape}-{device.type}.{end}" for end in ("md", "png"))
+    common.check_writable(table)
+    common.check_writable(plot)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     settings = Settings(lengths, arguments.rounds, arguments.patience, device)
@@ -615,18 +645,18 @@ def run(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_weights(config, Path(folder))
         model = GPT.from_pretrained(folder).to(device)
+        memory = peak_of_fast(settings, model)  # before any other tool takes some
         ways = methods(model, Path(folder), device)
-        results = against_others(report, settings, model, ways)
-        worst = max(apart(g, t.grids["fast"]) for t in results.values() for g in t.grids.values())
+        results = against_others(report, settings, model, ways, memory)
+        worst = max(timed.apart() for timed in results.values())
         worst = max(worst, every_site(report, settings, model))
         half_precision(report, settings, model)
         figure = growth(report, settings, model, ways, results)
     out.mkdir(parents=True, exist_ok=True)
-    name = f"bench-{arguments.shape}-{device.type}"
-    with replacing(out / f"{name}.md") as part, replacing(out / f"{name}.png") as drawn:
+    with replacing(table) as part, replacing(plot) as drawn:
         part.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
         figure.savefig(drawn, dpi=150, format="png")
-    print(f"wrote {out / name}.md and .png", file=sys.stderr)
+    print(f"wrote {table} and {plot}", file=sys.stderr)
     if worst > MOST_APART:
         raise common.UsageError(f"two methods are {worst:.1e} logits apart")
 

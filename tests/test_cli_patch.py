@@ -298,6 +298,7 @@ BAD_INPUT = {
     "window": (["--window=3"], "a window is for attn_out and mlp_out"),
     "no window": (["--window=0", "--site=mlp_out"], "a window is at least 1 layer"),
     "memory": (["--max-memory=lots"], "no amount of memory: 'lots'; write it as 800M or 4GB"),
+    "no memory": (["--max-memory="], "no amount of memory: ''"),
     "too little memory": (["--max-memory=10K"], "too little memory"),
     "tf32": (["--tf32", "--device=cpu"], "TF32 is for float32 on CUDA"),
     "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "there is a folder of that"),

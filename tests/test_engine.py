@@ -8,10 +8,12 @@ import torch
 from conftest import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 from mingpt.sites import HEAD_SITES, SITES
 from patching import PromptPair, SweepError, fast, patch_sweep
-from patching.engine import bytes_needed, spans
+from patching.batch import spans
+from patching.engine import bytes_needed
 from patching.experiments import BASE, SOURCE, experiment
 from patching.grid import WINDOW_SITES, Request
 
@@ -79,17 +81,21 @@ def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction):
         assert (got.values[unchanged] == base_of(quick, name)).all()
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("request_", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 @settings(max_examples=10)
-@given(shape=shapes(), pair=pairs())
-def test_float32_is_within_1e_5_of_the_largest_logit(site, shape, pair):
+@given(shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]))
+def test_float32_is_within_1e_5_of_the_largest_logit_read(request_, shape, pair, direction):
     model = make_model(**shape)
-    model(torch.tensor([pair.clean_ids, pair.corrupt_ids]))
-    largest = model.last_logits[:, [pair.target_id, pair.foil_id]].abs().max().item()
-    quick, slow = both(model, pair, site=site, metric=["logit_diff", "target_logit"])
+
+    def largest(logits):
+        return logits.abs().max()
+
+    asked = ["logit_diff", "target_logit", largest]
+    quick, slow = both(model, pair, metric=asked, direction=direction, **request_)
+    top = max(slow.metrics["largest"].values.max(), *slow.metrics["largest"][1:])
     for name in ("logit_diff", "target_logit"):
         apart = np.abs(quick.metrics[name].values - slow.metrics[name].values).max()
-        assert apart <= 1e-5 * max(largest, 1)
+        assert apart <= 1e-5 * top
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -143,7 +149,8 @@ def test_which_cells_cannot_change(model, pair):
     assert fates(Request("mlp_out", window=3), BASE) == before
 
 
-def test_what_tests_equal_is_left_out_on_the_cpu(pair, monkeypatch):
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+def test_what_tests_equal_is_left_out_on_the_cpu(pair, monkeypatch, variant):
     """Attention that adds nothing: no position but the differing one ever changes."""
     model = make_model()
     with torch.no_grad():
@@ -153,26 +160,71 @@ def test_what_tests_equal_is_left_out_on_the_cpu(pair, monkeypatch):
     monkeypatch.setattr(
         fast, "carry", lambda *a, carry=fast.carry, **k: carried.extend(c := carry(*a, **k)) or c
     )
-    quick, slow = both(model, pair)
-    assert {e.cell.position for e in carried[0].experiments} == {2}
-    assert {e.cell.position for e in carried[0].unchanged} == {3, 4, 5, 6}
-    assert (quick.values == np.float32(quick.corrupt_value)).all()
-    assert (slow.values == np.float32(slow.corrupt_value)).all()
+    quick, slow = both(model, pair, **variant)
+    run = [e.cell for e in carried[0].experiments]
+    left_out = [e.cell for e in carried[0].unchanged]
+    if "window" not in variant:  # whose later layers are not looked at
+        assert {cell.position for cell in run} <= {2, None}
+    if variant["site"] in ("resid_pre", "resid_mid", "resid_post", "mlp_out"):
+        assert {cell.position for cell in left_out} == {3, 4, 5, 6} or "window" in variant
+    if variant["site"] in (*HEAD_SITES, "attn_out") and "window" not in variant:
+        assert left_out
+        assert not run
+    np.testing.assert_allclose(quick.values, slow.values, atol=1e-5)
+    if "window" not in variant:
+        unchanged = slow.values == base_of(slow, "logit_diff")
+        assert (quick.values[unchanged] == base_of(quick, "logit_diff")).all()
+
+
+def test_a_vector_that_tests_equal_is_left_out_wherever_it_is(pair, monkeypatch):
+    """The attention of the middle block reads values that are the same for every token."""
+    model = make_model()
+    with torch.no_grad():
+        model.transformer.h[1].attn.c_attn.weight[32:].zero_()  # of 3 x 16 rows the values'
+    carried = []
+    monkeypatch.setattr(
+        fast, "carry", lambda *a, carry=fast.carry, **k: carried.extend(c := carry(*a, **k)) or c
+    )
+    for request in ({"site": "v"}, {"site": "v", "by_position": True}):
+        carried.clear()
+        result = patch_sweep(model, pair, **request)
+        assert {e.cell.layer for e in carried[0].experiments} == {0, 2}
+        assert {e.cell.layer for e in carried[0].unchanged} == {1}
+        assert (result.values[1] == base_of(result, "logit_diff")).all()
+
+
+@settings(max_examples=20)
+@given(shape=shapes(), several=st.lists(pairs(), min_size=2, max_size=4), data=st.data())
+def test_pairs_of_any_lengths_in_one_call_are_the_loop(shape, several, data):
+    model = make_model(**shape).double()
+    request = data.draw(st.sampled_from(VARIANTS))
+    direction = data.draw(st.sampled_from(["denoise", "noise"]))
+    together, looped = both(model, several, direction=direction, **request)
+    for quick, slow in zip(together, looped, strict=True):
+        np.testing.assert_allclose(quick.values, slow.values, rtol=0, atol=1e-9)
 
 
 def test_every_block_sees_only_the_rows_that_are_somebodys(model, pair, monkeypatch):
-    """Base run 7 rows, source run 5, and 5+4+3+2+1 more for each layer passed."""
-    rows = []
+    """Base run 7 rows, source run 5, and 5+4+3+2+1 more for each layer passed.
+
+    Of those that have just joined, only the 5 patched ones need queries, keys
+    and values of their own; in the last block, only last positions an MLP.
+    """
+    rows = {"c_attn": [], "c_fc": []}
     for block in model.transformer.h:
-        block.ln_1.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+        for name, module in (("c_attn", block.attn.c_attn), ("c_fc", block.mlp.c_fc)):
+            module.register_forward_hook(
+                lambda module, inputs, output, name=name: rows[name].append(len(inputs[0]))
+            )
     patch_sweep(model, pair)
-    assert rows == [12, 12 + 15, 12 + 30]
+    assert rows["c_attn"] == [12, 12 + 5]  # the last block's are taken apart
+    assert rows["c_fc"] == [12, 12 + 15, 2 + 2 * 5]
 
 
 def test_progress_counts_rows_times_blocks(model, pair):
     seen = []
     patch_sweep(model, pair, progress=lambda *step: seen.append(step))
-    assert seen == [(12, 81), (39, 81), (81, 81), (81, 81)]
+    assert seen == [(0, 81), (12, 81), (39, 81), (81, 81), (81, 81)]
 
 
 # --------------------------------------------------------------------- several pairs, little memory
@@ -224,7 +276,7 @@ def test_little_memory_means_several_passes_and_the_same_numbers(several, varian
     wide = patch_sweep(model, several, **variant)
     assert len(passes) == 1
     heads = variant["site"] in HEAD_SITES
-    enough = bytes_needed(model.config, 8, 12, 8, 60, heads=heads)
+    enough = bytes_needed(model.config, 8, 12, 8, 60, 24, heads=heads)
     narrow = patch_sweep(model, several, max_memory=enough, **variant)
     assert len(passes) > 3
     for a, b in zip(wide, narrow, strict=True):
@@ -235,24 +287,44 @@ def test_little_memory_means_several_passes_and_the_same_numbers(several, varian
 
 def test_a_chunk_never_holds_more_than_is_allowed(several):
     model = make_model()
+    request = Request("v", by_position=True)
     tasks = [
-        fast._Task.of(pair, Request("v", by_position=True).grid(model.config, len(pair)), "denoise")
-        for pair in several
+        fast._Task.of(pair, request.grid(model.config, len(pair)), "denoise") for pair in several
     ]
-    allowed = bytes_needed(model.config, 4, 12, 9, 50, heads=True)
-    chunks = [*fast._chunks(tasks, model.config, 4, allowed, strict=True)]
+
+    def needed(*size: int) -> int:
+        return bytes_needed(model.config, 4, *size, heads=True)
+
+    allowed = needed(12, 9, 50, 24)
+    chunks = [*fast._chunks(tasks, needed, allowed, strict=True)]
     assert len(chunks) > 5
     for chunk in chunks:
         lengths = [len(tasks[number].pair) for number, _ in chunk]
-        rows = sum(2 * T for T in lengths)  # at least what base and source run have
-        rows += sum(len(tasks[n].pair) - e.start for n, part in chunk for e in part)
-        rows -= sum(tasks[n].job.start for n, _ in chunk)
+        runs = sum(2 * len(tasks[n].pair) - tasks[n].job.start for n, _ in chunk)
+        own = sum(len(tasks[n].pair) - e.start for n, part in chunk for e in part)
         sequences = sum(2 + len(part) for _, part in chunk)
-        used = bytes_needed(model.config, 4, max(lengths), sequences, rows, heads=True)
-        assert used <= allowed
+        assert needed(max(lengths), sequences, runs + own, runs) <= allowed
     run = [(number, e.cell) for chunk in chunks for number, part in chunk for e in part]
     asked = [(number, e.cell) for number, task in enumerate(tasks) for e in task.job.experiments]
     assert run == asked
+
+
+@pytest.mark.parametrize("site", ["resid_post", "v"])
+def test_a_sweep_holds_no_more_than_it_says(site):
+    """PyTorch's own count of what is allocated, at the worst moment."""
+    model = make_model(n_layer=4, n_embd=64, n_head=4, block_size=128)
+    ids = torch.randint(40, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    pair = PromptPair.from_ids([1, *ids], [2, *ids], 3, 4)
+    patch_sweep(model, pair, site=site)
+    for allowed in (5 * 2**20, 8 * 2**20, 20 * 2**20):
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            patch_sweep(model, pair, site=site, max_memory=allowed)
+        held = most = 0
+        for event in sorted(profiler.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+            if event.name() == "[memory]":
+                held += event.nbytes()
+                most = max(most, held)
+        assert allowed / 8 < most <= allowed
 
 
 def test_too_little_memory_is_refused(model, pair):
@@ -267,7 +339,7 @@ def test_attention_in_parts(several, monkeypatch):
     model = make_model().double()
     expected = patch_sweep(model, several)
     for rows in (1, 20, 50):
-        monkeypatch.setattr("patching.engine.ATTENTION_ROWS", rows)
+        monkeypatch.setattr("patching.batch.ATTENTION_ROWS", rows)
         monkeypatch.setattr("patching.engine.MLP_ROWS", rows)
         for a, b in zip(expected, patch_sweep(model, several), strict=True):
             np.testing.assert_allclose(a.values, b.values, rtol=0, atol=1e-9)

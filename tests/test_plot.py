@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from patching import DrawingError, PromptPair, SweepResult, heatmap
+from patching import METRICS, DrawingError, PromptPair, SweepResult, heatmap
 from patching.plot import _draw, _has_glyph, _panels
 from patching.result import MetricValues
 from patching.text import escaped, shortened, visible
@@ -31,6 +31,9 @@ def result_for(
         "metrics": {"logit_diff": MetricValues(values, clean=-2.0, corrupt=3.0)},
         **fields,
     }
+    names = [*settings["metrics"]]
+    settings["captions"] = {name: METRICS[name].describe(pair) for name in names}
+    settings["diverging"] = tuple(name for name in names if METRICS[name].diverging)
     made_up = {"model_name": "made-up", "arguments": {}, "versions": {}, "seconds": 0.0}
     return SweepResult(pair=pair, **{**made_up, **settings})
 
@@ -191,8 +194,9 @@ def test_one_head_alone(tmp_path):
 def test_a_chosen_metric_and_one_of_ones_own(tmp_path):
     result = result_for(MICHELLE, MICHELLE_SMITH)
     result.metrics["margin"] = MetricValues(-result.values, 0.0, 1.0)
+    result.captions["margin"] = "how sure it is"
     bar = _draw(result, "margin", [None], None, None).axes[1]
-    assert bar.get_ylabel() == "margin [denoise]"
+    assert bar.get_ylabel() == "how sure it is [denoise]"
     first, second = (
         heatmap(result, tmp_path / f"{name}.png", metric=name).read_bytes()
         for name in ("logit_diff", "margin")

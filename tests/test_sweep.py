@@ -127,10 +127,18 @@ def test_a_metric_of_ones_own(model, pair, method):
         assert logits.shape == (40,)
         return logits[22] - logits[11]
 
-    seconds = Metric("second", lambda logits, readout: logits.topk(2).values[:, 1])
-    asked = [margin, seconds, "logit_diff", lambda logits: 0.5]
+    seconds = Metric(
+        "second",
+        lambda logits, readout: logits.topk(2).values[:, 1],
+        words=lambda pair: "the runner-up",
+        diverging=True,
+    )
+    asked = [margin, seconds, "logit_diff", lambda logits: 0.5, lambda logits: logits[0]]
     result = patch_sweep(model, pair, metric=asked, method=method)
-    assert [*result.metrics] == ["margin", "second", "logit_diff", "custom"]
+    assert [*result.metrics] == ["margin", "second", "logit_diff", "custom", "custom2"]
+    assert result.captions["second"] == "the runner-up"
+    assert result.captions["margin"] == "margin"
+    assert result.diverging == ("second",)
     for got, expected in zip(result.metrics["margin"], result.metrics["logit_diff"], strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-5)
     top = by_hand(model, pair, 0, 3).topk(2).values[1].item()
@@ -217,7 +225,7 @@ def test_progress_of_the_loop_counts_the_cells(model, pair):
     seen = []
     progress = lambda *step: seen.append(step)  # noqa: E731
     patch_sweep(model, pair, layers=[1], method="loop", progress=progress)
-    assert seen == [(done, 7) for done in range(1, 8)]
+    assert seen == [(done, 7) for done in range(8)]
 
 
 def test_training_mode_is_put_back_and_dropout_is_off(pair):
@@ -242,6 +250,11 @@ def test_training_mode_is_put_back_and_dropout_is_off(pair):
         ({"metric": "kl,"}, "no metric ''; there are"),
         ({"metric": [3]}, "a metric is a name, a Metric or a function, not 3"),
         ({"metric": Metric("a b", lambda logits, readout: 0)}, "letters, digits and _, not 'a b'"),
+        (
+            {"metric": Metric("kl", lambda logits, readout: 0)},
+            "kl is a metric that there is already",
+        ),
+        ({"max_memory": "4GB"}, "a number of bytes, not '4GB'"),
         ({"site": "resid"}, "no site 'resid'; there are resid_pre, "),
         ({"direction": "up"}, "no direction 'up'; there are denoise, noise"),
         ({"method": "slow"}, "no method 'slow'; there are fast, loop"),
@@ -275,8 +288,8 @@ def test_bad_requests_are_refused_before_any_forward(model, pair, settings, mess
 def test_pairs_that_do_not_fit_the_model_are_refused(model, pair, message):
     model.transformer.h[0].ln_1.register_forward_pre_hook(lambda *_: pytest.fail("a pass"))
     fits = PromptPair.from_ids([1], [2], 3, 4)
-    for pairs in (pair, [fits, pair]):
-        with pytest.raises(SweepError, match=message):
+    for pairs, which in ((pair, ""), ([fits, pair], r"pair 1 \(from 0\): .*")):
+        with pytest.raises(SweepError, match=f"^{which}.*{message}"):
             patch_sweep(model, pairs)
 
 
@@ -292,6 +305,9 @@ def test_recovery_is_refused_where_clean_and_corrupt_agree(model, method):
     pair = PromptPair.from_ids([5, 11, 3], [5, 22, 3], 1, 2)
     with pytest.raises(SweepError, match="recovery is undefined"):
         patch_sweep(model, pair, metric="recovery", method=method)
+    other = PromptPair.from_ids([5, 11, 3], [5, 12, 3], 1, 2)
+    with pytest.raises(SweepError, match=r"^pair 1 \(from 0\): recovery is undefined"):
+        patch_sweep(model, [other, pair], metric="recovery", method=method)
     assert patch_sweep(model, pair).values.shape == (3, 3)
 
 
@@ -301,6 +317,38 @@ def test_logits_that_overflow_are_refused(model, pair, method):
         model.transformer.ln_f.weight.fill_(6e4)
     with pytest.raises(SweepError, match="the model's logits are not finite in float16"):
         patch_sweep(model.half(), pair, method=method)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9"),
+    ],
+)
+def test_running_out_of_memory_is_an_error_that_says_what_to_do(model, pair, monkeypatch, error):
+    def full(*args, **settings):
+        raise error
+
+    monkeypatch.setattr("patching.fast.carry", full)
+    with pytest.raises(SweepError, match="the memory is not enough; allow the sweep less"):
+        patch_sweep(model, pair)
+
+
+def test_other_errors_are_left_as_they_are(model, pair, monkeypatch):
+    monkeypatch.setattr("patching.fast.carry", lambda *a, **k: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        patch_sweep(model, pair)
+
+
+def test_tables_of_logits_that_overflow_are_refused(model, pair):
+    """Neither target nor foil, so that the sweep itself is fine."""
+    model = model.half()
+    with torch.no_grad():
+        model.transformer.wte.weight[39] = 6e4
+    result = patch_sweep(model, pair)
+    with pytest.raises(SweepError, match="the model's logits are not finite in float16"):
+        _ = result.clean_next
 
 
 @pytest.mark.parametrize("method", ["fast", "loop"])

@@ -47,7 +47,8 @@ clean one. Each time the logit difference
     logit(foil) - logit(target)
 of the next token is read: positive where the model still gives the foil,
 negative where the patch has turned it to the target. The heatmap shows them
-all, layer 0 on top.
+all, layer 0 on top. Other places than the stream, the opposite direction and
+other metrics: --site, --direction, --metric.
 """
 EPILOG = f"""\
 prompts:
@@ -104,8 +105,8 @@ def build_parser() -> common.Parser:
     """The command's options; --help is meant to teach."""
     parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     prompts = parser.add_argument_group("prompts (without any of them: the README's example)")
-    prompts.add_argument("--clean", metavar="TEXT", help="the prompt whose activations are put in")
-    prompts.add_argument("--corrupt", metavar="TEXT", help="the prompt that is run and patched")
+    prompts.add_argument("--clean", metavar="TEXT", help="the prompt that asks for the target")
+    prompts.add_argument("--corrupt", metavar="TEXT", help="the prompt that asks for the foil")
     prompts.add_argument("--target", metavar="WORD", help="the clean prompt's next word")
     prompts.add_argument("--foil", metavar="WORD", help="the corrupt prompt's next word")
     common.add_model_arguments(parser)
@@ -187,7 +188,7 @@ def run(argv: Sequence[str]) -> None:
     chosen = {name: getattr(arguments, name) for name in names}
     check = {axis: [0] if getattr(arguments, axis) else None for axis in ("heads", "positions")}
     Request(**chosen, **check).check()  # before anything is loaded
-    max_memory = arguments.max_memory and parse_size(arguments.max_memory)
+    max_memory = None if arguments.max_memory is None else parse_size(arguments.max_memory)
 
     # Only now what takes time to import.
     import matplotlib
@@ -246,7 +247,7 @@ def run(argv: Sequence[str]) -> None:
     say("")
     for metric in metrics:
         found = result.metrics[metric.name]
-        words = escaped(metric.describe(pair))
+        words = escaped(result.captions[metric.name])
         say(f"{words}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}")
     say(f"{result.cells} cells in {result.seconds:.2f} s")
     written = _write(result, place, arguments.cmap)
