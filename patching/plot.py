@@ -35,6 +35,7 @@ LONGEST_PROMPT = 300  # characters of a prompt in the title
 # Of a panel alone, and of one among many: columns, and a cell's inches at so many.
 CELL_WIDTH = {True: ((5, 60), (0.55, 0.2)), False: ((5, 30), (0.25, 0.11))}
 PANEL_HEIGHT = {True: (2.2, 12), False: (1.2, 2.6)}  # inches, of one alone and one of many
+MOST_LAYERS = {True: 24, False: 12}  # with a number each, evenly
 WIDEST = 16  # inches of small multiples abreast
 
 
@@ -78,7 +79,7 @@ def heatmap(
         "svg.hashsalt": "patching",
     }
     with matplotlib.rc_context(settings):
-        figure = _draw(result, metric or result.metric, _panels(result, head), cmap, title)
+        figure = _draw(result, metric or result.metric, _heads(result, head), cmap, title)
         dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
         with replacing(path) as temporary:
             figure.savefig(
@@ -104,7 +105,7 @@ def check_cmap(name: str | None) -> None:
         )
 
 
-def _panels(result: SweepResult, head: int | None) -> list[int | None]:
+def _heads(result: SweepResult, head: int | None) -> list[int | None]:
     """The heads that have a panel each; [None] where one panel shows all.
 
     Raises:
@@ -159,62 +160,77 @@ class _Columns:
             axes.get_xticklabels()[position].set_fontweight("bold")
 
 
+@dataclass(frozen=True)
+class _Panels:
+    """How the panels stand: one alone, or many small ones."""
+
+    alone: bool
+    down: int
+    abreast: int
+    width: float  # inches of the figure
+    height: float  # inches of the panels alone
+
+    @classmethod
+    def of(cls, count: int, n_layer: int, columns: int) -> _Panels:
+        alone = count == 1
+        cell = float(np.interp(columns, *CELL_WIDTH[alone]))  # inches
+        width = max(cell * columns, 1.2)
+        height = float(np.clip(cell * n_layer, *PANEL_HEIGHT[alone]))
+        if not alone:  # room between them
+            width, height = width + 0.3, height + 0.4
+        abreast = min(count, 4, max(1, int(WIDEST / width)))
+        down = -(-count // abreast)
+        return cls(alone, down, abreast, max(6.5, abreast * width + 2.2), down * height)
+
+
 def _draw(
-    result: SweepResult, metric: str, panels: list[int | None], cmap: str | None, title: str | None
+    result: SweepResult, metric: str, heads: list[int | None], cmap: str | None, title: str | None
 ) -> Figure:
     values = result.metrics[metric].values
     columns = _Columns.of(result)
-    n_layer, across = values.shape[0], values.shape[-1]
-    alone = len(panels) == 1
-    cell = float(np.interp(across, *CELL_WIDTH[alone]))  # inches
-    panel = (max(cell * across, 1.2), float(np.clip(cell * n_layer, *PANEL_HEIGHT[alone])))
-    abreast = min(len(panels), 4, max(1, int(WIDEST / (panel[0] + 0.3))))
-    down = -(-len(panels) // abreast)
-    width = max(6.5, abreast * (panel[0] + (0 if alone else 0.3)) + 2.2)
-    height = down * (panel[1] + (0 if alone else 0.4))
-    heading = (
-        _title(result, panels, int(width * 13)) if title is None else escaped(title, _has_glyph)
+    panels = _Panels.of(len(heads), values.shape[0], values.shape[-1])
+    heading = _title(result, heads, int(panels.width * 13))
+    if title is not None:
+        heading = escaped(title, _has_glyph)
+    height = panels.height + columns.height
+    figure = Figure(
+        figsize=(panels.width, height + 0.17 * (heading.count("\n") + 1) + 0.3),
+        layout="constrained",
     )
-    below, above = columns.height, 0.17 * (heading.count("\n") + 1) + 0.3
-    figure = Figure(figsize=(width, height + below + above), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(down, abreast, squeeze=False, sharex=True, sharey=True)
-    norm = _norm(result, metric)
+    grid = figure.subplots(panels.down, panels.abreast, squeeze=False, sharex=True, sharey=True)
+    look = {
+        "aspect": "auto",
+        "cmap": cmap or ("RdBu" if metric in result.diverging else "viridis"),
+        "norm": _norm(result, metric),
+    }
     for place, axes in enumerate(grid.flat):
-        if place >= len(panels):
+        if place >= len(heads):
             axes.set_axis_off()
             continue
         axes.patch.set(facecolor="white", hatch="////", edgecolor="0.7")  # shows where NaN is
-        image = axes.matshow(
-            values if panels[place] is None else values[:, panels[place]],
-            aspect="auto",
-            cmap=cmap or ("RdBu" if metric in result.diverging else "viridis"),
-            norm=norm,
-        )
+        head = heads[place]
+        image = axes.matshow(values if head is None else values[:, head], **look)
+        if not panels.alone:
+            axes.set_title(f"head {head}", fontsize=8)
         axes.xaxis.set_ticks_position("bottom")
-        if not alone:
-            axes.set_title(f"head {panels[place]}", fontsize=8)
-        columns.put(axes, 9 if alone else 6)
-        is_lowest = place + abreast >= len(panels)
-        axes.tick_params(labelbottom=is_lowest)
-        step = -(-n_layer // (24 if alone else 12))  # so many labels at most, evenly
-        axes.set_yticks(range(0, n_layer, step))
-    shown = values if panels == [None] else values[:, panels]
-    hatched = "; hatched: not patched" if np.isnan(shown).any() else ""
-    if alone:
-        grid[0, 0].set_xlabel(columns.name + hatched)
-        grid[0, 0].set_ylabel("layer")
-        grid[0, 0].set_title(heading, fontsize=9, loc="left")
+        columns.put(axes, 9 if panels.alone else 6)
+        axes.tick_params(labelbottom=place + panels.abreast >= len(heads))
+        axes.set_yticks(range(0, len(values), -(-len(values) // MOST_LAYERS[panels.alone])))
+    shown = values if heads == [None] else values[:, heads]
+    across = columns.name + ("; hatched: not patched" if np.isnan(shown).any() else "")
+    if panels.alone:
+        axes = grid[0, 0]
+        axes.set(xlabel=across, ylabel="layer")
+        axes.set_title(heading, fontsize=9, loc="left")
     else:
-        figure.supxlabel(columns.name + hatched, fontsize=10)
+        figure.supxlabel(across, fontsize=10)
         figure.supylabel("layer", fontsize=10)
         figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
-    bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=25 if alone else height / 0.15)
-    words = f"{result.captions[metric]} [{result.direction}]"
-    # No break after an open bracket.
-    wrapped = textwrap.wrap(
-        escaped(words, _has_glyph).replace("( ", "(\0"), int(11 * (height + below))
-    )
+    thin = 25 if panels.alone else panels.height / 0.15
+    bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=thin)
+    words = escaped(f"{result.captions[metric]} [{result.direction}]", _has_glyph)
+    wrapped = textwrap.wrap(words.replace("( ", "(\0"), int(11 * height))  # no break there
     bar.set_label("\n".join(wrapped).replace("\0", " "))
     return figure
 
@@ -237,13 +253,13 @@ def _column_labels(result: SweepResult) -> list[str]:
     return labels
 
 
-def _title(result: SweepResult, panels: list[int | None], columns: int) -> str:
+def _title(result: SweepResult, heads: list[int | None], columns: int) -> str:
     """What was done, by which model, to which prompts; wrapped to `columns`."""
     what = result.site
     if result.axes == ("layer", "head"):
         what += " of a head, all positions at once"
-    elif panels != [None]:
-        what += f" of head {panels[0]}" if len(panels) == 1 else " of each head"
+    elif heads != [None]:
+        what += f" of head {heads[0]}" if len(heads) == 1 else " of each head"
     if result.window > 1:
         what += f", {result.window} layers at once"
     base, source = DIRECTIONS[result.direction]

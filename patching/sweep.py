@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -97,8 +97,11 @@ def patch_sweep(
     """
     started = time.perf_counter()
     pairs = [pair] if isinstance(pair, PromptPair) else list(pair)
-    chosen = (None if axis is None else tuple(axis) for axis in (layers, heads, positions))
-    request = Request(site, direction, by_position, window, *chosen, method)
+    chosen = {"layers": layers, "heads": heads, "positions": positions}
+    for axis, numbers in chosen.items():
+        if isinstance(numbers, Iterable):  # what can be gone through once only is kept
+            chosen[axis] = tuple(numbers)
+    request = Request(site, direction, by_position, window, **chosen, method=method)
     request.check()
     metrics = metrics_asked(metric)
     if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory > 0):
@@ -126,7 +129,7 @@ def patch_sweep(
                 strict=max_memory is not None,
                 progress=progress,
             )
-    settings = {
+    asked = {
         "site": site,
         "direction": direction,
         "by_position": by_position,
@@ -139,33 +142,44 @@ def patch_sweep(
     results = []
     for number, (one, grid, found) in enumerate(zip(pairs, grids, measured, strict=True)):
         with named(number, len(pairs)):
-            dtype = model.transformer.wte.weight.dtype
-            found.check(metrics, dtype, sum(1 for _ in grid.cells()))
-        grid_of = zip(
-            found.values.cpu().numpy(), found.clean.tolist(), found.corrupt.tolist(), strict=True
-        )
-        results.append(
-            SweepResult(
-                site=site,
-                direction=direction,
-                metrics={
-                    one.name: MetricValues(*values)
-                    for one, values in zip(metrics, grid_of, strict=True)
-                },
-                captions={one_.name: one_.describe(one) for one_ in metrics},
-                diverging=tuple(one_.name for one_ in metrics if one_.diverging),
-                pair=one,
-                model_name=model.name,
-                arguments=settings | {f"{axis}s": which for axis, which in grid.axes.items()},
-                versions=versions(model),
-                seconds=0.0,
-                notes=("float32 products in TF32",) if tf32 else (),
-                unpatched=Unpatched(model, one, found.clean_final, found.corrupt_final),
-            )
-        )
+            found.check(metrics, model.transformer.wte.weight.dtype, len([*grid.cells()]))
+        results.append(_result(model, one, grid, metrics, found, asked))
     for result in results:
         result.seconds = time.perf_counter() - started
     return results[0] if isinstance(pair, PromptPair) else results
+
+
+def _result(
+    model: GPT,
+    pair: PromptPair,
+    grid: Grid,
+    metrics: Sequence[Metric],
+    found: Measured,
+    asked: dict[str, object],
+) -> SweepResult:
+    """What was found, with all that was asked for; the time is still to be filled in."""
+    values, clean, corrupt = (
+        found.values.cpu().numpy(),
+        found.clean.tolist(),
+        found.corrupt.tolist(),
+    )
+    return SweepResult(
+        site=grid.site,
+        direction=asked["direction"],
+        metrics={
+            metric.name: MetricValues(values[number], clean[number], corrupt[number])
+            for number, metric in enumerate(metrics)
+        },
+        captions={metric.name: metric.describe(pair) for metric in metrics},
+        diverging=tuple(metric.name for metric in metrics if metric.diverging),
+        pair=pair,
+        model_name=model.name,
+        arguments=asked | {f"{axis}s": chosen for axis, chosen in grid.axes.items()},
+        versions=versions(model),
+        seconds=0.0,
+        notes=("float32 products in TF32",) if asked["tf32"] else (),
+        unpatched=Unpatched(model, pair, found.clean_final, found.corrupt_final),
+    )
 
 
 def _loop(

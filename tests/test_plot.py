@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from patching import METRICS, DrawingError, PromptPair, SweepResult, heatmap
-from patching.plot import _draw, _has_glyph, _panels
+from patching.plot import _draw, _has_glyph, _heads
 from patching.result import MetricValues
 from patching.text import escaped, shortened, visible
 
@@ -39,7 +39,7 @@ def result_for(
 
 
 def drawn(result: SweepResult, head: int | None = None):
-    return _draw(result, result.metric, _panels(result, head), None, None)
+    return _draw(result, result.metric, _heads(result, head), None, None)
 
 
 MICHELLE = ["Michelle", " Jones", " was", " a", " student", ".", " Michelle"]

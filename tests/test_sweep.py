@@ -206,6 +206,11 @@ def test_chosen_layers_and_positions(model, pair, method):
     np.testing.assert_allclose(part.values[asked], full[asked], atol=1e-5)
 
 
+def test_chosen_layers_may_come_from_a_generator(model, pair):
+    for result in patch_sweep(model, [pair, pair], layers=(number for number in (0, 2))):
+        assert result.arguments["layers"] == [0, 2]
+
+
 def test_chosen_heads(model, pair):
     full = patch_sweep(model, pair, site="v", by_position=True).values
     part = patch_sweep(model, pair, site="v", by_position=True, heads=[-1], positions=[2, 3])
@@ -245,6 +250,8 @@ def test_training_mode_is_put_back_and_dropout_is_off(pair):
         ({"positions": [7]}, "position 7 is out of range"),
         ({"positions": []}, "no positions"),
         ({"layers": [0.5]}, "layers must be whole numbers"),
+        ({"layers": 1}, "layers must be whole numbers, not 1"),
+        ({"positions": "12"}, "positions must be whole numbers"),
         ({"metric": []}, "no metric to read"),
         ({"metric": ["kl", "kl"]}, "the metric kl is asked for twice"),
         ({"metric": "kl,"}, "no metric ''; there are"),
