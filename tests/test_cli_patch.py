@@ -385,7 +385,7 @@ def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     arguments = [f"--clean=Michelle {words}", f"--corrupt=Jane {words}", "--target=Jones"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "patch.py"), *arguments, "--foil=Smith",
-         "--model=builtin"],
+         "--model=builtin", "--method=loop"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
