@@ -67,7 +67,9 @@ class Request:
             if self.heads is not None:
                 raise SweepError(f"{self.site} has no heads to choose")
         elif self.positions is not None and not self.by_position:
-            raise SweepError(f"positions of {self.site} can be chosen with by_position only")
+            raise SweepError(
+                f"positions of {self.site} can be chosen only where it is swept by position"
+            )
         if not isinstance(self.window, numbers.Integral) or self.window < 1:
             raise SweepError(f"a window is at least 1 layer, not {self.window!r}")
         if self.window > 1 and self.site not in WINDOW_SITES:

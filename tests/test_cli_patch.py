@@ -294,7 +294,7 @@ BAD_INPUT = {
     "head": (["--site=z", "--heads=4"], "head 4 is out of range"),
     "no heads": (["--heads=1"], "resid_post has no heads to choose"),
     "by position": (["--by-position"], "resid_post is always swept by position"),
-    "positions of heads": (["--site=z", "--positions=1"], "with by_position only"),
+    "positions of heads": (["--site=z", "--positions=1"], "only where it is swept by position"),
     "window": (["--window=3"], "a window is for attn_out and mlp_out"),
     "no window": (["--window=0", "--site=mlp_out"], "a window is at least 1 layer"),
     "memory": (["--max-memory=lots"], "no amount of memory: 'lots'; write it as 800M or 4GB"),

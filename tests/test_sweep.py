@@ -268,7 +268,7 @@ def test_training_mode_is_put_back_and_dropout_is_off(pair):
         ({"by_position": True}, "resid_post is always swept by position"),
         ({"heads": [0]}, "resid_post has no heads"),
         ({"site": "z", "heads": [2]}, "head 2 is out of range"),
-        ({"site": "z", "positions": [2]}, "can be chosen with by_position only"),
+        ({"site": "z", "positions": [2]}, "can be chosen only where it is swept by position"),
         ({"window": 0}, "at least 1 layer, not 0"),
         ({"window": 1.5}, "at least 1 layer, not 1.5"),
         ({"window": 2}, "a window is for attn_out and mlp_out, not for resid_post"),
