@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -145,7 +145,8 @@ def metrics_asked(asked: Asked | Sequence[Asked]) -> list[Metric]:
         SweepError: none, one twice, a name that there is not, or something
             that is neither a name nor a Metric nor a function.
     """
-    several = [asked] if isinstance(asked, str | Metric) or callable(asked) else list(asked)
+    is_one = isinstance(asked, str) or not isinstance(asked, Iterable)
+    several = [asked] if is_one else list(asked)
     names = [part.split(",") if isinstance(part, str) else [part] for part in several]
     metrics = [_metric(part) for parts in names for part in parts]
     unnamed = [number for number, metric in enumerate(metrics) if metric.name == UNNAMED]

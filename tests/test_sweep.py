@@ -255,6 +255,7 @@ def test_training_mode_is_put_back_and_dropout_is_off(pair):
         ({"metric": []}, "no metric to read"),
         ({"metric": ["kl", "kl"]}, "the metric kl is asked for twice"),
         ({"metric": "kl,"}, "no metric ''; there are"),
+        ({"metric": None}, "a metric is a name, a Metric or a function, not None"),
         ({"metric": [3]}, "a metric is a name, a Metric or a function, not 3"),
         ({"metric": Metric("a b", lambda logits, readout: 0)}, "letters, digits and _, not 'a b'"),
         (
