@@ -199,20 +199,17 @@ def _pass(
     keep("resid_pre", x[:runs])
     del normed, q, k, v
 
-    attn_out = block.attn.c_proj(z)
-    if overrides is not None and rule.window_site == "attn_out":
-        attn_out[overrides[0]] = rows_of(attn_out, overrides[1])
-    x += attn_out
-    keep("attn_out", attn_out[:runs])
-    keep("resid_mid", x[:runs])
-    del z, attn_out
+    def add(site: str, out: Tensor, then: str) -> None:
+        """Add to the stream what attention or MLP give out; a window replaces some of it."""
+        if overrides is not None and rule.window_site == site:
+            out[overrides[0]] = rows_of(out, overrides[1])
+        x.add_(out)
+        keep(site, out[:runs])
+        keep(then, x[:runs])
 
-    mlp_out = by_rows(lambda part: block.mlp(block.ln_2(part)), x)
-    if overrides is not None and rule.window_site == "mlp_out":
-        mlp_out[overrides[0]] = rows_of(mlp_out, overrides[1])
-    x += mlp_out
-    keep("mlp_out", mlp_out[:runs])
-    keep("resid_post", x[:runs])
+    add("attn_out", block.attn.c_proj(z), "resid_mid")
+    del z
+    add("mlp_out", by_rows(lambda part: block.mlp(block.ln_2(part)), x), "resid_post")
     return x, seen
 
 

@@ -185,7 +185,7 @@ def _each_row(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Readout
     """A function of one run's logits (V,) as a Metric reads: of (E, V)."""
 
     def read(logits: Tensor, readout: Readout) -> Tensor:
-        import torch
+        import torch  # not at the top: a command's --help lists the metrics
 
         like = {"dtype": logits.dtype, "device": logits.device}
         return torch.stack([torch.as_tensor(function(row), **like) for row in logits])
