@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from mingpt.errors import ConfigError
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
+FLAGS = (
+    "bias",
+    "tie_word_embeddings",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+)
 LARGEST_SIZE = 2**24  # of any one size: beyond it a file is damaged, not ambitious
 
 
@@ -23,7 +30,8 @@ class GPTConfig:
     Raises:
         ConfigError: a size that is no whole number from 1 to LARGEST_SIZE, a
             width that the heads do not divide, a dropout outside [0, 1), an
-            epsilon or range that is no positive number, or an unknown activation.
+            epsilon or range that is no positive number, a flag that is no
+            bool, or an unknown activation.
     """
 
     n_layer: int = 12  # transformer blocks
@@ -34,6 +42,11 @@ class GPTConfig:
     n_inner: int | None = None  # width of the MLP's hidden layer; None is 4 * n_embd
     activation: str = "gelu_new"  # of the MLP: gelu_new (tanh form), gelu (exact) or relu
     layer_norm_epsilon: float = 1e-5  # added to the variance in every layer norm
+    bias: bool = True  # of linear layers and layer norms; nanoGPT can do without
+    tie_word_embeddings: bool = True  # the unembedding is the embedding's own matrix
+    scale_attn_weights: bool = True  # attention scores are divided by sqrt(hs)
+    scale_attn_by_inverse_layer_idx: bool = False  # ... and by the block's number, from 1
+    reorder_and_upcast_attn: bool = False  # scores and softmax in float32 at least
     embd_pdrop: float = 0.1  # dropout probability on the embeddings, in training only
     resid_pdrop: float = 0.1  # ... on what attention and MLP add to the residual stream
     attn_pdrop: float = 0.1  # ... on the attention pattern
@@ -50,6 +63,9 @@ class GPTConfig:
             raise ConfigError(
                 f"activation {self.activation!r} is unknown; there are {', '.join(ACTIVATIONS)}"
             )
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, not {getattr(self, name)!r}")
         for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1):

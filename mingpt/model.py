@@ -55,13 +55,23 @@ class CausalSelfAttention(nn.Module):
     Vaswani et al. 2017, "Attention Is All You Need", eq. 1, with a causal mask.
     The softmax is written out and is the same code in every run, so that a run
     that records or patches is bit for bit the run that does not.
+
+    Attributes:
+        divisor: of the scores: sqrt(hs), or what the configuration's flags make
+            of it in block number `layer`.
+        upcast: whether scores and softmax are in float32 where q and k are in
+            half precision.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.divisor = math.sqrt(config.head_size) if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.divisor *= layer + 1
+        self.upcast = config.reorder_and_upcast_attn
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
@@ -77,13 +87,15 @@ class CausalSelfAttention(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """The first third of c_attn's output alone: (..., C) -> (..., C)."""
-        C = x.size(-1)
-        return F.linear(x, self.c_attn.weight[:C], self.c_attn.bias[:C])
+        return self._part_of_c_attn(x, slice(None, x.size(-1)))
 
     def keys_values(self, x: Tensor) -> Tensor:
         """The other two thirds of it: (..., C) -> (..., 2C)."""
-        C = x.size(-1)
-        return F.linear(x, self.c_attn.weight[C:], self.c_attn.bias[C:])
+        return self._part_of_c_attn(x, slice(x.size(-1), None))
+
+    def _part_of_c_attn(self, x: Tensor, rows: slice) -> Tensor:
+        bias = self.c_attn.bias
+        return F.linear(x, self.c_attn.weight[rows], None if bias is None else bias[rows])
 
     def heads(self, x: Tensor) -> Tensor:
         """(..., T, C) -> (..., nh, T, hs), a view: q, k, v or z taken apart."""
@@ -91,11 +103,15 @@ class CausalSelfAttention(nn.Module):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """(..., queries, hs) and (..., T, hs) -> (..., queries, T), before the mask."""
-        return (q @ k.transpose(-2, -1)) / math.sqrt(k.size(-1))
+        if self.upcast:
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k = q.to(wide), k.to(wide)
+        return (q @ k.transpose(-2, -1)) / self.divisor
 
     def pattern(self, q: Tensor, k: Tensor, future: Tensor) -> Tensor:
         """Each query's weights over the keys (..., queries, T); they sum to 1."""
-        return F.softmax(self.scores(q, k).masked_fill(future, float("-inf")), dim=-1)
+        scores = self.scores(q, k).masked_fill(future, float("-inf"))
+        return F.softmax(scores, dim=-1).to(q.dtype)
 
 
 class MLP(nn.Module):
@@ -103,13 +119,13 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, config.inner_size)
+        self.c_fc = nn.Linear(config.n_embd, config.inner_size, bias=config.bias)
         self.act = {
             "gelu_new": nn.GELU(approximate="tanh"),
             "gelu": nn.GELU(),
             "relu": nn.ReLU(),
         }[config.activation]
-        self.c_proj = nn.Linear(config.inner_size, config.n_embd)
+        self.c_proj = nn.Linear(config.inner_size, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,11 +136,11 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """resid_pre -> + attention -> resid_mid -> + MLP -> resid_post."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = CausalSelfAttention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_1 = _layer_norm(config)
+        self.attn = CausalSelfAttention(config, layer)
+        self.ln_2 = _layer_norm(config)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
@@ -159,8 +175,8 @@ class GPT(nn.Module):
                 "wte": _embedding(config.vocab_size, config.n_embd),
                 "wpe": _embedding(config.block_size, config.n_embd),
                 "drop": nn.Dropout(config.embd_pdrop),
-                "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
-                "ln_f": nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon),
+                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
+                "ln_f": _layer_norm(config),
             }
         )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -168,8 +184,9 @@ class GPT(nn.Module):
         self._init_weights()
 
     def tie_weights(self) -> None:
-        """Make the unembedding the very parameter that the embedding is."""
-        self.lm_head.weight = self.transformer.wte.weight
+        """Make the unembedding the very parameter that the embedding is, if it is to be."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.transformer.wte.weight
 
     def _init_weights(self) -> None:
         """GPT-2's scheme: normal weights, zero biases, and c_proj scaled down.
@@ -430,6 +447,10 @@ class GPT(nn.Module):
             # Through bytes, because NumPy has no bfloat16.
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _layer_norm(config: GPTConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon, bias=config.bias)
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:

@@ -215,11 +215,12 @@ def _pass(
 
 def _attend(block: Block, qkv: Tensor, layout: Layout) -> Tensor:
     """Every row's z (N, C). Each sequence is written out whole, with what it shares."""
+    scale = 1 / block.attn.divisor
     z = qkv.new_empty(layout.n_rows, block.ln_1.weight.numel())
     for part in layout.attended:
         whole = rows_of(qkv, part.read).unflatten(0, (-1, part.T)).chunk(3, dim=-1)
         q, k, v = map(block.attn.heads, whole)  # (E, nh, T, hs)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         out = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (E * T, C)
         z[part.rows] = rows_of(out, part.own)
     return z
@@ -227,11 +228,12 @@ def _attend(block: Block, qkv: Tensor, layout: Layout) -> Tensor:
 
 def _attend_last(block: Block, q: Tensor, kv: Tensor, layout: Layout) -> Tensor:
     """The last positions' z (sequences, C)."""
+    scale = 1 / block.attn.divisor
     z = torch.empty_like(q)
     for part in layout.attended:
         whole = rows_of(kv, part.read).unflatten(0, (-1, part.T)).chunk(2, dim=-1)
         k, v = map(block.attn.heads, whole)  # (E, nh, T, hs)
         q_last = block.attn.heads(rows_of(q, part.sequences)[:, None])  # (E, nh, 1, hs)
-        out = F.scaled_dot_product_attention(q_last, k, v)
+        out = F.scaled_dot_product_attention(q_last, k, v, scale=scale)
         z[part.sequences] = out.flatten(1)  # (E, C)
     return z

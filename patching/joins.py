@@ -130,7 +130,8 @@ def _z(site: str, passage: Passage, changed: _Changed) -> tuple[Tensor, Tensor]:
         scores = attn.scores(base("q"), base("k"))[head, row]  # (n, T)
         patched = attn.scores(base("q"), source("k"))[head, row, at]  # (n,)
         scores[torch.arange(len(row), device=row.device), at] = patched
-        weights = scores.masked_fill_(future[row], float("-inf")).softmax(-1)
+        scores.masked_fill_(future[row], float("-inf"))
+        weights = scores.softmax(-1).to(base("v").dtype)  # scores may be wider
         z = torch.cat([weights[rows] @ base("v")[of] for of, rows in changed.runs])
         return z, is_same
     q = source("q") if site in ("q", "pattern") else base("q")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
+from mingpt.config import FLAGS
 from mingpt.sites import HEAD_SITES, SITES
 from patching import PromptPair, SweepError, fast, patch_sweep
 from patching.batch import spans
@@ -29,6 +30,7 @@ def shapes(draw) -> dict:
         "n_head": n_head,
         "n_embd": n_head * draw(st.sampled_from([4, 6])),
         "activation": draw(st.sampled_from(["gelu_new", "gelu", "relu"])),
+        **{flag: draw(st.booleans()) for flag in FLAGS},
     }
 
 
