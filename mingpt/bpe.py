@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding, GPT-2's and any other with the same two files.
+"""Byte-level byte-pair encoding, GPT-2's and any other with the same kind of files.
 
 A text is cut into pieces by a regular expression, each piece is spelt as its
 UTF-8 bytes, and neighbouring symbols are merged in the order that the merges
@@ -19,9 +19,10 @@ import regex
 import torch
 from torch import Tensor
 
+from mingpt import vocabulary
 from mingpt.errors import TokenizerError
 from mingpt.files import replacing
-from mingpt.pretrained import gpt2_tokenizer_files, tokenizer_files_in
+from mingpt.pretrained import gpt2_tokenizer_files
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -72,9 +73,14 @@ class BPETokenizer:
     Args:
         vocab: symbol -> id, in the files' alphabet.
         merges: pairs of symbols, the most important first.
+        added: symbols of the vocabulary that are text as it is, not in the
+            files' alphabet.
+        rows: of the embedding of the model that it goes with. Ids below it
+            that the vocabulary lacks are padding; without it there is none.
 
     Raises:
-        TokenizerError: a vocabulary that cannot spell every text.
+        TokenizerError: a vocabulary that cannot spell every text, or has more
+            tokens than `rows`.
         DownloadError: GPT-2's files are neither cached nor to be had.
     """
 
@@ -82,35 +88,42 @@ class BPETokenizer:
         self,
         vocab: dict[str, int] | None = None,
         merges: Sequence[tuple[str, str]] | None = None,
+        *,
+        added: Iterable[str] = (),
+        rows: int | None = None,
     ) -> None:
         if vocab is None and merges is None:
-            vocab, merges = _read_files(*gpt2_tokenizer_files())
+            vocab, merges, added = vocabulary.read(gpt2_tokenizer_files())
         if vocab is None or merges is None:
             raise TokenizerError("a vocabulary and its merges go together")
         self.vocab = vocab
         self.merges = [tuple(pair) for pair in merges]
+        self.rows = rows
+        self._added = frozenset(added)
         self._check()
         self._symbol_of_id = {number: symbol for symbol, number in vocab.items()}
         self._rank = {pair: rank for rank, pair in enumerate(self.merges)}
         self._cached_ids: dict[str, tuple[int, ...]] = {}
 
     @classmethod
-    def from_files(cls, vocab: str | Path, merges: str | Path) -> BPETokenizer:
-        """The tokenizer of a JSON vocabulary and a file of merges, whatever their names.
+    def from_files(cls, *paths: str | Path, rows: int | None = None) -> BPETokenizer:
+        """The tokenizer of a JSON vocabulary and a file of merges, or of one tokenizer.json.
 
         Raises:
-            TokenizerError: they cannot be read, or are no such files.
+            TokenizerError: they cannot be read, or are no such files; or as
+                the class.
         """
-        return cls(*_read_files(Path(vocab), Path(merges)))
+        vocab, merges, added = vocabulary.read([Path(path) for path in paths])
+        return cls(vocab, merges, added=added, rows=rows)
 
     @classmethod
     def from_directory(cls, path: str | Path) -> BPETokenizer:
-        """The tokenizer whose vocab.json + merges.txt (or encoder.json + vocab.bpe) lie there.
+        """The tokenizer whose files lie there: see vocabulary.FILES.
 
         Raises:
-            TokenizerError: neither pair is there, or they cannot be read.
+            TokenizerError: there are none, or they cannot be read.
         """
-        return cls.from_files(*tokenizer_files_in(Path(path)))
+        return cls.from_files(*vocabulary.files_in(Path(path)))
 
     def save(self, directory: str | Path) -> None:
         """Write vocab.json and merges.txt into `directory`, which is created."""
@@ -200,6 +213,8 @@ class BPETokenizer:
     def token(self, number: int) -> str:
         r"""The text of one token; bytes that are no UTF-8 by themselves as \xNN.
 
+        A row of the embedding that stands for no token is "<pad:50300>".
+
         Raises:
             TokenizerError: an id that the vocabulary does not have.
         """
@@ -209,6 +224,10 @@ class BPETokenizer:
         """The text of every token of `text`, e.g. ["Michelle", " Jones"]."""
         return [self.token(number) for number in self.encode(text)]
 
+    def is_padding(self, number: int) -> bool:
+        """Whether the id is a row of the model's embedding that stands for no token."""
+        return number not in self._symbol_of_id and 0 <= number < (self.rows or 0)
+
     @property
     def vocab_size(self) -> int:
         """The smallest number above every id."""
@@ -216,11 +235,13 @@ class BPETokenizer:
 
     def _bytes(self, number: int) -> bytes:
         symbol = self._symbol_of_id.get(int(number))
+        if symbol is None and self.is_padding(int(number)):
+            return f"<pad:{number}>".encode()
         if symbol is None:
             raise TokenizerError(f"no token has the id {number}; they go to {self.vocab_size - 1}")
-        if all(char in _BYTE_OF_CHAR for char in symbol):
-            return bytes(_BYTE_OF_CHAR[char] for char in symbol)
-        return symbol.encode()  # a special token that is written out in the file
+        if symbol in self._added or not all(char in _BYTE_OF_CHAR for char in symbol):
+            return symbol.encode()  # a special token that is written out in the file
+        return bytes(_BYTE_OF_CHAR[char] for char in symbol)
 
     def _check(self) -> None:
         if not all(type(number) is int and number >= 0 for number in self.vocab.values()):
@@ -233,6 +254,11 @@ class BPETokenizer:
             raise TokenizerError(
                 f"the vocabulary lacks {len(missing)} of the symbols that bytes and merges make,"
                 f" the first {missing[0]!r}"
+            )
+        if self.rows is not None and max(self.vocab.values()) >= self.rows:
+            raise TokenizerError(
+                f"the tokenizer has {max(self.vocab.values()) + 1} tokens,"
+                f" the model's embedding only {self.rows} rows"
             )
 
 
@@ -254,17 +280,3 @@ def _join_everywhere(symbols: list[str], pair: tuple[str, str]) -> list[str]:
             joined.append(symbols[at])
             at += 1
     return joined
-
-
-def _read_files(vocab_path: Path, merges_path: Path) -> tuple[dict[str, int], list]:
-    try:
-        vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
-        lines = merges_path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{vocab_path} and {merges_path} cannot be read: {error}") from None
-    if not isinstance(vocab, dict):
-        raise TokenizerError(f"{vocab_path} is not a JSON object of symbols and ids")
-    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    if any(len(pair) != 2 for pair in merges):
-        raise TokenizerError(f"{merges_path} holds a line that is no pair of symbols")
-    return vocab, merges

@@ -1,224 +1,145 @@
-"""A model directory as transformers writes it: config.json and model.safetensors.
+"""A model on disk: its configuration, and its tensors still unread.
 
-This module knows the format, and nothing of where files come from
-(pretrained.py) or what the model computes (model.py). The one rule it keeps:
-every tensor of the file is used exactly once and every parameter is filled
-exactly once, or an error lists the culprits.
+Two kinds: a directory as transformers writes it, and one file as torch.save
+writes it for nanoGPT or minGPT. Which one it is decides how the matrices lie
+in the file, never their shapes, which for a square one say nothing. Where the
+files come from is pretrained.py's business, what they compute model.py's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mingpt import configfile, containers, weights
 from mingpt.config import GPTConfig
-from mingpt.errors import CheckpointError, ConfigError
-from mingpt.files import replacing
+from mingpt.containers import Container
+from mingpt.errors import CheckpointError
+from mingpt.files import contained, replacing
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-
-# Our field -> the key in transformers' GPT2Config.
-_CONFIG_KEYS = {
-    "n_layer": "n_layer",
-    "n_head": "n_head",
-    "n_embd": "n_embd",
-    "vocab_size": "vocab_size",
-    "block_size": "n_positions",
-    "n_inner": "n_inner",
-    "activation": "activation_function",
-    "layer_norm_epsilon": "layer_norm_epsilon",
-    "embd_pdrop": "embd_pdrop",
-    "resid_pdrop": "resid_pdrop",
-    "attn_pdrop": "attn_pdrop",
-    "initializer_range": "initializer_range",
-}
-# Keys that change what the model computes, and the only value that is built here.
-_REQUIRED_VALUES = {
-    "model_type": "gpt2",
-    "add_cross_attention": False,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "reorder_and_upcast_attn": False,
-    "tie_word_embeddings": True,
-}
-# transformers' other name for the tanh form of GELU.
-_ACTIVATION_ALIASES = {"gelu_pytorch_tanh": "gelu_new"}
-
-# The matrices that GPT-2's files hold as (in, out), transformers' Conv1D,
-# where nn.Linear holds (out, in).
-_TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-_DTYPES = ("F16", "BF16", "F32", "F64")
-_PREFIX = "transformer."
-_HEAD = "lm_head.weight"
-_EMBEDDING = "transformer.wte.weight"
+# What a directory's tensors may be in: the first of these that is there.
+WEIGHTS_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TORCH_SUFFIXES = (".pt", ".pth")
 
 
-def read_config(directory: str | Path) -> GPTConfig:
-    """The GPTConfig that `directory`/config.json describes.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A configuration, and the tensors that go with it."""
 
-    Raises:
-        CheckpointError: the file is missing, is no JSON object, or asks for
-            something that is not built here (named).
-    """
-    path = Path(directory) / CONFIG_FILE
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
-    for key, wanted in _REQUIRED_VALUES.items():
-        if fields.get(key, wanted) != wanted:
+    config: GPTConfig
+    container: Container
+    is_conv1d: bool  # matrices as transformers' Conv1D has them, not as nn.Linear
+
+    def __post_init__(self) -> None:
+        # Before a model is built, which for such a number would take for ever.
+        tensors = len(self.container.headers())
+        if self.config.n_layer > tensors + 1000:
             raise CheckpointError(
-                f"{path}: {key} = {fields[key]!r} is not supported, only {wanted!r}"
+                f"{self.container.path} does not fit the model: {tensors} tensors"
+                f" for {self.config.n_layer} layers"
             )
-    known = {ours: fields[key] for ours, key in _CONFIG_KEYS.items() if key in fields}
-    activation = known.get("activation")
-    if isinstance(activation, str):
-        known["activation"] = _ACTIVATION_ALIASES.get(activation, activation)
-    try:
-        return GPTConfig(**known)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+
+    def read(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Every parameter of `shapes`: see weights.read.
+
+        Raises:
+            CheckpointError: tensors that do not fit, or are not finite.
+        """
+        return weights.read(self.container, shapes, dtype, is_conv1d=self.is_conv1d)
 
 
-def read_weights(
-    path: str | Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """The tensors of a GPT-2 safetensors file, by our parameter names.
-
-    Keys may come with or without "transformer."; the causal-mask buffers of
-    old files are passed over, and so is a copy of the tied lm_head.weight.
+def of_directory(
+    directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
+) -> Checkpoint:
+    """The checkpoint in a directory.
 
     Args:
-        path: the .safetensors file.
-        shapes: every parameter to fill and its shape, lm_head left out.
-        dtype: of the tensors returned.
+        preset: the configuration where there is no config.json.
+        root: the folder in which every file must really lie, links followed.
 
     Raises:
-        CheckpointError: not a whole safetensors file; tensors that are
-            missing, unknown, given twice or of another shape; an lm_head that
-            is not the embedding; values that are not finite.
+        CheckpointError: files that are missing, damaged, or lie elsewhere, or
+            a configuration that is not supported.
     """
-    path = Path(path)
-    with _opened(path) as file:
-        headers = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        target_of = _match(path, headers, shapes)
-        state = {name: _tensor(file, key, dtype) for key, name in target_of.items()}
-        if _HEAD in headers and not torch.equal(_tensor(file, _HEAD, dtype), state[_EMBEDDING]):
-            raise CheckpointError(f"{path}: {_HEAD} is not tied to {_EMBEDDING}: not supported")
-    wrong = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    if wrong:
-        raise CheckpointError(f"{path}: not finite (in {dtype}): {_listed(wrong)}")
-    return state
-
-
-def check_file(path: Path, config: GPTConfig | None = None) -> None:
-    """Whether `path` is a whole safetensors file, by its header and its size.
-
-    With a `config`, also whether its n_layer is beyond all measure: asked before
-    a model is built, which would then take for ever. `read_weights` does the rest.
-
-    Raises:
-        CheckpointError: not such a file, or such a config.
-    """
-    with _opened(path) as file:
-        tensors = len(file.keys())
-    if config is not None and config.n_layer > tensors + 1000:
+    path = weights_in(directory)
+    if path is None:
         raise CheckpointError(
-            f"{path} does not fit the model: {tensors} tensors for {config.n_layer} layers"
+            f"{directory} is no model directory: it holds no {', '.join(WEIGHTS_FILES)}"
         )
+    config = config_in(directory, preset=preset, root=root)
+    container = containers.open_container(contained(path, root), root)
+    return Checkpoint(config, container, is_conv1d=True)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The open safetensors file; what is wrong with it as CheckpointError."""
+def config_in(
+    directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
+) -> GPTConfig:
+    """The configuration in a directory; arguments and errors as `of_directory`."""
+    path = directory / configfile.NAME
+    if preset is not None and not path.is_file():
+        return preset
+    return configfile.read(contained(path, root))
+
+
+def weights_in(directory: Path) -> Path | None:
+    """The file to begin with, of those that hold a directory's tensors."""
+    paths = (directory / name for name in WEIGHTS_FILES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def weights_complete(directory: Path) -> bool:
+    """Whether a directory has tensors, and every shard of them if they are in shards."""
+    path = weights_in(directory)
+    if path is None or path.suffix != ".json":
+        return path is not None
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        return all(path.with_name(name).is_file() for name in containers.shard_names(path))
+    except CheckpointError:
+        return False
+
+
+def of_file(path: Path, n_head: int | None = None) -> Checkpoint:
+    """The checkpoint in a .pt file: nanoGPT's, or a bare state dict, which is minGPT's.
+
+    Args:
+        n_head: how many attention heads a model has whose file does not say.
+
+    Raises:
+        CheckpointError: neither kind, damaged, or no word on n_head.
+    """
+    loaded = containers.load_torch(path)
+    if isinstance(loaded, dict) and {"model", "model_args"} <= loaded.keys():
+        config = configfile.of_nanogpt(path, loaded["model_args"])
+        if n_head not in (None, config.n_head):
+            raise CheckpointError(f"n_head is {config.n_head} in {path}, not {n_head}")
+        return Checkpoint(config, containers.TorchFile(path, "model"), is_conv1d=False)
+    if not containers.is_state_dict(loaded):
+        raise CheckpointError(
+            f"{path} is neither nanoGPT's checkpoint (model and model_args) nor a bare state dict"
+        )
+    container = containers.TorchFile(path)
+    tied = not any(key.endswith(weights.HEAD) for key in loaded)
+    config = configfile.of_mingpt(path, weights.sizes(container), tied=tied, n_head=n_head)
+    return Checkpoint(config, container, is_conv1d=False)
 
 
 def write(directory: str | Path, config: GPTConfig, state: Mapping[str, Tensor]) -> None:
-    """Write config.json and model.safetensors; `state` as `read_weights` returns it."""
+    """Write config.json and model.safetensors; `state` as `Checkpoint.read` returns it."""
     directory = Path(directory)
-    fields = {key: getattr(config, ours) for ours, key in _CONFIG_KEYS.items()}
-    fields = {**_REQUIRED_VALUES, "architectures": ["GPT2LMHeadModel"], **fields}
-    tensors = {name: _conv1d(name, tensor).cpu().contiguous() for name, tensor in state.items()}
     # Both are complete before either takes its place.
-    with replacing(directory / CONFIG_FILE) as config_path:
-        config_path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-        with replacing(directory / WEIGHTS_FILE) as weights_path:
-            save_file(tensors, weights_path, metadata={"format": "pt"})
-
-
-def _match(
-    path: Path, headers: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, str]:
-    """File key -> parameter name, once every key and every parameter is accounted for.
-
-    `headers` holds what safetensors says of a tensor without reading it.
-    """
-    masks = {
-        name.replace("attn.c_attn.weight", f"attn.{mask}")
-        for name in shapes
-        if name.endswith("attn.c_attn.weight")
-        for mask in ("bias", "masked_bias")
-    }
-    target_of, unknown, misshapen, foreign = {}, [], [], []
-    for key, header in headers.items():
-        shape, kind = tuple(header.get_shape()), header.get_dtype()
-        name = key if key.startswith(_PREFIX) else _PREFIX + key
-        if name in shapes:
-            target_of[key] = name
-            wanted = shapes[name][::-1] if name.endswith(_TRANSPOSED) else shapes[name]
-            if shape != wanted:
-                misshapen.append(f"{key} {shape} instead of {wanted}")
-            if kind not in _DTYPES:
-                foreign.append(f"{key} ({kind})")
-        elif name not in masks and key != _HEAD:
-            unknown.append(key)
-    filled = Counter(target_of.values())
-    complaints = {
-        "missing": [name for name in shapes if name not in filled],
-        "given twice": [name for name, times in filled.items() if times > 1],
-        "unknown": unknown,
-        "of another shape than the configuration says": misshapen,
-        f"of another type than {', '.join(_DTYPES)}": foreign,
-    }
-    complaints = {what: culprits for what, culprits in complaints.items() if culprits}
-    if complaints:
-        lines = (f"{what}: {_listed(culprits)}" for what, culprits in complaints.items())
-        raise CheckpointError(f"{path} does not fit the model; {'; '.join(lines)}")
-    return target_of
-
-
-def _tensor(file: safe_open, key: str, dtype: torch.dtype) -> Tensor:
-    return _conv1d(key, file.get_tensor(key)).to(dtype).contiguous()
-
-
-def _conv1d(name: str, tensor: Tensor) -> Tensor:
-    """Between nn.Linear's (out, in) and Conv1D's (in, out): the same turn both ways."""
-    return tensor.t() if name.endswith(_TRANSPOSED) else tensor
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    more = f", and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    with replacing(directory / configfile.NAME) as config_path:
+        fields = json.dumps(configfile.to_fields(config), indent=2)
+        config_path.write_text(fields + "\n", encoding="utf-8")
+        with replacing(directory / WEIGHTS_FILES[0]) as weights_path:
+            save_file(weights.conv1d(state), weights_path, metadata={"format": "pt"})

@@ -1,15 +1,29 @@
-"""Fetch one file over HTTP, checked before it is moved into place."""
+"""Fetch one file over HTTP: resumed where it breaks off, checked before it is moved into place.
+
+Which address a file has is the caller's business (hub.py). What is expected of
+it is known before the first byte is kept: a hash from the caller, else what the
+server states of the file in its own answer. A server that hands the file over
+to a storage elsewhere does so by a redirect; what it states is in the headers
+of that answer, and no token goes past it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
 import hashlib
+import os
+import re
+import shutil
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urljoin, urlsplit
 
 from mingpt.errors import DownloadError
-from mingpt.files import replacing
 
 if TYPE_CHECKING:  # imported where it is used: most runs never touch the network
     import requests
@@ -17,67 +31,219 @@ if TYPE_CHECKING:  # imported where it is used: most runs never touch the networ
 Progress = Callable[[int, int], None]  # (done, in all; 0 where that is not known)
 
 SECONDS_TO_ANSWER = 4.0  # name look-up, connection and first header together
-SECONDS_TO_STALL = 30.0  # without a byte, once the file is on its way
-_CHUNK = 1 << 20  # bytes
+SECONDS_TO_STALL = 30.0  # in which at least LEAST_BYTES must arrive, once a file is on its way
+LEAST_BYTES = 1 << 15
+ATTEMPTS = 5  # in a row that bring nothing; a host that never answered gets two
+SECONDS_BETWEEN = 1.0  # after the first of them; twice as long after each further one
+LONGEST_WAIT = 60.0  # seconds that a server may ask for with Retry-After
+MOST_REDIRECTS = 5
+_CHUNK = 1 << 18  # bytes
+_WORTH_ANOTHER_TRY = 1 << 20  # bytes in one attempt after which the count begins anew
+
+
+class NotFoundError(DownloadError):
+    """The server has no such file."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What is known of a file that has arrived."""
+
+    sha256: str
+    size: int  # bytes
+    commit: str | None  # the hub's, that the file belongs to
+
+
+@dataclass
+class _Statement:
+    """What the first server says of the file: its own answers, not the storage's."""
+
+    linked: str | None = None  # the hash of the file that is kept in a storage
+    etag: str | None = None  # that of the answer, which is the file's if there is no other
+    size: int | None = None
+    commit: str | None = None
+
+    @property
+    def hash(self) -> str | None:
+        """64 hex digits are the file's SHA-256, 40 git's SHA-1 of it as a blob."""
+        return self.linked or self.etag
+
+    def read(self, answer: requests.Response) -> None:
+        """Note what one more answer states."""
+        headers = answer.headers
+        self.linked = _hash_in(headers.get("X-Linked-Etag")) or self.linked
+        self.etag = _hash_in(headers.get("ETag")) or self.etag
+        size = headers.get("X-Linked-Size", "")
+        if size.isdecimal():
+            self.size = int(size)
+        commit = headers.get("X-Repo-Commit", "")
+        if re.fullmatch(r"[0-9a-f]{40}", commit):
+            self.commit = commit
+
+
+class _BrokenError(Exception):
+    """An attempt that failed in a way that another one may not."""
+
+    def __init__(self, words: str, *, answered: bool, wait: float | None = None) -> None:
+        super().__init__(words)
+        self.answered = answered  # whether anybody was there at all
+        self.wait = wait  # seconds that the server asks for
 
 
 def fetch(
     url: str,
     path: Path,
     *,
+    token: str | None = None,
     sha256: str | None = None,
+    verify: bool = True,
     check: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> Fetched:
     """Download `url` to `path`, whole and checked, or leave nothing behind.
 
+    A process that is killed leaves a hidden part of the file, which the next
+    one goes on with. Two at once must be kept apart by the caller (cache.py).
+
     Args:
-        sha256: of the file, in hex; None where nobody has published it.
+        token: sent to the host of `url`, and to nobody else.
+        sha256: of the file, in hex. Without it the file must have the hash
+            that the server states.
+        verify: False accepts a file of which no hash is known.
         check: called with the temporary file before it is moved; may raise.
         progress: called with (bytes done, bytes in all) as they arrive; the
             second is 0 where the server does not tell.
 
     Raises:
+        NotFoundError: the server answers 404.
         DownloadError: no connection, no answer, an HTTP error, a web page in
-            place of the file, a broken or wrong file, or no room for it.
+            place of the file, no hash, a broken or wrong file, no room for it.
     """
-    import requests
-
-    response = _open(url)
-    with response:
-        if not response.ok:
-            raise DownloadError(f"{url} answers HTTP {response.status_code}")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DownloadError(f"{url} answers with a web page instead of the file")
-        length = response.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else 0  # 0: not told
-        digest, done = hashlib.sha256(), 0
-        try:
-            with replacing(path) as temporary:
-                with temporary.open("wb") as file:
-                    for chunk in response.iter_content(_CHUNK):
-                        file.write(chunk)
-                        digest.update(chunk)
-                        done += len(chunk)
-                        if progress is not None:
-                            progress(done, size)
-                if size and done != size:
-                    raise DownloadError(f"{url} broke off after {done} of {size} bytes")
-                if sha256 is not None and digest.hexdigest() != sha256:
-                    raise DownloadError(
-                        f"{url} is not the expected file:"
-                        f" SHA-256 {digest.hexdigest()} instead of {sha256}"
-                    )
-                if check is not None:
-                    check(temporary)
-        except requests.RequestException as error:
-            raise DownloadError(f"{url} broke off: {_reason(error)}") from None
-        except OSError as error:
-            raise DownloadError(f"{path} cannot be written: {error.strerror or error}") from None
+    if token is not None and re.fullmatch(r"[!-~]+", token) is None:
+        raise DownloadError("HF_TOKEN is no token: it holds a space or another strange character")
+    part, commit = _Part(path), None
+    failures, ever_answered = 0, False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not part.is_whole:
+            before = part.size
+            try:
+                commit = _attempt(url, part, token, sha256, verify, progress)
+            except _BrokenError as error:
+                ever_answered = ever_answered or error.answered
+                failures = 1 if part.size - before >= _WORTH_ANOTHER_TRY else failures + 1
+                if failures >= (ATTEMPTS if ever_answered else 2):
+                    tries = f" ({failures} tries)" if failures > 1 else ""
+                    raise DownloadError(f"{_shown(url)} {error}{tries}") from None
+                time.sleep(error.wait or SECONDS_BETWEEN * 2 ** (failures - 1))
+        if check is not None:
+            check(part.path)
+        digest = part.sha256()
+        part.keep()
+        return Fetched(digest, part.size, commit)
+    except OSError as error:
+        raise DownloadError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        part.discard()
 
 
-def _open(url: str) -> requests.Response:
-    """The response with its body still to come, or DownloadError within SECONDS_TO_ANSWER.
+def reach(url: str) -> None:
+    """Ask once whether anybody answers at `url`, whatever the answer.
+
+    Raises:
+        DownloadError: nobody does, within SECONDS_TO_ANSWER.
+    """
+    try:
+        _ask(url, {}, None).close()
+    except _BrokenError as error:
+        raise DownloadError(f"{_shown(url)} {error}") from None
+
+
+# --------------------------------------------------------------------- one attempt
+
+
+def _attempt(
+    url: str,
+    part: _Part,
+    token: str | None,
+    sha256: str | None,
+    verify: bool,
+    progress: Progress | None,
+) -> str | None:
+    """Get the file, or what is missing of it, and compare it with its hash; the hub's commit.
+
+    What is found of the file when its hash becomes known is not asked for
+    again: then this does nothing, and the next attempt gets the rest.
+    """
+    answer, statement = _open(url, token, part.size)
+    with answer:
+        _check_status(url, answer, has_token=token is not None)
+        if answer.status_code == 416:
+            part.restart()
+            raise _BrokenError("has no such part of the file", answered=True)
+        if _kind(answer) == "text/html":
+            raise DownloadError(
+                f"{_shown(url)} answers with a web page instead of the file:"
+                " a log-in page of this network, perhaps"
+            )
+        stated = statement.hash
+        if sha256 is not None and len(stated or "") == 64 and stated != sha256:
+            raise _wrong(url, stated, sha256)
+        expected = sha256 or stated
+        if expected is None and verify:
+            raise DownloadError(
+                f"{_shown(url)}: the server states no hash to check the file by;"
+                " mingpt-fetch --no-verify takes it all the same"
+            )
+        if part.expect(expected):
+            return statement.commit
+        size = _begin(answer, part, statement.size)
+        room = shutil.disk_usage(part.path.parent).free
+        if size is not None and size - part.size > room:
+            raise DownloadError(
+                f"{part.target} cannot be written: it takes {size - part.size} bytes,"
+                f" and there is room for {room}"
+            )
+        _receive(answer, part, size or 0, progress)
+    if size is not None and part.size != size:
+        got = part.size
+        if got > size:
+            part.restart()
+        raise _BrokenError(f"broke off after {got} of {size} bytes", answered=True)
+    got = part.git_sha1() if len(expected or "") == 40 else part.sha256()
+    if expected is not None and got != expected:
+        if part.is_pieced:  # of two files, perhaps
+            part.restart()
+            raise _BrokenError("gave pieces that do not fit together", answered=True)
+        raise _wrong(url, got, expected)
+    part.is_whole = True
+    return statement.commit
+
+
+def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, _Statement]:
+    """The answer with the file in its body, still to come, and what the first host states."""
+    headers = {
+        "Accept-Encoding": "identity",  # Content-Length must count the file's own bytes
+        **({"Range": f"bytes={offset}-"} if offset else {}),
+    }
+    statement, here = _Statement(), url
+    for hop in range(MOST_REDIRECTS + 1):
+        answer = _ask(here, headers, token if hop == 0 else None)
+        if _origin(here) == _origin(url):
+            statement.read(answer)
+        if not answer.is_redirect:
+            return answer, statement
+        answer.close()
+        there = urljoin(here, answer.headers["Location"])
+        is_plain = urlsplit(there).scheme == "http" and urlsplit(here).scheme == "http"
+        if urlsplit(there).scheme != "https" and not is_plain:
+            raise DownloadError(f"{_shown(url)} redirects to {_shown(there)}: not followed")
+        here = there
+    raise DownloadError(f"{_shown(url)} redirects more than {MOST_REDIRECTS} times: in a circle?")
+
+
+def _ask(url: str, headers: dict[str, str], token: str | None) -> requests.Response:
+    """One answer, its body still to come, within SECONDS_TO_ANSWER.
 
     In a thread, because no time-out of requests bounds the look-up of a name,
     and its connection time-out counts anew for each address of a host.
@@ -86,12 +252,24 @@ def _open(url: str) -> requests.Response:
 
     outcome: list[requests.Response | Exception] = []
 
+    def authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # Given in any case: without it, requests would look for a password in ~/.netrc.
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
     def ask() -> None:
         try:
-            # identity: Content-Length must count the file's own bytes
-            headers = {"Accept-Encoding": "identity"}
-            timeout = (SECONDS_TO_ANSWER, SECONDS_TO_STALL)
-            outcome.append(requests.get(url, stream=True, headers=headers, timeout=timeout))
+            outcome.append(
+                requests.get(
+                    url,
+                    headers=headers,
+                    auth=authorise,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(SECONDS_TO_ANSWER, SECONDS_TO_STALL),
+                )
+            )
         except Exception as error:  # handed over to the caller's thread
             outcome.append(error)
 
@@ -99,10 +277,225 @@ def _open(url: str) -> requests.Response:
     thread.start()
     thread.join(SECONDS_TO_ANSWER)
     if not outcome:
-        raise DownloadError(f"{url} does not answer within {SECONDS_TO_ANSWER:.0f} seconds")
+        raise _BrokenError(f"does not answer within {SECONDS_TO_ANSWER:g} s", answered=False)
+    if isinstance(outcome[0], requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+        raise _BrokenError(f"cannot be reached: {_reason(outcome[0])}", answered=False)
     if isinstance(outcome[0], Exception):
-        raise DownloadError(f"{url} cannot be reached: {_reason(outcome[0])}")
+        raise DownloadError(f"{_shown(url)} cannot be asked for: {_reason(outcome[0])}")
     return outcome[0]
+
+
+def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> None:
+    """Raises what an answer's status amounts to, if it is not the file."""
+    status, code = answer.status_code, answer.headers.get("X-Error-Code", "")
+    if status in (200, 206, 416):
+        return
+    says = f"{_shown(url)} answers HTTP {status}"
+    if status in (408, 429) or status >= 500:
+        wait = _retry_after(answer.headers.get("Retry-After"))
+        if wait is not None and wait > LONGEST_WAIT:
+            raise DownloadError(f"{says} and asks to come back in {wait:.0f} s")
+        raise _BrokenError(f"answers HTTP {status}", answered=True, wait=wait)
+    if code == "GatedRepo":
+        raise DownloadError(
+            f"{says}: the repository is gated; accept its terms on its page, and set HF_TOKEN"
+            " to a token of that account"
+        )
+    if status in (401, 403):
+        which = "has no access to it" if has_token else "may have access"
+        raise DownloadError(
+            f"{says}: there is no such repository, or a private one;"
+            f" {'the' if has_token else 'a'} token in HF_TOKEN {which}"
+        )
+    if status == 404 and code != "RepoNotFound":
+        raise NotFoundError(f"{says}: there is no such file")
+    raise DownloadError(says)
+
+
+def _begin(answer: requests.Response, part: _Part, stated: int | None) -> int | None:
+    """Set `part` to where the answer's body goes on; the size of the whole file, if known."""
+    if answer.status_code == 200:
+        part.restart()  # the server knows no Range
+        length = answer.headers.get("Content-Length", "")
+        return stated if stated is not None else int(length) if length.isdecimal() else None
+    found = re.fullmatch(
+        r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""), re.ASCII
+    )
+    if found is None or int(found[1]) != part.size:
+        part.restart()
+        raise _BrokenError("sends another part than was asked for", answered=True)
+    return stated if stated is not None else int(found[2]) if found[2] != "*" else None
+
+
+def _receive(answer: requests.Response, part: _Part, size: int, progress: Progress | None) -> None:
+    """The body, into `part`."""
+    import urllib3
+
+    since, then = time.monotonic(), part.size
+    with part.appending() as write:
+        while True:
+            try:
+                # What has arrived, not a full chunk: a slow drip must be seen as one.
+                data = answer.raw.read1(_CHUNK, decode_content=False)
+            except urllib3.exceptions.ReadTimeoutError:
+                raise _BrokenError("has stalled", answered=True) from None
+            except (urllib3.exceptions.HTTPError, OSError):
+                raise _BrokenError(
+                    f"broke off after {part.size} of {size or 'unknown'} bytes", answered=True
+                ) from None
+            if not data:
+                return
+            write(data)
+            if progress is not None:
+                progress(part.size, size)
+            if time.monotonic() - since > SECONDS_TO_STALL:
+                if part.size - then < LEAST_BYTES:
+                    raise _BrokenError("has all but stalled", answered=True)
+                since, then = time.monotonic(), part.size
+
+
+# --------------------------------------------------------------------- the file on its way
+
+
+class _Part:
+    """The hidden file that a download is written to, beside its target.
+
+    Its name holds the hash that is expected, so that what a killed process has
+    left is only ever gone on with if it is a part of the same file.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.part")
+        self.size = 0  # bytes that are there
+        self.is_pieced = False  # whether they came from more than one answer
+        self.is_whole = False  # whether they are the file
+        self._digest = hashlib.sha256()
+        self._is_named, self._expected = False, None
+
+    def expect(self, expected: str | None) -> bool:
+        """Name the file after its hash; whether a part of it was found, and is taken over."""
+        if self._is_named and self._expected == expected:
+            return False
+        self.discard()  # the file has changed since the last attempt
+        self.restart()
+        self._is_named, self._expected = True, expected
+        self.path = self.target.with_name(f".{self.target.name}.{(expected or 'x')[:16]}.part")
+        for other in self.target.parent.glob(f".{self.target.name}.*.part"):
+            if other != self.path or expected is None or other.is_symlink():
+                other.unlink()
+        if not self.path.is_file():
+            return False
+        with self.path.open("rb") as file:
+            while data := file.read(_CHUNK):
+                self._digest.update(data)
+                self.size += len(data)
+        self.is_pieced = self.size > 0
+        return self.is_pieced
+
+    @contextlib.contextmanager
+    def appending(self) -> Iterator[Callable[[bytes], None]]:
+        """A function that writes at the end."""
+        self.is_pieced = self.size > 0
+        with self.path.open("ab" if self.size else "wb") as file:
+            yield lambda data: self._write(file, data)
+
+    def _write(self, file: BinaryIO, data: bytes) -> None:
+        try:
+            file.write(data)
+        except OSError as error:  # a DownloadError, so that nobody takes it for a broken connection
+            raise _unwritten(self.target, error) from None
+        self._digest.update(data)
+        self.size += len(data)
+
+    def restart(self) -> None:
+        """Forget what is there."""
+        self.size, self.is_pieced, self._digest = 0, False, hashlib.sha256()
+
+    def sha256(self) -> str:
+        """Of the bytes that are there."""
+        return self._digest.hexdigest()
+
+    def git_sha1(self) -> str:
+        """Of the bytes that are there as git names them: a header, then the bytes."""
+        return file_hash(self.path, 40)
+
+    def keep(self) -> None:
+        """Move the file to its place, once it is on the disk."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        self.path.replace(self.target)
+
+    def discard(self) -> None:
+        """Remove what is left of the file."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def file_hash(path: Path, digits: int, progress: Callable[[int], None] | None = None) -> str:
+    """A file's SHA-256 (64 digits), or its SHA-1 as a blob of git's (40).
+
+    Args:
+        progress: called with the number of bytes just read.
+    """
+    if digits == 64:
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            digest.update(data)
+            if progress is not None:
+                progress(len(data))
+    return digest.hexdigest()
+
+
+# --------------------------------------------------------------------- words
+
+
+def _hash_in(etag: str | None) -> str | None:
+    """The hash that an ETag of the hub is, if it is one."""
+    found = re.fullmatch(r'(?:W/)?"?([0-9a-f]{64}|[0-9a-f]{40})"?', etag or "")
+    return found and found[1]
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds to wait, as a server says it: a number, or a date."""
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _kind(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def _shown(url: str) -> str:
+    """The address without what may be secret in it: a password, a signature."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _wrong(url: str, got: str | None, wanted: str) -> DownloadError:
+    kind = "SHA-256" if len(wanted) == 64 else "git's SHA-1"
+    return DownloadError(
+        f"{_shown(url)} is not the expected file: {kind} {got} instead of {wanted}"
+    )
+
+
+def _unwritten(path: Path, error: OSError) -> DownloadError:
+    return DownloadError(f"{path} cannot be written: {error.strerror or error}")
 
 
 def _reason(error: Exception) -> str:
@@ -114,6 +507,7 @@ def _reason(error: Exception) -> str:
         requests.exceptions.ProxyError: "the proxy refuses",
         requests.exceptions.Timeout: "time-out",
         requests.exceptions.ConnectionError: "no connection",
+        ValueError: "it is no address",  # InvalidURL, MissingSchema and their like
     }
     for kind, words in reasons.items():
         if isinstance(error, kind):

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mingpt.errors import CheckpointError
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -31,6 +33,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def contained(path: Path, root: Path | None) -> Path:
+    """`path`, once it is clear that it really lies under `root`, or if that is None.
+
+    Links are followed first, `root`'s own too: a link inside a cache may point
+    to another place in it, as the hub's do, but to none outside.
+
+    Raises:
+        CheckpointError: it lies elsewhere.
+    """
+    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+        raise CheckpointError(f"{path} is a link out of {root}, and is not followed")
+    return path
 
 
 def expanded(path: str | Path) -> Path:

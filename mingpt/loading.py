@@ -10,14 +10,16 @@ from mingpt.bpe import BPETokenizer
 from mingpt.download import Progress
 from mingpt.errors import TokenizerError
 from mingpt.model import GPT
-from mingpt.pretrained import resolve
+from mingpt.pretrained import Source, as_source
 
 
 def load(
-    name_or_directory: str | Path,
+    name_or_path: str | Path | Source,
     *,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
+    n_head: int | None = None,
+    offline: bool = False,
 ) -> tuple[GPT, BPETokenizer]:
     """A model in eval mode, and the tokenizer that goes with it.
 
@@ -28,13 +30,12 @@ def load(
         TokenizerError: no tokenizer, one that cannot be read, or one with more
             tokens than the model's embedding has rows.
     """
-    source = resolve(name_or_directory)
-    # The tokenizer first: where both have to be fetched, it is the quick one.
-    tokenizer = BPETokenizer.from_files(*source.tokenizer_files(progress))
-    model = GPT.from_pretrained(name_or_directory, dtype=dtype, progress=progress)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise TokenizerError(
-            f"{source.directory}: the tokenizer has {tokenizer.vocab_size} tokens,"
-            f" the model's embedding only {model.config.vocab_size} rows"
-        )
-    return model, tokenizer
+    source = as_source(name_or_path, n_head=n_head, offline=offline)
+    # The largest file last: what else may be wrong is found before it is fetched.
+    rows = source.config(progress).vocab_size
+    files = source.tokenizer_files(progress)
+    try:
+        tokenizer = BPETokenizer.from_files(*files, rows=rows)
+    except TokenizerError as error:
+        raise TokenizerError(f"{source.name}: {error}") from None
+    return GPT.from_pretrained(source, dtype=dtype, progress=progress), tokenizer

@@ -28,7 +28,7 @@ from mingpt import checkpoint
 from mingpt.config import GPTConfig
 from mingpt.download import Progress
 from mingpt.errors import ConfigError, PatchError
-from mingpt.pretrained import resolve
+from mingpt.pretrained import Source, as_source
 from mingpt.sites import (
     DEFAULT_SITE,
     Patch,
@@ -395,33 +395,37 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_directory: str | Path,
+        name_or_path: str | Path | Source,
         *,
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
+        n_head: int | None = None,
+        offline: bool = False,
     ) -> GPT:
         """A model with trained weights, on the CPU, in eval mode.
 
+        Where the file has them in `dtype` already, they are the file, mapped
+        into memory: reading takes no time, and changing them does not change
+        the file. (One that is written over in place, not replaced, would
+        change the model.)
+
         Args:
-            name_or_directory: "builtin", a published preset ("gpt2", ...,
-                fetched once into the cache), or a directory with config.json
-                and model.safetensors as transformers writes them.
+            name_or_path: as of mingpt.pretrained.resolve, or what that returned.
             dtype: of the parameters, whatever the file holds.
             progress: called with (bytes done, bytes in all) while fetching.
+            n_head, offline: as of resolve.
 
         Raises:
             CheckpointError: unknown name, or files that are missing, damaged,
                 not finite, or do not fit the configuration key for key.
             DownloadError: the weights could not be fetched.
         """
-        source = resolve(name_or_directory)
-        weights = source.weights(progress)
-        config = source.config()
-        checkpoint.check_file(weights, config)
+        source = as_source(name_or_path, n_head=n_head, offline=offline)
+        saved = source.checkpoint(progress)
         with torch.device("meta"):  # no storage: the file's tensors become the parameters
-            model = cls(config)
+            model = cls(saved.config)
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        state = checkpoint.read_weights(weights, shapes, dtype)
+        state = saved.read(shapes, dtype)
         model.load_state_dict(state, strict=False, assign=True)
         model.tie_weights()
         model.name = source.name

@@ -1,185 +1,335 @@
-"""Where models and tokenizers come from: a name or a directory -> files on disk.
+"""Where models and tokenizers come from: a name or a path -> files on this machine.
 
-Everything cached lies under one directory, MINGPT_CACHE or ~/.cache/mingpt:
-GPT-2's two tokenizer files at its top, weights in <owner>--<name>/. Files that
-are there are used without any network, and hashed only when they arrive.
+What a name stands for is found in this order: `builtin` and the short names;
+a directory or a file; a repository of the hub. A repository's files are taken
+from our cache, else from the hub's own, else they are fetched into ours. What
+is there is used without any network, and hashed when it arrives only.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from mingpt import checkpoint
+from mingpt import cache, checkpoint, configfile, containers, hub, vocabulary
+from mingpt.cache import Place
+from mingpt.checkpoint import Checkpoint
 from mingpt.config import PRESETS, GPTConfig
-from mingpt.download import Progress, fetch
+from mingpt.download import NotFoundError, Progress, fetch
 from mingpt.errors import CheckpointError, DownloadError, TokenizerError
-from mingpt.files import expanded
+from mingpt.files import contained, expanded
+from mingpt.hub import Repository
 
 BUILTIN = "builtin"
 BUILTIN_DIRECTORY = Path(__file__).with_name("builtin")
-# Vocabulary and merges, under the two pairs of names in use.
-TOKENIZER_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
-_TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M"
-_TOKENIZER_SHA256 = {
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-}
+BY_HAND = f"put it there by hand, or use the model {BUILTIN!r}, which needs no network"
+# Rows of an embedding that GPT-2's tokenizer belongs to, if none comes with the
+# model: its 50257 tokens, and those filled up to a multiple of 64, as nanoGPT does.
+GPT2_ROWS = (PRESETS["gpt2"].vocab_size, 50304)
 
 
-@dataclass(frozen=True)
-class HubModel:
-    """A published checkpoint on the Hugging Face hub."""
+class Source(Protocol):
+    """A model that can be loaded. Every method fetches what it needs, if need be.
 
-    owner: str
-    revision: str = "main"  # a commit, where the hash below belongs to one
-    sha256: str | None = None  # of model.safetensors; None where it is not known to us
-    megabytes: int | None = None  # to tell a user before fetching
+    Raises:
+        CheckpointError: files that are missing, damaged, or not supported.
+        TokenizerError: no tokenizer.
+        DownloadError: files that are not on this machine, and are not to be had.
+    """
 
+    name: str  # as the user wrote it
 
-HUB_MODELS = {
-    "gpt2": HubModel(
-        "openai-community",
-        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-        548,
-    ),
-    "gpt2-medium": HubModel("openai-community"),
-    "gpt2-large": HubModel("openai-community"),
-    "gpt2-xl": HubModel("openai-community"),
-    "distilgpt2": HubModel("distilbert"),
-}
+    @property
+    def is_here(self) -> bool:
+        """Whether configuration and weights are on this machine."""
+
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """The model's shape."""
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """The tokenizer's files: the model's own, or else GPT-2's if their size fits."""
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """The configuration and the tensors, still unread."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model that can be loaded: what it is called and where its files are, or go."""
+class DirectorySource:
+    """A directory that the user names."""
 
     name: str
     directory: Path
-    hub: HubModel | None = None  # None: the files are already in `directory`
+    offline: bool = False
+    is_here = True
 
-    def config(self) -> GPTConfig:
-        """The model's shape: the preset of a hub model, else config.json.
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """As Source."""
+        return checkpoint.config_in(self.directory)
 
-        Raises:
-            CheckpointError: as `checkpoint.read_config`.
-        """
-        if self.hub is not None:
-            return PRESETS[self.name]
-        return checkpoint.read_config(self.directory)
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """As Source."""
+        return _own_or_gpt2s(self, lambda: vocabulary.files_in(self.directory), progress)
 
-    def weights(self, progress: Progress | None = None) -> Path:
-        """The path of model.safetensors, fetched first if it has to be.
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """As Source."""
+        return checkpoint.of_directory(self.directory)
 
-        Raises:
-            DownloadError: not in the cache, and not to be had.
-        """
-        path = self.directory / checkpoint.WEIGHTS_FILE
-        if self.hub is not None and not self.has_weights:
-            endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-            url = f"{endpoint}/{self.hub.owner}/{self.name}/resolve/{self.hub.revision}/{path.name}"
-            _fetch(url, path, self.hub.sha256, progress, check=checkpoint.check_file)
-        return path
 
-    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, Path]:
-        """Vocabulary and merges: the directory's own, or GPT-2's.
+@dataclass(frozen=True)
+class FileSource:
+    """A .pt file that the user names; a tokenizer may lie beside it."""
 
-        A directory without its own has GPT-2's if its vocabulary has GPT-2's
-        size, as transformers' `model.save_pretrained` leaves it.
+    name: str
+    path: Path
+    n_head: int | None = None
+    offline: bool = False
+    is_here = True
 
-        Raises:
-            TokenizerError: a directory without its own and with another size.
-            DownloadError: GPT-2's are neither in the cache nor to be had.
-        """
-        if self.hub is None:
-            try:
-                return tokenizer_files_in(self.directory)
-            except TokenizerError:
-                if self.config().vocab_size != PRESETS["gpt2"].vocab_size:
-                    raise
-        return gpt2_tokenizer_files(progress)
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """As Source."""
+        return self.checkpoint().config
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """As Source."""
+        return _own_or_gpt2s(self, lambda: vocabulary.files_in(self.path.parent), progress)
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """As Source."""
+        return checkpoint.of_file(self.path, self.n_head)
+
+
+@dataclass
+class HubSource:
+    """A repository of the hub."""
+
+    name: str
+    repository: Repository
+    offline: bool = False
+    verify: bool = True  # whether a file of which no hash is known is refused
+    commit: str | None = None  # that the first file to be fetched belongs to, and so the others
 
     @property
-    def has_weights(self) -> bool:
-        """Whether the weights are already on this machine."""
-        return (self.directory / checkpoint.WEIGHTS_FILE).is_file()
+    def place(self) -> Place | None:
+        """Where weights and configuration are, if they are on this machine."""
+        return cache.find(self.repository)
+
+    @property
+    def is_here(self) -> bool:
+        """As Source."""
+        return self.place is not None
+
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """As Source; nothing is fetched for the models that are known by name."""
+        preset, place = self.repository.preset, self.place
+        if place is not None:
+            return checkpoint.config_in(place.directory, preset=preset, root=place.root)
+        if preset is not None:
+            return preset
+        (path,) = self._obtain([(configfile.NAME,)], progress)
+        return configfile.read(path)
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """As Source."""
+        for place in filter(None, (self.place, self._ours)):
+            with contextlib.suppress(TokenizerError):
+                return place.tokenizer_files()
+        if self.repository.preset is not None:
+            return gpt2_tokenizer_files(progress, offline=self.offline)
+        return _own_or_gpt2s(self, lambda: self._fetched_tokenizer(progress), progress)
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """As Source."""
+        preset, place = self.repository.preset, self.place
+        if place is None:
+            self.config(progress)  # first: what is not supported is not worth fetching
+            self._fetch_weights(progress)
+            place = self._ours
+        return checkpoint.of_directory(place.directory, preset=preset, root=place.root)
+
+    @property
+    def _ours(self) -> Place:
+        return Place(cache.folder(self.repository), cache.directory())
+
+    def _fetch_weights(self, progress: Progress | None) -> None:
+        choices = [(name,) for name in checkpoint.WEIGHTS_FILES]
+        (path,) = self._obtain(choices[:1] if self.repository.preset else choices, progress)
+        if path.suffix == ".json":
+            self._obtain([tuple(containers.shard_names(path))], progress)
+
+    def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
+        try:
+            return self._obtain(vocabulary.FILES, progress)
+        except NotFoundError as error:
+            raise TokenizerError(str(error)) from None
+
+    def _obtain(
+        self, choices: Sequence[tuple[str, ...]], progress: Progress | None
+    ) -> tuple[Path, ...]:
+        """The files of the first choice of which the repository has all, in our cache."""
+        here = self._ours
+        for names in choices:
+            paths = [here.directory / name for name in names]
+            if all(path.is_file() for path in paths):
+                return tuple(contained(path, here.root) for path in paths)
+        wanted = " or ".join(" + ".join(names) for names in choices)
+        hint = BY_HAND
+        if self.repository.preset is None:
+            hint = f"nor is there a directory or file {self.name!r} here"
+        with _explained(wanted, here.directory, self.offline, hint):
+            with cache.adding_to(here.directory, progress):
+                for names in choices:
+                    with contextlib.suppress(NotFoundError):
+                        return tuple(self._file(name, progress) for name in names)
+            raise NotFoundError("the repository has no such file")
+
+    def _file(self, name: str, progress: Progress | None) -> Path:
+        """One file in our cache, fetched if it is not there."""
+        path = self._ours.directory / name
+        if path.is_file():  # another process may just have fetched it
+            return contained(path, self._ours.root)
+        fetched = fetch(
+            self.repository.url(name, self.commit),
+            path,
+            token=hub.token(),
+            sha256=self.repository.sha256.get(name),
+            verify=self.verify,
+            check=_CHECKS.get(path.suffix),
+            progress=progress,
+        )
+        cache.record(path, fetched.sha256)
+        self.commit = self.commit or fetched.commit
+        return path
 
 
-def resolve(name_or_directory: str | Path) -> Source:
+def resolve(
+    name_or_path: str | Path,
+    *,
+    n_head: int | None = None,
+    offline: bool = False,
+    verify: bool = True,
+) -> Source:
     """What a user's name for a model stands for. Touches no network.
 
+    Args:
+        name_or_path: "builtin"; "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
+            "distilgpt2"; a directory; a .pt file; or "owner/name" on the hub. A
+            Path is always a directory or a file.
+        n_head: of a .pt file that does not say how many attention heads it has.
+        offline: never touch the network later either, as HF_HUB_OFFLINE=1.
+        verify: False accepts files of which the hub states no hash.
+
     Raises:
-        CheckpointError: neither a known name nor a directory with a model.
+        CheckpointError: none of these, or n_head for a model that says itself.
     """
-    name = str(name_or_directory)
-    if name == BUILTIN:
-        return Source(BUILTIN, BUILTIN_DIRECTORY)
-    if name in HUB_MODELS:
-        hub = HUB_MODELS[name]
-        return Source(name, cache_directory() / f"{hub.owner}--{name}", hub)
-    directory = expanded(name)
-    if not directory.is_dir():
-        known = ", ".join([BUILTIN, *HUB_MODELS])
+    name = str(name_or_path)
+    path, is_path = expanded(name), isinstance(name_or_path, Path)
+    if path.is_file() and name not in (BUILTIN, *hub.KNOWN):
+        if path.suffix not in checkpoint.TORCH_SUFFIXES:
+            kinds = ", ".join(checkpoint.TORCH_SUFFIXES)
+            raise CheckpointError(f"{path} is no model: of single files only {kinds}")
+        return FileSource(name, path, n_head, offline)
+    if n_head is not None:
+        raise CheckpointError(f"{name!r} says how many heads it has: n_head is for a .pt file")
+    if name == BUILTIN and not is_path:
+        return DirectorySource(BUILTIN, BUILTIN_DIRECTORY, offline)
+    if name in hub.KNOWN and not is_path:
+        return HubSource(name, hub.KNOWN[name], offline, verify)
+    if path.is_dir():
+        _check_directory(path)
+        return DirectorySource(name, path, offline)
+    repository = None if is_path else hub.repository(name)
+    if repository is None:
+        known = ", ".join([BUILTIN, *hub.KNOWN])
         raise CheckpointError(
-            f"no model {name!r}: it is no directory, and the names there are: {known}"
+            f"no model {name!r}: it is no directory and no file, and the names there are:"
+            f" {known}, and owner/name for a repository of the hub"
         )
-    for needed in (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE):
-        if not (directory / needed).is_file():
-            raise CheckpointError(
-                f"{directory} is no model directory: it holds no {needed}"
-                f" (needed: {checkpoint.CONFIG_FILE} and {checkpoint.WEIGHTS_FILE})"
-            )
-    return Source(name, directory)
+    return HubSource(name, repository, offline, verify)
 
 
-def tokenizer_files_in(directory: Path) -> tuple[Path, Path]:
-    """The vocabulary and the merges that lie in `directory`, under either pair of names.
-
-    Raises:
-        TokenizerError: neither pair is there.
-    """
-    for names in TOKENIZER_FILES:
-        vocab, merges = (directory / name for name in names)
-        if vocab.is_file() and merges.is_file():
-            return vocab, merges
-    pairs = " or ".join(" + ".join(names) for names in TOKENIZER_FILES)
-    raise TokenizerError(f"{directory} holds no tokenizer: {pairs}")
+def as_source(name_or_path: str | Path | Source, **settings: object) -> Source:
+    """What `resolve` gives for a name; what it has given is passed on as it is."""
+    return (
+        resolve(name_or_path, **settings) if isinstance(name_or_path, str | Path) else name_or_path
+    )
 
 
-def gpt2_tokenizer_files(progress: Progress | None = None) -> tuple[Path, Path]:
+def gpt2_tokenizer_files(
+    progress: Progress | None = None, *, offline: bool = False
+) -> tuple[Path, ...]:
     """GPT-2's encoder.json and vocab.bpe in the cache, fetched first if they have to be.
 
     Raises:
         DownloadError: not in the cache, and not to be had.
     """
-    paths = tuple(cache_directory() / name for name in _TOKENIZER_SHA256)
-    for path in paths:
-        if not path.is_file():
-            url = f"{_TOKENIZER_URL}/{path.name}"
-            _fetch(url, path, _TOKENIZER_SHA256[path.name], progress)
-    return paths
+    root = cache.directory()
+    paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
+    if not all(path.is_file() for path in paths):
+        missing = " and ".join(path.name for path in paths if not path.is_file())
+        with _explained(missing, root, offline, BY_HAND), cache.adding_to(root, progress):
+            for path in paths:
+                if not path.is_file():
+                    url = f"{hub.TOKENIZER_URL}/{path.name}"
+                    sha256 = hub.TOKENIZER_SHA256[path.name]
+                    fetch(url, path, sha256=sha256, progress=progress)
+    return tuple(contained(path, root) for path in paths)
 
 
-def cache_directory() -> Path:
-    """MINGPT_CACHE, or ~/.cache/mingpt."""
-    return expanded(os.environ.get("MINGPT_CACHE") or "~/.cache/mingpt")
+def _check_directory(directory: Path) -> None:
+    """Raises CheckpointError if there is no model in it."""
+    needed = []
+    if not (directory / configfile.NAME).is_file():
+        needed.append(configfile.NAME)
+    if checkpoint.weights_in(directory) is None:
+        needed.append(" or ".join(checkpoint.WEIGHTS_FILES))
+    if needed:
+        files = sorted(
+            path for suffix in checkpoint.TORCH_SUFFIXES for path in directory.glob(f"*{suffix}")
+        )
+        hint = f"; is it {files[0]} that you mean?" if files else ""
+        raise CheckpointError(
+            f"{directory} is no model directory: it holds no {', no '.join(needed)}{hint}"
+        )
 
 
-def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
-
-
-def _fetch(url: str, path: Path, sha256: str | None, progress: Progress | None, **more) -> None:
+def _own_or_gpt2s(
+    source: Source, own: Callable[[], tuple[Path, ...]], progress: Progress | None
+) -> tuple[Path, ...]:
     try:
-        if is_offline():
-            raise DownloadError("HF_HUB_OFFLINE is set")
-        fetch(url, path, sha256=sha256, progress=progress, **more)
+        return own()
+    except TokenizerError:
+        # As transformers' model.save_pretrained leaves a model, or nanoGPT's training.
+        if source.config(progress).vocab_size not in GPT2_ROWS:
+            raise
+    return gpt2_tokenizer_files(progress, offline=source.offline)
+
+
+def _read_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"it is no JSON: {error}") from None
+
+
+# What a file must at least be, whether or not its hash is known.
+_CHECKS = {
+    ".json": _read_json,
+    ".safetensors": lambda path: containers.SafetensorsFile(path).headers(),
+}
+
+
+@contextlib.contextmanager
+def _explained(what: str, place: Path, offline: bool, hint: str) -> Iterator[None]:
+    """Around fetching: what it was for, where it was looked for, and the way out."""
+    try:
+        if offline or hub.is_offline():
+            raise DownloadError("the network is not to be used (--offline, or HF_HUB_OFFLINE)")
+        yield
     except (DownloadError, CheckpointError) as error:
-        raise DownloadError(
-            f"{path.name} is not in {path.parent} and could not be fetched: {error};"
-            f" put the file there by hand, or use the model {BUILTIN!r}, which needs no network"
-        ) from None
+        kind = NotFoundError if isinstance(error, NotFoundError) else DownloadError
+        raise kind(f"{place} has no {what}, and fetching failed: {error}; {hint}") from None

@@ -27,6 +27,9 @@ class Tokenizer(Protocol):
     def token(self, number: int) -> str:
         """The text of one token."""
 
+    def is_padding(self, number: int) -> bool:
+        """Whether the id is only a row of the model's embedding, and no token."""
+
 
 @dataclass(frozen=True)
 class _TextOf:
@@ -184,6 +187,8 @@ def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
             tokenizer.token(int(number))
         except TokenizerError as error:
             raise PromptError(f"{name} {text!r}: {error}") from None
+        if tokenizer.is_padding(int(number)):
+            raise PromptError(f"{name} {text!r} is no token: that row of the embedding is padding")
         return int(number)
     if not text:
         raise PromptError(f"{name} is empty; it must be one token")

@@ -198,5 +198,7 @@ def test_bad_ids_in_a_vocabulary_are_refused(tmp_path, number, message):
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
-    with pytest.raises(TokenizerError, match=r"vocab\.json \+ merges\.txt or encoder\.json"):
+    with pytest.raises(
+        TokenizerError, match=r"vocab\.json \+ merges\.txt or tokenizer\.json or enc"
+    ):
         BPETokenizer.from_directory(tmp_path)

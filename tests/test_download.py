@@ -1,224 +1,520 @@
-"""Fetching, against a server of our own: whole and checked, or nothing."""
+"""Fetching one file, from a server of our own: whole and checked, or nothing."""
 
-import hashlib
-import http.server
+import email.utils
+import os
+import signal
 import socket
-import threading
+import subprocess
+import sys
 import time
 
 import pytest
-import torch
-from conftest import make_model
+from conftest import ROOT
+from hub_server import HubServer, Served, git_sha1, sha256
 
-import mingpt
-from mingpt import GPT, DownloadError, download, pretrained
-from mingpt.download import fetch
+from mingpt import DownloadError, download
+from mingpt.download import NotFoundError, fetch, reach
 
-BODY = bytes(range(256)) * 5000
-SHA256 = hashlib.sha256(BODY).hexdigest()
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Answers by path; `files` are served as they are."""
-
-    files: dict[str, bytes] = {}  # noqa: RUF012 (one server, one table)
-
-    def do_GET(self):
-        if self.path == "/html":
-            return self._send(200, b"<html>log in first</html>", "text/html; charset=utf-8")
-        if self.path == "/cut":
-            self._send(200, BODY[:1000], length=len(BODY))
-            return self.connection.close()
-        if self.path == "/unmeasured":
-            return self._send(200, BODY, length=-1)
-        if self.path == "/slow":
-            time.sleep(3)
-        if self.path in self.files:
-            return self._send(200, self.files[self.path])
-        return self._send(404, b"nothing here")
-
-    def _send(self, status, body, kind="application/octet-stream", length=None):
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        if length != -1:
-            self.send_header("Content-Length", str(length or len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-
-class QuietServer(http.server.ThreadingHTTPServer):
-    def handle_error(self, request, client_address):
-        """A client that hangs up is what some tests are about."""
+BODY = bytes(range(256)) * 10_000  # 2.56 MB
+SIXTY_PERCENT = len(BODY) * 6 // 10
 
 
 @pytest.fixture
 def hub():
-    server = QuietServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Hub.files = {"/good": BODY}
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with HubServer() as server:
+        server.files["/good"] = Served(BODY)
+        yield server
 
 
-@pytest.fixture
-def online(monkeypatch, tmp_path):
-    """An empty cache, and leave to fetch."""
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """The waits of the tests are hundredths of a second, not seconds."""
+    monkeypatch.setattr(download, "SECONDS_BETWEEN", 0.01)
+
+
+def files_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_good_file_arrives_with_progress(hub, tmp_path):
     seen = []
     path = tmp_path / "sub" / "file"
-    fetch(f"{hub}/good", path, sha256=SHA256, progress=lambda *step: seen.append(step))
+    fetched = fetch(f"{hub.url}/good", path, progress=lambda *step: seen.append(step))
     assert path.read_bytes() == BODY
+    assert (fetched.sha256, fetched.size) == (sha256(BODY), len(BODY))
     assert seen[-1] == (len(BODY), len(BODY))
-    assert [child.name for child in path.parent.iterdir()] == ["file"]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert files_in(tmp_path) == ["file"]
+    assert len(hub.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("where", "settings", "message"),
-    [
-        ("/good", {"sha256": "0" * 64}, f"not the expected file: SHA-256 {SHA256}"),
-        ("/missing", {}, "HTTP 404"),
-        ("/html", {}, "web page"),
-        ("/cut", {}, "broke off"),
-    ],
-)
-def test_anything_else_leaves_nothing(hub, tmp_path, where, settings, message):
-    path = tmp_path / "sub" / "file"
-    with pytest.raises(DownloadError, match=message):
-        fetch(f"{hub}{where}", path, **settings)
-    assert not path.exists()
-    assert not path.parent.exists() or not [*path.parent.iterdir()]
+def test_an_empty_file_is_a_file(hub, tmp_path):
+    hub.files["/empty"] = Served(b"", etag="git")
+    fetch(f"{hub.url}/empty", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_a_file_of_unknown_length_arrives_with_progress(hub, tmp_path):
-    seen = []
-    fetch(f"{hub}/unmeasured", tmp_path / "file", progress=lambda *step: seen.append(step))
+    hub.files["/x"], seen = Served(BODY, length=False), []
+    fetch(f"{hub.url}/x", tmp_path / "file", progress=lambda *step: seen.append(step))
     assert (tmp_path / "file").read_bytes() == BODY
     assert seen[-1] == (len(BODY), 0)
 
 
-def test_a_short_body_is_noticed_whatever_the_http_library_thinks(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("requests.Response.iter_content", lambda self, size: iter([BODY[:1000]]))
-    with pytest.raises(DownloadError, match=f"broke off after 1000 of {len(BODY)} bytes"):
-        fetch(f"{hub}/good", tmp_path / "file")
-    assert not [*tmp_path.iterdir()]
+# --------------------------------------------------------------------- what it is checked by
+
+
+@pytest.mark.parametrize("etag", ["sha256", "git"])
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_servers_hash_is_believed(hub, tmp_path, etag, linked):
+    hub.files["/x"] = Served(BODY, etag=etag, linked=linked)
+    assert fetch(f"{hub.url}/x", tmp_path / "file").sha256 == sha256(BODY)
+
+
+@pytest.mark.parametrize("etag", ["0" * 64, "0" * 40, f"W/{'0' * 64}"])
+def test_a_wrong_hash_is_refused(hub, tmp_path, etag):
+    hub.files["/x"] = Served(BODY, headers={"ETag": etag}, etag=None)
+    with pytest.raises(DownloadError, match=r"/x is not the expected file: (SHA-256|git's)"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_the_linked_files_hash_counts_not_the_answers(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, linked=True, headers={"ETag": f'"{"0" * 64}"'})
+    fetch(f"{hub.url}/x", tmp_path / "file")
+
+
+def test_the_hubs_word_counts_not_the_storages(hub, tmp_path):
+    hub.files["/store"] = Served(BODY, etag="0" * 64)
+    with HubServer() as other:
+        hub.files["/x"] = Served(BODY, linked=True, redirect=f"{other.url}/store")
+        other.files["/store"] = Served(BODY, etag="0" * 64)
+        fetch(f"{hub.url}/x", tmp_path / "file")
+        hub.files["/bare"] = Served(redirect=f"{other.url}/good", etag=None)
+        other.files["/good"] = Served(BODY)
+        with pytest.raises(DownloadError, match="states no hash"):
+            fetch(f"{hub.url}/bare", tmp_path / "other")
+
+
+def test_a_pinned_hash_counts_before_any_other(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, etag="git")
+    fetch(f"{hub.url}/x", tmp_path / "file", sha256=sha256(BODY))
+    with pytest.raises(DownloadError, match=f"SHA-256 {sha256(BODY)} instead of {'0' * 64}"):
+        fetch(f"{hub.url}/x", tmp_path / "other", sha256="0" * 64)
+
+
+def test_a_file_that_cannot_be_the_pinned_one_is_not_fetched(hub, tmp_path):
+    seen = []
+    with pytest.raises(DownloadError, match="not the expected file"):
+        fetch(
+            f"{hub.url}/good", tmp_path / "x", sha256="0" * 64, progress=lambda *x: seen.append(x)
+        )
+    assert not seen
+
+
+@pytest.mark.parametrize("etag", [None, "abc", "d41d8cd98f00b204e9800998ecf8427e"])
+def test_without_a_hash_it_is_refused_unless_one_says_so(hub, tmp_path, etag):
+    hub.files["/x"] = Served(BODY, etag=etag)
+    with pytest.raises(DownloadError, match=r"states no hash .* --no-verify"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+    fetch(f"{hub.url}/x", tmp_path / "file", verify=False)
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_what_the_caller_checks_decides_too(hub, tmp_path):
+    def check(path):
+        assert path.read_bytes() == BODY
+        raise DownloadError("not to my liking")
+
+    with pytest.raises(DownloadError, match="liking"):
+        fetch(f"{hub.url}/good", tmp_path / "file", check=check)
+    assert files_in(tmp_path) == []
 
 
 def test_a_bad_file_does_not_replace_a_good_one(hub, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"good")
     with pytest.raises(DownloadError):
-        fetch(f"{hub}/good", path, sha256="0" * 64)
+        fetch(f"{hub.url}/good", path, sha256="0" * 64)
     assert path.read_bytes() == b"good"
+    assert files_in(tmp_path) == ["file"]
+
+
+# --------------------------------------------------------------------- breaking off
+
+
+def test_a_broken_download_goes_on_where_it_broke_off(hub, tmp_path):
+    hub.files["/x"], seen = Served(BODY, cuts=[SIXTY_PERCENT]), []
+    fetch(f"{hub.url}/x", tmp_path / "file", progress=lambda *step: seen.append(step[0]))
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert [headers.get("Range") for headers in hub.asked("/x")] == [
+        None,
+        f"bytes={SIXTY_PERCENT}-",
+    ]
+    assert seen == sorted(seen)  # nothing was fetched twice
+
+
+def test_a_server_without_ranges_is_asked_for_all_of_it_again(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, cuts=[SIXTY_PERCENT], ranges=False)
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_a_file_that_changes_in_between_is_begun_anew(hub, tmp_path):
+    other = bytes(reversed(BODY))
+    hub.files["/x"] = Served(BODY, cuts=[SIXTY_PERCENT])
+
+    def changes(done, size):
+        hub.files["/x"] = Served(other)
+
+    fetch(f"{hub.url}/x", tmp_path / "file", progress=changes)
+    assert (tmp_path / "file").read_bytes() == other
+
+
+def test_pieces_that_do_not_fit_together_are_thrown_away(hub, tmp_path):
+    wrong = b"x" + BODY[1:]
+    hub.files["/x"] = Served(wrong, etag=sha256(BODY), cuts=[SIXTY_PERCENT])
+
+    def changes(done, size):
+        hub.files["/x"] = Served(BODY)
+
+    fetch(f"{hub.url}/x", tmp_path / "file", progress=changes)
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Range": "bytes 0-9/10"}])
+def test_another_part_than_was_asked_for_is_not_appended(hub, tmp_path, headers):
+    hub.files["/x"] = Served(BODY, cuts=[SIXTY_PERCENT], ranges=False, status=206, headers=headers)
+    with pytest.raises(DownloadError):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_a_body_that_is_always_short_is_given_up(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, cuts=[1000] * 9, ranges=False)
+    with pytest.raises(
+        DownloadError, match=rf"broke off after 1000 of {len(BODY)} bytes \(5 tries"
+    ):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_a_body_longer_than_stated_is_refused(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, headers={"X-Linked-Size": "100"})
+    with pytest.raises(DownloadError, match=f"broke off after {len(BODY)} of 100 bytes"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_every_megabyte_earns_another_try(hub, tmp_path):
+    hub.files["/x"] = Served(BODY * 4, cuts=[k * len(BODY) // 2 for k in range(1, 8)])
+    fetch(f"{hub.url}/x", tmp_path / "file")  # seven breaks, where five that bring nothing end it
+    assert (tmp_path / "file").read_bytes() == BODY * 4
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [(503, {}), (503, {})],
+        [(500, {}), (502, {}), (504, {}), (408, {})],
+        [(429, {"Retry-After": "0"})],
+        [(429, {"Retry-After": "Fri, 01 Jan 2021 00:00:00 GMT"})],
+        [(429, {"Retry-After": "when I feel like it"})],
+    ],
+)
+def test_a_busy_server_is_asked_again(hub, tmp_path, failures):
+    hub.files["/x"] = Served(BODY, failures=[*failures])
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert len(hub.requests) == len(failures) + 1
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_busy_server_is_given_the_time_it_asks_for(hub, tmp_path, monkeypatch, as_date):
+    slept = []
+    monkeypatch.setattr(download.time, "sleep", slept.append)
+    after = email.utils.formatdate(time.time() + 7, usegmt=True) if as_date else "7"
+    hub.files["/x"] = Served(BODY, failures=[(429, {"Retry-After": after})])
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    waits = [seconds for seconds in slept if seconds]  # the server's own sleep is 0
+    assert waits == [pytest.approx(7, abs=1.1)]
+
+
+def test_the_waits_grow(hub, tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr(download.time, "sleep", slept.append)
+    monkeypatch.setattr(download, "SECONDS_BETWEEN", 1.0)
+    hub.files["/x"] = Served(BODY, failures=[(503, {})] * 5)
+    with pytest.raises(DownloadError, match=r"/x answers HTTP 503 \(5 tries\)$"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert [seconds for seconds in slept if seconds] == [1, 2, 4, 8]
+
+
+def test_nobody_waits_for_an_hour(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, failures=[(429, {"Retry-After": "3600"})])
+    with pytest.raises(DownloadError, match="HTTP 429 and asks to come back in 3600 s"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_a_stalled_connection_is_given_up(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_TO_STALL", 0.1)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    hub.files["/x"] = Served(b"abcd", drip=2)
+    with pytest.raises(DownloadError, match=r"/x has stalled \(2 tries\)"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_a_slow_drip_is_a_stall(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_TO_STALL", 0.3)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    hub.files["/x"] = Served(BODY, drip=0.02)
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match="all but stalled"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert time.monotonic() - started < 5
+    assert files_in(tmp_path) == []
+
+
+def test_slow_but_steady_gets_there(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_TO_STALL", 0.2)
+    monkeypatch.setattr(download, "LEAST_BYTES", 2)
+    hub.files["/x"] = Served(BODY[:40], drip=0.02)
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY[:40]
+
+
+# --------------------------------------------------------------------- no file at all
+
+
+@pytest.mark.parametrize(
+    ("served", "message"),
+    [
+        (Served(status=404), "HTTP 404: there is no such file"),
+        (Served(status=401), "HTTP 401: there is no such repository, or a private one; a token"),
+        (Served(status=403, headers={"X-Error-Code": "GatedRepo"}), "403: the repository is gated"),
+        (Served(status=404, headers={"X-Error-Code": "RepoNotFound"}), r"answers HTTP 404$"),
+        (Served(status=451), r"answers HTTP 451$"),
+        (Served(b"<html>log in", headers={"Content-Type": "text/html; charset=utf-8"}), "web page"),
+        (Served(redirect="/x"), "redirects more than 5 times"),
+        (Served(redirect="file:///etc/passwd"), r"redirects to file:///etc/passwd: not followed"),
+    ],
+)
+def test_anything_else_is_one_line_and_leaves_nothing(hub, tmp_path, served, message):
+    hub.files["/x"] = served
+    with pytest.raises(DownloadError, match=message) as caught:
+        fetch(f"{hub.url}/x", tmp_path / "sub" / "file")
+    assert "\n" not in str(caught.value)
+    assert files_in(tmp_path) == []
+    assert len(hub.requests) == (6 if served.redirect == "/x" else 1)
+
+
+def test_only_a_missing_file_is_a_missing_file(hub, tmp_path):
+    hub.files["/gated"] = Served(status=404, headers={"X-Error-Code": "RepoNotFound"})
+    for path, kind in {"/nowhere": NotFoundError, "/gated": DownloadError}.items():
+        with pytest.raises(DownloadError) as caught:
+            fetch(f"{hub.url}{path}", tmp_path / "file")
+        assert type(caught.value) is kind
+
+
+def test_a_captive_portal_is_named_though_it_redirects(hub, tmp_path):
+    with HubServer() as portal:
+        portal.files["/login"] = Served(b"<html>", headers={"Content-Type": "text/html"})
+        hub.files["/x"] = Served(redirect=f"{portal.url}/login", etag=None)
+        with pytest.raises(DownloadError, match="web page instead of the file: a log-in page"):
+            fetch(f"{hub.url}/x", tmp_path / "file")
+
+
+def test_nobody_goes_on_from_https_to_http(monkeypatch, tmp_path):
+    import requests
+
+    answer = requests.Response()
+    answer.status_code, answer.headers["Location"] = 302, "http://elsewhere/x"
+    answer.close = lambda: None
+    monkeypatch.setattr(requests, "get", lambda url, **settings: answer)
+    with pytest.raises(DownloadError, match=r"redirects to http://elsewhere/x: not followed"):
+        fetch("https://somewhere/x", tmp_path / "file")
 
 
 def test_no_connection_is_one_short_line(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
-        with pytest.raises(DownloadError, match=r"cannot be reached: no connection$"):
+        with pytest.raises(DownloadError, match=r"cannot be reached: no connection \(2 tries\)$"):
             fetch(url, tmp_path / "file")
+        with pytest.raises(DownloadError, match=r"cannot be reached: no connection$"):
+            reach(url)
 
 
 def test_silence_costs_a_few_seconds_at_most(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "SECONDS_TO_ANSWER", 0.3)
+    hub.files["/slow"] = Served(BODY, wait=3)
     started = time.monotonic()
-    with pytest.raises(DownloadError, match="does not answer"):
-        fetch(f"{hub}/slow", tmp_path / "file")
+    with pytest.raises(DownloadError, match=r"does not answer within 0\.3 s \(2 tries\)"):
+        fetch(f"{hub.url}/slow", tmp_path / "file")
     assert time.monotonic() - started < 2
-    assert not [*tmp_path.iterdir()]
+    assert files_in(tmp_path) == []
 
 
-def test_a_full_disk_is_one_short_line(hub, tmp_path, monkeypatch):
-    def full(*arguments, **settings):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mingpt.files.tempfile.mkstemp", full)
-    with pytest.raises(DownloadError, match="cannot be written: No space left on device"):
-        fetch(f"{hub}/good", tmp_path / "file")
+def test_whoever_answers_at_all_is_reached(hub):
+    reach(f"{hub.url}/nowhere")
 
 
-# --------------------------------------------------------------------- through the names
+# --------------------------------------------------------------------- the disk
 
 
-def serve_gpt2(monkeypatch, hub: str, tokenizer_directory, weights: bytes) -> None:
-    """Let `hub` play both OpenAI's storage and the Hugging Face hub."""
-    vocab = (tokenizer_directory / "vocab.json").read_bytes()
-    merges = (tokenizer_directory / "merges.txt").read_bytes()
-    Hub.files = {
-        "/openai/encoder.json": vocab,
-        "/openai/vocab.bpe": merges,
-        "/distilbert/distilgpt2/resolve/main/model.safetensors": weights,
-    }
-    monkeypatch.setenv("HF_ENDPOINT", hub)
-    monkeypatch.setattr(pretrained, "_TOKENIZER_URL", f"{hub}/openai")
-    hashes = {"encoder.json": vocab, "vocab.bpe": merges}
-    monkeypatch.setattr(
-        pretrained,
-        "_TOKENIZER_SHA256",
-        {name: hashlib.sha256(body).hexdigest() for name, body in hashes.items()},
-    )
+def test_a_disk_that_fills_up_is_one_short_line(hub, tmp_path, monkeypatch):
+    def full(self, file, data):
+        raise download._unwritten(self.target, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(download._Part, "_write", full)
+    with pytest.raises(DownloadError, match=r"file cannot be written: No space left on device$"):
+        fetch(f"{hub.url}/good", tmp_path / "file")
+    assert files_in(tmp_path) == []
 
 
-@pytest.fixture
-def small_gpt2(monkeypatch, tmp_path):
-    """A checkpoint that stands in for distilgpt2, with the shipped vocabulary."""
-    tokenizer = mingpt.BPETokenizer.from_directory(pretrained.BUILTIN_DIRECTORY)
-    model = make_model(vocab_size=tokenizer.vocab_size)
-    monkeypatch.setitem(pretrained.PRESETS, "distilgpt2", model.config)
-    model.save_pretrained(tmp_path / "origin", tokenizer)
-    return model
+def test_a_device_that_is_full_is_one_short_line(hub, tmp_path):
+    if not os.path.exists("/dev/full"):  # noqa: PTH110
+        pytest.skip("no /dev/full on this system")
+    part = download._Part(tmp_path / "file")
+    part.path = download.Path("/dev/full")
+    with pytest.raises(DownloadError, match="No space left"), part.appending() as write:
+        write(BODY)
 
 
-def test_a_preset_is_fetched_once_into_the_cache(hub, online, small_gpt2, monkeypatch, tmp_path):
-    origin = tmp_path / "origin"
-    serve_gpt2(monkeypatch, hub, origin, (origin / "model.safetensors").read_bytes())
-    model, tokenizer = mingpt.load("distilgpt2")
-    assert model.checksum() == small_gpt2.checksum()
-    assert model.name == "distilgpt2"
-    assert tokenizer.encode(" Jones")
-    found = sorted(str(path.relative_to(online)) for path in online.rglob("*") if path.is_file())
-    assert found == ["distilbert--distilgpt2/model.safetensors", "encoder.json", "vocab.bpe"]
-    Hub.files = {}  # whatever is fetched from here on is a 404
-    assert mingpt.load("distilgpt2")[0].checksum() == small_gpt2.checksum()
+def test_what_does_not_fit_is_not_begun(hub, tmp_path, monkeypatch):
+    usage = download.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    seen = []
+    with pytest.raises(DownloadError, match=f"takes {len(BODY)} bytes, and there is room for 1000"):
+        fetch(f"{hub.url}/good", tmp_path / "file", progress=lambda *step: seen.append(step))
+    assert not seen
+    assert files_in(tmp_path) == []
 
 
-def test_an_error_page_is_not_cached_as_weights(hub, online, small_gpt2, monkeypatch, tmp_path):
-    serve_gpt2(monkeypatch, hub, tmp_path / "origin", b"Sorry, try again later")
-    with pytest.raises(DownloadError, match="no whole safetensors"):
-        GPT.from_pretrained("distilgpt2")
-    assert not [path for path in online.rglob("*") if path.is_file()]
+def test_a_folder_that_cannot_be_written_is_one_short_line(hub, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DownloadError, match="cannot be written"):
+        fetch(f"{hub.url}/good", tmp_path / "file" / "below")
 
 
-def test_without_a_network_the_file_the_place_and_the_way_out_are_named(online, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+# --------------------------------------------------------------------- the token
+
+
+def test_the_token_goes_to_the_first_host_only(hub, tmp_path):
+    with HubServer() as other:
+        other.files["/store"] = Served(BODY, etag=None)
+        hub.files["/x"] = Served(BODY, linked=True, redirect="/again")
+        hub.files["/again"] = Served(BODY, etag=None, redirect=f"{other.url}/store")
+        fetch(f"{hub.url}/x", tmp_path / "file", token="hf_secret")
+        assert hub.asked("/x")[0]["Authorization"] == "Bearer hf_secret"
+        assert "Authorization" not in hub.asked("/again")[0]
+        assert "Authorization" not in other.asked("/store")[0]
+
+
+def test_no_password_of_the_users_is_sent(hub, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    fetch(f"{hub.url}/good", tmp_path / "file")
+    assert "Authorization" not in hub.asked("/good")[0]
+
+
+@pytest.mark.parametrize("token", ["hf_secret", "hf_sec\nret", "hf_secrét\u2028"])
+def test_the_token_is_in_no_message(hub, tmp_path, token):
+    hub.files["/x"] = Served(status=403)
     with pytest.raises(DownloadError) as caught:
-        GPT.from_pretrained("gpt2")
-    message = str(caught.value)
-    assert "model.safetensors" in message
-    assert str(online / "openai-community--gpt2") in message
-    assert "'builtin'" in message
-    assert "\n" not in message
-    assert not online.exists()
+        fetch(f"{hub.url}/x", tmp_path / "file", token=token)
+    assert "hf_sec" not in str(caught.value)
+    assert "HF_TOKEN" in str(caught.value)
 
 
-def test_gpt2s_own_weights_are_pinned():
-    hub = pretrained.HUB_MODELS["gpt2"]
-    assert (len(hub.sha256), len(hub.revision), hub.megabytes) == (64, 40, 548)
+def test_what_is_secret_in_an_address_is_in_no_message(tmp_path, hub):
+    url = hub.url.replace("//", "//me:password@")
+    with pytest.raises(DownloadError, match=f"{hub.url}/nowhere answers") as caught:
+        fetch(f"{url}/nowhere?signature=secret", tmp_path / "file")
+    assert "password" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
-def test_a_cache_that_holds_the_files_is_only_read(online, small_gpt2, monkeypatch, tmp_path):
-    online.mkdir()
-    for name, origin in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
-        (online / name).write_bytes((tmp_path / "origin" / origin).read_bytes())
-    monkeypatch.setattr("mingpt.files.tempfile.mkstemp", lambda **where: pytest.fail("wrote"))
-    assert mingpt.BPETokenizer().encode(" Jones")
-    assert torch.is_tensor(mingpt.BPETokenizer()("Jones"))
+# --------------------------------------------------------------------- kill -9
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from mingpt.download import fetch
+fetch(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def killed_half_way(url, path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", FETCH, url, str(path)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 30
+        while not any(part.stat().st_size for part in path.parent.glob(".*.part")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_after_kill_9_the_next_run_goes_on(hub, tmp_path):
+    path = tmp_path / "file"
+    body = BODY[: 32 << 16]
+    hub.files["/x"] = Served(body, drip=0.05, piece=1 << 16)
+    killed_half_way(f"{hub.url}/x", path)
+    (part,) = files_in(tmp_path)
+    left = (tmp_path / part).stat().st_size
+    assert 0 < left < len(body)
+    hub.files["/x"].drip = 0.0
+    hub.requests.clear()
+    fetch(f"{hub.url}/x", path)
+    assert path.read_bytes() == body
+    assert files_in(tmp_path) == ["file"]
+    assert hub.asked("/x")[-1]["Range"] == f"bytes={left}-"
+
+
+@pytest.mark.parametrize("left", [b"b" * 100, b"b" * 1000, b"b" * 2000])
+def test_what_a_killed_run_left_wrong_does_no_harm(hub, tmp_path, left):
+    hub.files["/x"] = Served(b"a" * 1000)
+    (tmp_path / f".file.{sha256(b'a' * 1000)[:16]}.part").write_bytes(left)
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"a" * 1000
+    assert files_in(tmp_path) == ["file"]
+
+
+def test_what_was_left_of_another_version_is_removed(hub, tmp_path):
+    (tmp_path / ".file.0123456789abcdef.part").write_bytes(b"old")
+    (tmp_path / ".file.x.part").write_bytes(b"old")
+    (tmp_path / ".other.0123456789abcdef.part").write_bytes(b"not ours")
+    fetch(f"{hub.url}/good", tmp_path / "file")
+    assert files_in(tmp_path) == [".other.0123456789abcdef.part", "file"]
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_without_a_hash_nothing_is_gone_on_with(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, etag=None)
+    (tmp_path / ".file.x.part").write_bytes(b"old")
+    fetch(f"{hub.url}/x", tmp_path / "file", verify=False)
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_a_link_in_place_of_the_part_is_not_written_through(hub, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"a")
+    (tmp_path / f".file.{sha256(BODY)[:16]}.part").symlink_to(victim)
+    fetch(f"{hub.url}/good", tmp_path / "file")
+    assert victim.read_bytes() == b"a"
+
+
+def test_git_names_a_file_so():
+    assert git_sha1(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git hash-object /dev/null
+
+
+def test_the_hash_of_a_file(tmp_path):
+    (tmp_path / "x").write_bytes(BODY)
+    assert download.file_hash(tmp_path / "x", 64) == sha256(BODY)
+    assert download.file_hash(tmp_path / "x", 40) == git_sha1(BODY)

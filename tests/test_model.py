@@ -28,6 +28,11 @@ SHAPES = [
     {"n_layer": 5, "n_head": 3, "n_embd": 12, "vocab_size": 7},
     {"n_inner": 20, "activation_function": "relu"},
     {"activation_function": "gelu", "layer_norm_epsilon": 1e-3},
+    {"activation_function": "gelu_pytorch_tanh", "tie_word_embeddings": False},
+    {"scale_attn_weights": False},
+    {"scale_attn_by_inverse_layer_idx": True, "n_layer": 3},
+    {"reorder_and_upcast_attn": True, "attn_implementation": "eager"},
+    {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True, "n_inner": 24},
 ]
 
 

@@ -198,15 +198,24 @@ class Bars:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --device, --dtype, --seed: the same words in every command."""
+    """--model, --n-head, --offline, --device, --dtype, --seed: the same words in every command."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        metavar="NAME|DIR",
-        help="builtin, gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or a directory with"
-        " config.json and model.safetensors; default: gpt2 if it is in the cache or can be"
-        " fetched (548 MB, once), else builtin",
+        metavar="NAME|PATH",
+        help="builtin; gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2; owner/name, a GPT-2 on"
+        " the Hugging Face hub; a directory with config.json and its weights; or nanoGPT's or"
+        " minGPT's .pt file. Default: gpt2 if it is in a cache or can be fetched (548 MB, once),"
+        " else builtin",
     )
+    group.add_argument(
+        "--n-head", type=int, metavar="N",
+        help="attention heads, of a minGPT .pt file with no config.json beside it",
+    )  # fmt: skip
+    group.add_argument(
+        "--offline", action="store_true",
+        help="only what is on this machine; HF_HUB_OFFLINE=1 says the same",
+    )  # fmt: skip
     group.add_argument(
         "--device", choices=DEVICES, default="auto", help="default: auto (cuda, mps, else cpu)"
     )
@@ -237,8 +246,10 @@ def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
     """
     import torch
 
+    from mingpt import hub
+    from mingpt.download import reach
     from mingpt.loading import load
-    from mingpt.pretrained import BUILTIN, HUB_MODELS, is_offline, resolve
+    from mingpt.pretrained import BUILTIN, resolve
 
     device = find_device(arguments.device, arguments.dtype)
     dtype = getattr(torch, arguments.dtype)
@@ -246,18 +257,20 @@ def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
         raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
     torch.manual_seed(arguments.seed)
     fallback = None
+    source = resolve(arguments.model or "gpt2", n_head=arguments.n_head, offline=arguments.offline)
     with bars.bar("fetching", in_bytes=True) as progress:
         if arguments.model is not None:
-            model, tokenizer = load(arguments.model, dtype=dtype, progress=progress)
+            model, tokenizer = load(source, dtype=dtype, progress=progress)
         else:
-            if not (resolve("gpt2").has_weights or is_offline()):
-                print(
-                    f"fetching GPT-2 124M, {HUB_MODELS['gpt2'].megabytes} MB, once;"
-                    f" --model {BUILTIN} skips it",
-                    file=sys.stderr,
-                )
             try:
-                model, tokenizer = load("gpt2", dtype=dtype, progress=progress)
+                if not (source.is_here or source.offline or hub.is_offline()):
+                    print(
+                        f"fetching GPT-2 124M, {hub.KNOWN['gpt2'].megabytes} MB, once;"
+                        f" --model {BUILTIN} skips it",
+                        file=sys.stderr,
+                    )
+                    reach(hub.endpoint())  # once: no network is to cost a few seconds at most
+                model, tokenizer = load(source, dtype=dtype, progress=progress)
             except DownloadError as error:
                 fallback = str(error)
                 model, tokenizer = load(BUILTIN, dtype=dtype)

@@ -1,0 +1,206 @@
+"""Configurations as files spell them: transformers' config.json, nanoGPT's, minGPT's.
+
+A field that changes what the model computes is either understood here or
+refused by its name; none is passed over. The tensors are weights.py's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mingpt.config import FLAGS, PRESETS, GPTConfig
+from mingpt.errors import CheckpointError, ConfigError
+
+NAME = "config.json"
+
+# model_type of what transformers' GPT-2 can read, and of what only we can.
+_GPT2, _OURS = "gpt2", "mingpt"
+# Our field -> the key in transformers' GPT2Config, in the order of a file.
+_KEYS = {
+    "scale_attn_weights": "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn": "reorder_and_upcast_attn",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "vocab_size": "vocab_size",
+    "block_size": "n_positions",
+    "n_inner": "n_inner",
+    "activation": "activation_function",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+    "embd_pdrop": "embd_pdrop",
+    "resid_pdrop": "resid_pdrop",
+    "attn_pdrop": "attn_pdrop",
+    "initializer_range": "initializer_range",
+}
+_DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
+# transformers takes these names for the same fields.
+_OTHER_NAMES = {
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+}
+# Keys that change what is computed, and the only value of each that is built here.
+_ONLY_VALUES = {
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+    "position_embedding_type": "absolute",
+    "pruned_heads": {},
+    "quantization_config": None,
+}
+# transformers' other name for the tanh form of GELU.
+_ACTIVATION_ALIASES = {"gelu_pytorch_tanh": "gelu_new"}
+_NANOGPT_KEYS = ("n_layer", "n_head", "n_embd", "vocab_size", "block_size", "bias", "dropout")
+_MINGPT_KEYS = ("model_type", *_NANOGPT_KEYS[:5], *_DROPOUTS)
+
+
+def read(path: str | Path) -> GPTConfig:
+    """The configuration that a config.json of transformers', or of ours, describes.
+
+    Raises:
+        CheckpointError: the file is missing, is no JSON object, or asks for
+            something that is not built here (named).
+    """
+    fields = read_fields(path)
+    model_type = fields.get("model_type", _GPT2)
+    if model_type not in (_GPT2, _OURS):
+        raise CheckpointError(
+            f"{path}: model_type = {model_type!r} is not supported, only {_GPT2!r}"
+        )
+    for key, wanted in _ONLY_VALUES.items():
+        if fields.get(key, wanted) != wanted:
+            raise CheckpointError(
+                f"{path}: {key} = {fields[key]!r} is not supported, only {wanted!r}"
+            )
+    known = _known(path, fields)
+    if model_type == _OURS and "bias" in fields:
+        known["bias"] = fields["bias"]
+    return _config(path, known)
+
+
+def to_fields(config: GPTConfig) -> dict[str, object]:
+    """What `read` reads: as transformers' GPT-2 has it, if it could compute the same.
+
+    A model without biases it would give biases of zero, so that has a
+    model_type which it refuses.
+    """
+    head = {"model_type": _GPT2 if config.bias else _OURS, "add_cross_attention": False}
+    values = {key: getattr(config, ours) for ours, key in _KEYS.items()}
+    flags = {key: values.pop(key) for key in FLAGS if key in values}
+    if not config.bias:
+        return {**head, **flags, "bias": False, **values}
+    return {**head, **flags, "architectures": ["GPT2LMHeadModel"], **values}
+
+
+def of_nanogpt(path: str | Path, model_args: object) -> GPTConfig:
+    """The configuration in a nanoGPT checkpoint. Its GELU is the exact one.
+
+    Raises:
+        CheckpointError: no table of the fields that nanoGPT has.
+    """
+    if not isinstance(model_args, dict):
+        raise CheckpointError(f"{path}: model_args is no table of fields")
+    _refuse_unknown(path, "model_args", model_args, _NANOGPT_KEYS)
+    missing = [key for key in _NANOGPT_KEYS[:6] if model_args.get(key) is None]
+    if missing:
+        raise CheckpointError(f"{path}: model_args lacks {', '.join(missing)}")
+    known = {**model_args, "activation": "gelu"}
+    dropout = known.pop("dropout", None)
+    return _config(path, {**known, **dict.fromkeys(_DROPOUTS, dropout or 0.0)})
+
+
+def of_mingpt(path: Path, sizes: Mapping[str, int], *, tied: bool, n_head: int | None) -> GPTConfig:
+    """The configuration of a bare state dict. Its GELU is the tanh form.
+
+    Args:
+        path: the checkpoint; what is known of it beside its tensors is in the
+            config.json in the same folder: the one that minGPT leaves there,
+            or one in transformers' spelling.
+        sizes: what the tensors' shapes say.
+        tied: whether the file has no unembedding of its own.
+        n_head: what the caller says.
+
+    Raises:
+        CheckpointError: nobody says how many heads there are, or two say
+            different things.
+    """
+    beside, known = path.with_name(NAME), {}
+    if beside.is_file():
+        known = _mingpt_fields(beside)
+    if n_head is not None and known.setdefault("n_head", n_head) != n_head:
+        raise CheckpointError(f"n_head is {known['n_head']} in {beside}, not {n_head}")
+    if "n_head" not in known:
+        raise CheckpointError(
+            f"{path} does not say how many attention heads the model has, and no tensor's shape"
+            f" does: give --n-head (n_head=), or {NAME} beside it"
+        )
+    for name, size in sizes.items():
+        if known.get(name, size) != size:
+            raise CheckpointError(f"{name} is {known[name]} in {beside}, {size} in {path}")
+    return _config(path, {"tie_word_embeddings": tied, **known, **sizes})
+
+
+def read_fields(path: str | Path) -> dict[str, object]:
+    """The JSON object in a file.
+
+    Raises:
+        CheckpointError: the file is missing, or holds no JSON object.
+    """
+    path = Path(path)
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return fields
+
+
+def _mingpt_fields(path: Path) -> dict[str, object]:
+    """Our fields, as far as the file gives them: minGPT writes null for what it works out later."""
+    fields = read_fields(path)
+    if not isinstance(fields.get("model"), dict):
+        return _known(path, {key: value for key, value in fields.items() if value is not None})
+    fields = fields["model"]
+    _refuse_unknown(path, "model", fields, _MINGPT_KEYS)
+    known = {key: value for key, value in fields.items() if value is not None}
+    preset = known.pop("model_type", None)
+    if preset is not None and "n_head" not in known:
+        if preset not in PRESETS:
+            raise CheckpointError(f"{path}: model_type = {preset!r} is not known; give n_head")
+        known["n_head"] = PRESETS[preset].n_head
+    return known
+
+
+def _known(path: str | Path, fields: dict[str, object]) -> dict[str, object]:
+    """Our fields among transformers', under either of its names."""
+    fields = dict(fields)
+    for other, key in _OTHER_NAMES.items():
+        if other in fields and fields.setdefault(key, fields[other]) != fields[other]:
+            raise CheckpointError(
+                f"{path}: {key} = {fields[key]!r} and {other} = {fields[other]!r} disagree"
+            )
+    known = {ours: fields[key] for ours, key in _KEYS.items() if key in fields}
+    activation = known.get("activation")
+    if isinstance(activation, str):
+        known["activation"] = _ACTIVATION_ALIASES.get(activation, activation)
+    return known
+
+
+def _refuse_unknown(path: str | Path, where: str, fields: dict, known: tuple[str, ...]) -> None:
+    unknown = [str(key) for key in fields if key not in known]
+    if unknown:
+        raise CheckpointError(f"{path}: {where} has fields not known here: {', '.join(unknown)}")
+
+
+def _config(path: str | Path, known: dict[str, object]) -> GPTConfig:
+    try:
+        return GPTConfig(**known)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None

@@ -1,0 +1,257 @@
+"""Files that hold tensors by name: what is in them, and the tensors, read when asked for.
+
+Safetensors, several of them with an index, and PyTorch's own format. None is
+ever unpickled: torch.load is called with weights_only=True, by a version of
+PyTorch in which that keeps its word. Data is mapped into memory, not read, so
+that a tensor costs nothing until it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mingpt.errors import CheckpointError
+from mingpt.files import contained
+
+# In the versions before this one a crafted file could run code, or corrupt the
+# memory, in spite of weights_only=True (CVE-2025-32434, CVE-2026-24747).
+_SAFE_TORCH_LOAD = (2, 10)
+_TORCH_KINDS = {
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    kind: str  # F16, BF16, F32, F64, or a name of something else
+    nbytes: int
+
+
+class Container(Protocol):
+    """Named tensors in one file or several."""
+
+    path: Path  # to name in messages
+
+    def headers(self) -> dict[str, Header]:
+        """Every tensor's name and header."""
+
+    def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Those tensors, on the CPU; where that is possible, views of the mapped file.
+
+        Each call maps the file anew, and its memory is free again once what
+        the call returned is gone.
+        """
+
+
+class SafetensorsFile:
+    """One .safetensors file.
+
+    Raises:
+        CheckpointError: from every method: missing, unreadable, or not whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def headers(self) -> dict[str, Header]:
+        """Every tensor's name and header."""
+        with self._opened() as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return {
+                key: _header(tuple(one.get_shape()), one.get_dtype()) for key, one in slices.items()
+            }
+
+    def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Views of the mapped file; a write to one stays in memory."""
+        with self._opened() as file:
+            return {key: file.get_tensor(key) for key in keys}
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                yield file
+        except FileNotFoundError:
+            raise CheckpointError(f"{self.path} is missing") from None
+        except SafetensorError as error:
+            raise CheckpointError(f"{self.path} is no whole safetensors file: {error}") from None
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error}") from None
+
+
+class TorchFile:
+    """A state dict: what torch.save wrote, or one entry of that.
+
+    Raises:
+        CheckpointError: no state dict.
+    """
+
+    def __init__(self, path: Path, entry: str | None = None) -> None:
+        self.path = path
+        self.entry = entry
+        # A file of the format before 1.6 cannot be mapped, and is read once.
+        self._read = None if zipfile.is_zipfile(path) else self._state(load_torch(path))
+
+    def headers(self) -> dict[str, Header]:
+        """Every tensor's name and header."""
+        return {key: _torch_header(tensor) for key, tensor in self._load().items()}
+
+    def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Views of the mapped file; a write to one stays in memory."""
+        state = self._load()
+        return {key: state[key] for key in keys}
+
+    def _load(self) -> dict[str, Tensor]:
+        return self._state(load_torch(self.path)) if self._read is None else self._read
+
+    def _state(self, loaded: object) -> dict[str, Tensor]:
+        state = loaded if self.entry is None else loaded.get(self.entry)
+        if not is_state_dict(state):
+            where = self.path if self.entry is None else f"{self.path}: {self.entry!r}"
+            raise CheckpointError(f"{where} is no state dict: names and tensors")
+        return state
+
+
+class Shards:
+    """Several files and the index that lists them.
+
+    Args:
+        root: the folder that the files must really lie in, links followed, or
+            None for any place.
+
+    Raises:
+        CheckpointError: no such index, a shard that is missing or lies
+            elsewhere, or a tensor that two of them hold.
+    """
+
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        self.path = path
+        self._part_of: dict[str, Container] = {}
+        self._headers: dict[str, Header] = {}
+        for name in shard_names(path):
+            part = one_file(contained(path.with_name(name), root))
+            for key, header in part.headers().items():
+                if key in self._headers:
+                    raise CheckpointError(f"{path}: two of its files hold {key}")
+                self._headers[key], self._part_of[key] = header, part
+
+    def headers(self) -> dict[str, Header]:
+        """Every tensor's name and header."""
+        return self._headers
+
+    def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Views of the mapped files; a write to one stays in memory."""
+        wanted: dict[Container, list[str]] = {}
+        for key in keys:
+            wanted.setdefault(self._part_of[key], []).append(key)
+        parts = [part.tensors(some) for part, some in wanted.items()]
+        return {key: tensor for part in parts for key, tensor in part.items()}
+
+
+def open_container(path: Path, root: Path | None = None) -> Container:
+    """The container that a file is, by the end of its name: index, safetensors or PyTorch's.
+
+    Raises:
+        CheckpointError: as the classes here; `root` is as of Shards.
+    """
+    return Shards(path, root) if path.suffix == ".json" else one_file(path)
+
+
+def one_file(path: Path) -> Container:
+    """The container that one file is, by the end of its name.
+
+    Raises:
+        CheckpointError: as the classes here.
+    """
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index lists; they lie beside it.
+
+    Raises:
+        CheckpointError: it is no index, or lists something that is no bare
+            file name.
+    """
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is no index of shards: {error!r}") from None
+    strange = [name for name in names if not _is_shard_name(name)]
+    if strange or not names:
+        raise CheckpointError(f"{index} is no index of shards: it lists {strange or 'nothing'}")
+    return names
+
+
+def load_torch(path: Path) -> Any:
+    """What torch.save wrote, if it is tensors and plain values; mapped where it can be.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding anything else.
+    """
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < _SAFE_TORCH_LOAD:
+        raise CheckpointError(
+            f"{path} is only read with PyTorch 2.10 or newer: in {torch.__version__} a crafted"
+            " file of this format can run code (CVE-2025-32434, CVE-2026-24747)"
+        )
+    try:
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is no PyTorch file, or holds more than tensors and plain values;"
+            " nothing is ever unpickled"
+        ) from None
+    except Exception as error:  # torch.load raises half a dozen unrelated types
+        words = str(error).split("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} is no whole PyTorch file: {words}") from None
+
+
+def is_state_dict(state: object) -> bool:
+    """Whether it is a table of names and tensors."""
+    return (
+        isinstance(state, dict)
+        and bool(state)
+        and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in state.items())
+    )
+
+
+def _is_shard_name(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and Path(name).name == name
+        and Path(name).suffix in (".safetensors", ".bin")
+    )
+
+
+def _header(shape: tuple[int, ...], kind: str) -> Header:
+    itemsize = {"F64": 8, "F32": 4}.get(kind, 2)  # of another kind it does not matter
+    return Header(shape, kind, itemsize * int(torch.Size(shape).numel()))
+
+
+def _torch_header(tensor: Tensor) -> Header:
+    dense = tensor.layout == torch.strided and not tensor.is_quantized
+    kind = _TORCH_KINDS.get(tensor.dtype, str(tensor.dtype)) if dense else "not dense"
+    return _header(tuple(tensor.shape), kind)

@@ -1,0 +1,110 @@
+"""The Hugging Face hub: names of repositories, addresses of their files, settings of the user's.
+
+Nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from mingpt.config import PRESETS, GPTConfig
+from mingpt.errors import DownloadError
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository on the hub."""
+
+    owner: str
+    name: str
+    revision: str = "main"  # a commit, where the hashes below belong to one
+    sha256: Mapping[str, str] = field(default_factory=dict)  # of files, where known beforehand
+    megabytes: int | None = None  # to tell a user before fetching
+    preset: GPTConfig | None = None  # of the models that are known by name
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+    def url(self, file: str, revision: str | None = None) -> str:
+        """The address of a file; `revision` in place of the repository's own.
+
+        Raises:
+            DownloadError: HF_ENDPOINT is no address.
+        """
+        return f"{endpoint()}/{self}/resolve/{revision or self.revision}/{file}"
+
+
+KNOWN = {
+    "gpt2": Repository(
+        "openai-community",
+        "gpt2",
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        {"model.safetensors": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"},
+        megabytes=548,
+        preset=PRESETS["gpt2"],
+    ),
+    **{
+        name: Repository(owner, name, preset=PRESETS[name])
+        for name, owner in {
+            "gpt2-medium": "openai-community",
+            "gpt2-large": "openai-community",
+            "gpt2-xl": "openai-community",
+            "distilgpt2": "distilbert",
+        }.items()
+    },
+}
+# GPT-2's tokenizer comes from OpenAI's own storage, where no hash is stated.
+TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M"
+TOKENIZER_SHA256 = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
+_LONGEST_PART = 96
+
+
+def repository(name: str) -> Repository | None:
+    """The repository that `name` stands for: a short name, or owner/name.
+
+    None if it can be none on the hub. What passes is also safe as a folder's
+    name, and two different ones never give the same "owner--name".
+    """
+    if name in KNOWN:
+        return KNOWN[name]
+    parts = name.split("/")
+    if len(parts) != 2 or not all(_is_part(part) for part in parts):
+        return None
+    found = Repository(*parts)
+    return next((known for known in KNOWN.values() if str(known) == str(found)), found)
+
+
+def endpoint() -> str:
+    """HF_ENDPOINT, or the hub's own address.
+
+    Raises:
+        DownloadError: it is no address.
+    """
+    address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise DownloadError("HF_ENDPOINT is no address of the form https://host")
+    return address
+
+
+def token() -> str | None:
+    """HF_TOKEN, if it is set."""
+    return os.environ.get("HF_TOKEN", "").strip() or None
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
+
+
+def _is_part(text: str) -> bool:
+    is_plain = _PART.fullmatch(text) is not None and len(text) <= _LONGEST_PART
+    return is_plain and "--" not in text and ".." not in text

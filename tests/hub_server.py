@@ -1,0 +1,132 @@
+"""A server on this machine that plays the Hugging Face hub, its storage, and worse."""
+
+import hashlib
+import http.server
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Served:
+    """One file, and how it is given out."""
+
+    body: bytes = b""
+    etag: str | None = "sha256"  # the hash that is stated: sha256, git, none, or the text itself
+    linked: bool = False  # whether it is stated as X-Linked-Etag, as of a file in a storage
+    status: int = 200
+    headers: dict = field(default_factory=dict)
+    redirect: str | None = None  # an address to go on to, in place of the body
+    ranges: bool = True  # whether a Range is understood
+    length: bool = True  # whether Content-Length is told
+    failures: list = field(default_factory=list)  # (status, headers) of the first answers
+    cuts: list = field(default_factory=list)  # bytes after which the first connections break
+    wait: float = 0.0  # seconds before the answer
+    drip: float = 0.0  # seconds between one piece and the next
+    piece: int = 1  # bytes
+
+    def stated(self) -> dict:
+        if self.etag is None:
+            return {}
+        name = {"sha256": sha256, "git": git_sha1}.get(self.etag, lambda body: self.etag)(self.body)
+        if self.linked:
+            return {"X-Linked-Etag": f'"{name}"', "X-Linked-Size": str(len(self.body))}
+        return {"ETag": f'"{name}"'}
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def git_sha1(body: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        path, hub = self.path.split("?")[0], self.server
+        hub.requests.append((path, dict(self.headers)))
+        served = hub.files.get(path)
+        if served is None:
+            served = Served(b"nothing here", status=404, etag=None)
+        time.sleep(served.wait)
+        if served.failures:
+            status, headers = served.failures.pop(0)
+            return self._answer(status, {"Content-Length": "0", **headers})
+        headers = {**served.stated(), **served.headers}
+        if served.redirect is not None:
+            return self._answer(
+                302, {"Location": served.redirect, "Content-Length": "0", **headers}
+            )
+        start, status = 0, served.status
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked and served.ranges:
+            start, status = int(asked[1]), 206
+            if start >= len(served.body):
+                return self._answer(416, {"Content-Length": "0"})
+            end = len(served.body)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{end}"
+        if served.length:
+            headers["Content-Length"] = str(len(served.body) - start)
+        end = served.cuts.pop(0) if served.cuts else len(served.body)
+        return self._answer(status, headers, served.body[start:end], served)
+
+    def _answer(self, status, headers, body=b"", how=Served()):  # noqa: B008 (only read)
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/octet-stream", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        step = how.piece if how.drip else max(len(body), 1)
+        for at in range(0, len(body), step):
+            self.wfile.write(body[at : at + step])
+            time.sleep(how.drip)
+        self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+class HubServer(http.server.ThreadingHTTPServer):
+    """Serves `files`, path -> Served, and keeps (path, headers) of every request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, Served] = {}
+        self.requests: list[tuple[str, dict]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is what some tests are about."""
+
+    def asked(self, path: str) -> list[dict]:
+        """The headers of every request for a path."""
+        return [headers for asked, headers in self.requests if asked == path]
+
+    def add_repository(self, name: str, files: dict[str, bytes], revision="main", **how) -> None:
+        """Files as the hub gives them out: the large ones from a storage elsewhere."""
+        for file, body in files.items():
+            path = f"/{name}/resolve/{revision}/{file}"
+            served = Served(body, etag="git", headers={"X-Repo-Commit": "c" * 40}, **how)
+            if file.endswith((".safetensors", ".bin")):
+                storage = f"/storage/{sha256(body)}"
+                self.files[storage] = Served(body, etag=None, **how)
+                served = Served(
+                    body,
+                    linked=True,
+                    redirect=f"{self.url}{storage}?signature=secret",
+                    headers={"X-Repo-Commit": "c" * 40},
+                )
+            self.files[path] = served
+            if revision == "main":
+                self.files[f"/{name}/resolve/{'c' * 40}/{file}"] = served

@@ -1,0 +1,132 @@
+"""GPT-2 124M's real shape, with random weights: the same logits, little time, little memory."""
+
+import gc
+import os
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from mingpt import GPT
+
+LARGEST = 50257 * 768  # values of the largest tensor, wte
+PARAMETERS = 124_439_808
+
+
+@pytest.fixture(scope="module")
+def theirs() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config()).eval()
+
+
+@pytest.fixture(scope="module")
+def directory(theirs):
+    # Half a gigabyte, which pytest's own folders would keep for three runs.
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        yield Path(folder)
+
+
+def test_the_logits_are_those_of_transformers(theirs, directory):
+    ours = GPT.from_pretrained(directory)
+    assert sum(parameter.numel() for parameter in ours.parameters()) == PARAMETERS
+    ids = torch.randint(50257, (2, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids)[0], theirs(ids).logits, rtol=0, atol=1e-4)
+
+
+def median_seconds(functions, rounds=5) -> list[float]:
+    """Of each function, run in turn."""
+    times = [[] for _ in functions]
+    for _ in range(rounds + 1):
+        for function, seconds in zip(functions, times, strict=True):
+            started = time.perf_counter()
+            result = function()
+            seconds.append(time.perf_counter() - started)
+            del result
+            gc.collect()
+    return [statistics.median(seconds[1:]) for seconds in times]
+
+
+def test_loading_takes_at_most_half_as_long_again_as_copying_the_file(directory):
+    path = directory / "model.safetensors"
+
+    def copy():
+        return {key: tensor.clone() for key, tensor in load_file(path).items()}
+
+    ours, reference = median_seconds([lambda: GPT.from_pretrained(directory), copy])
+    assert ours < 1.5 * reference
+
+
+PEAK = """
+import gc, sys, torch
+from pathlib import Path
+from mingpt import GPT
+from conftest import make_model
+
+def kilobytes(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+make_model()  # whatever is set up once
+GPT.from_pretrained("builtin", dtype=torch.bfloat16)
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+before = kilobytes("VmRSS")
+model = GPT.from_pretrained(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+print((kilobytes("VmHWM") - before) * 1024)
+"""
+
+
+def peak_bytes(directory, dtype: str) -> int:
+    """By how much a process grows at most while it loads the model, mapped files included."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(directory), dtype],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def unaligned(source: Path, target: Path) -> None:
+    """The same safetensors file with its data at an odd address, as GPT-2's own has it."""
+    with source.open("rb") as file, target.open("wb") as copy:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = file.read(size).rstrip(b" ")
+        header += b" " * (3 - len(header) % 4)
+        copy.write(struct.pack("<Q", len(header)) + header)
+        shutil.copyfileobj(file, copy, 1 << 24)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from /proc")
+@pytest.mark.parametrize("case", ["float32", "bfloat16", "float64", "unaligned", "bin"])
+def test_peak_memory_is_the_parameters_and_the_largest_tensor(directory, tmp_path, case):
+    dtype = case if hasattr(torch, case) else "float32"
+    if case in ("unaligned", "bin"):
+        shutil.copy(directory / "config.json", tmp_path)
+    if case == "unaligned":
+        unaligned(directory / "model.safetensors", tmp_path / "model.safetensors")
+        directory = tmp_path
+    if case == "bin":
+        torch.save(load_file(directory / "model.safetensors"), tmp_path / "pytorch_model.bin")
+        directory = tmp_path
+    itemsize = getattr(torch, dtype).itemsize
+    peak = peak_bytes(directory, dtype)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    print(case, peak / (PARAMETERS * itemsize))
+    assert peak <= (1.15 * PARAMETERS + LARGEST) * itemsize
+    assert peak >= 0.9 * PARAMETERS * itemsize  # the measure does see what is there
