@@ -1,0 +1,192 @@
+"""mingpt-fetch: models onto this machine ahead of time; what is there, whole or not; away with it.
+
+Finding, fetching and checking is mingpt's business (pretrained.py, cache.py);
+here are the words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import mingpt
+from mingpt.errors import CheckpointError
+from patching.cli import common
+from patching.cli.common import Bars, UsageError
+from patching.text import escaped
+
+COMMAND = "mingpt-fetch"
+
+DESCRIPTION = """\
+Put models into the cache, so that every other command finds them there.
+
+A name is gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name of
+any GPT-2 on the Hugging Face hub. Weights, configuration and tokenizer are
+fetched, checked against the hashes that the hub states (GPT-2 124M's are built
+in), and loaded once to see that the model is one that works here.
+"""
+EPILOG = """\
+examples:
+  mingpt-fetch gpt2 distilgpt2       fetch two models
+  mingpt-fetch --list                what is where, and how large
+  mingpt-fetch --verify              hash every file again
+  mingpt-fetch --remove distilgpt2   delete one from our cache
+
+where models are looked for, in this order:
+  our cache          MINGPT_CACHE, by default ~/.cache/mingpt
+  the hub's cache    HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub, where
+                     transformers and others put theirs; only ever read
+  the network        HF_ENDPOINT is the hub's address; HF_TOKEN opens what is gated
+
+a machine without a network: fetch here, copy the cache's folder there, and use
+--offline (or HF_HUB_OFFLINE=1) there:
+  tar -C ~/.cache -cf mingpt.tar mingpt        and there: tar -C ~/.cache -xf mingpt.tar
+
+exit codes: 0 done; 2 bad input, a file that is damaged or cannot be had, with one
+line on stderr; 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+
+
+def build_parser() -> common.Parser:
+    """The command's options; --help is meant to teach."""
+    parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("names", metavar="NAME", nargs="*", default=(), help="the models")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="show what is cached, where, its size")
+    what.add_argument(
+        "--verify", action="store_true", help="hash the files of the named models, or of all, again"
+    )
+    what.add_argument("--remove", action="store_true", help="delete the named models")
+    what.add_argument(
+        "--no-verify", action="store_true",
+        help="fetch files though the hub states no hash to check them by",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="no bar")
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
+    return parser
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, and do the one thing that was asked for."""
+    arguments = build_parser().parse_args(argv)
+    if not (arguments.names or arguments.list or arguments.verify):
+        raise UsageError("which model? give its name, or --list (see --help)")
+    bars = Bars(arguments.quiet)
+    if arguments.list:
+        _list(arguments.names)
+    elif arguments.verify:
+        _verify(arguments.names, bars)
+    elif arguments.remove:
+        _remove(arguments.names)
+    else:
+        _fetch(arguments, bars)
+
+
+def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
+    from mingpt import cache
+    from mingpt.loading import load
+    from mingpt.pretrained import HubSource, resolve
+
+    sources = [resolve(name, verify=not arguments.no_verify) for name in arguments.names]
+    for source in sources:
+        if not isinstance(source, HubSource):
+            raise UsageError(f"{source.name} is on this machine: there is nothing to fetch")
+    for source in sources:
+        was_here = source.is_here
+        with bars.bar(f"fetching {source.name}", in_bytes=True) as progress:
+            model, _ = load(source, progress=progress)
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        entry = next(one for one in cache.entries() if one.place == source.place)
+        words = "was already in" if was_here else "is now in"
+        _say(
+            f"{source.name}: {parameters:.1f}M parameters, {_size(entry.nbytes)},"
+            f" {words} {entry.place.directory}"
+        )
+
+
+def _list(names: Sequence[str]) -> None:
+    from mingpt import cache
+
+    entries = _entries(names)
+    rows = [("name", "size", "cache", "folder")]
+    for entry in entries:
+        whose = "ours" if entry.is_ours else "the hub's"
+        whose += "" if entry.is_complete else ", incomplete"
+        rows.append((entry.name, _size(entry.nbytes), whose, str(entry.place.directory)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for name, size, whose, folder in rows:
+        _say(f"{name:<{widths[0]}}  {size:>{widths[1]}}  {whose:<{widths[2]}}  {folder}")
+    total = sum(entry.nbytes for entry in entries if entry.is_ours)
+    _say(f"our cache: {cache.directory()}, {_size(total)}")
+    _say(f"the hub's: {cache.hub_directory()}")
+
+
+def _verify(names: Sequence[str], bars: Bars) -> None:
+    from mingpt import cache
+
+    entries = _entries(names)
+    total, done, wrong = sum(entry.nbytes for entry in entries), 0, []
+    with bars.bar("hashing", in_bytes=True) as progress:
+
+        def count(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            if progress is not None:
+                progress(done, total)
+
+        found = [(entry, cache.verify(entry, count)) for entry in entries]
+    for entry, files in found:
+        for name, is_intact in files.items():
+            state = {True: "intact", False: "WRONG", None: "no hash is known"}[is_intact]
+            _say(f"{entry.place.directory / name}: {state}")
+            if is_intact is False:
+                wrong.append(str(entry.place.directory / name))
+    if wrong:
+        raise CheckpointError(f"damaged: {', '.join(wrong)}; remove the model and fetch it again")
+
+
+def _remove(names: Sequence[str]) -> None:
+    from mingpt import cache
+
+    chosen = _entries(names)
+    ours = [entry for entry in chosen if entry.is_ours]
+    for entry in chosen:
+        if entry.name not in {one.name for one in ours}:
+            cache.remove(entry)  # which says why it cannot be
+    for entry in ours:
+        cache.remove(entry)
+        _say(f"removed {entry.name}, {_size(entry.nbytes)}, from {entry.place.directory}")
+
+
+def _entries(names: Sequence[str]) -> list:
+    """What is cached of the named models, or of all.
+
+    Raises:
+        UsageError: a name of which nothing is cached.
+    """
+    from mingpt import cache, hub
+
+    entries, chosen = cache.entries(), []
+    for name in names:
+        repository = hub.repository(name)
+        full = name if repository is None else str(repository)
+        found = [entry for entry in entries if entry.name == full and entry not in chosen]
+        if not found and full not in {entry.name for entry in chosen}:
+            there = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "nothing"
+            raise UsageError(f"{name!r} is in no cache; there is: {there}")
+        chosen += found
+    return chosen if names else entries
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def _say(text: str) -> None:
+    common.tell(escaped(text), sys.stdout)
