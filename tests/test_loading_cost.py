@@ -65,6 +65,7 @@ def test_loading_takes_at_most_half_as_long_again_as_copying_the_file(directory)
         return {key: tensor.clone() for key, tensor in load_file(path).items()}
 
     ours, reference = median_seconds([lambda: GPT.from_pretrained(directory), copy])
+    print(f"\nloading / copying: {ours / reference:.2f}")
     assert ours < 1.5 * reference
 
 
@@ -127,6 +128,6 @@ def test_peak_memory_is_the_parameters_and_the_largest_tensor(directory, tmp_pat
     peak = peak_bytes(directory, dtype)
     for path in tmp_path.iterdir():
         path.unlink()
-    print(case, peak / (PARAMETERS * itemsize))
+    print(f"\n{case}: peak / parameters {peak / (PARAMETERS * itemsize):.2f}")
     assert peak <= (1.15 * PARAMETERS + LARGEST) * itemsize
     assert peak >= 0.9 * PARAMETERS * itemsize  # the measure does see what is there
