@@ -57,9 +57,9 @@ class Entry:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be loaded without fetching anything."""
+        """Whether configuration and weights are all there."""
         repository = hub.repository(self.name)
-        return repository is None or _is_complete(self.place.directory, repository)
+        return repository is None or _is_complete(self.place, repository)
 
 
 def directory() -> Path:
@@ -79,11 +79,20 @@ def folder(repository: Repository) -> Path:
     return directory() / f"{repository.owner}--{repository.name}"
 
 
-def find(repository: Repository) -> Place | None:
-    """Where a repository's weights and configuration are: in our cache, else in the hub's."""
+def complete(repository: Repository) -> Iterator[Place]:
+    """Where a repository's weights and configuration are: in our cache, then in the hub's.
+
+    Raises:
+        CheckpointError: a link out of a cache.
+    """
     ours = Place(folder(repository), directory())
-    places = [ours, *(Place(path, hub_directory()) for path in _snapshots(repository))]
-    return next((one for one in places if _is_complete(one.directory, repository)), None)
+    snapshots = (Place(path, hub_directory()) for path in _snapshots(repository))
+    return (place for place in (ours, *snapshots) if _is_complete(place, repository))
+
+
+def find(repository: Repository) -> Place | None:
+    """The first of them."""
+    return next(complete(repository), None)
 
 
 def entries() -> list[Entry]:
@@ -91,11 +100,11 @@ def entries() -> list[Entry]:
     found = []
     top = [directory() / name for name in hub.TOKENIZER_SHA256]
     if files := tuple(path for path in top if path.is_file()):
-        found.append(_entry(TOKENIZER, Place(directory(), directory()), files, is_ours=True))
+        found.append(entry(TOKENIZER, Place(directory(), directory()), files))
     for path in sorted(directory().glob("*--*")):
         owner, _, name = path.name.partition("--")
         if path.is_dir() and hub.repository(f"{owner}/{name}"):
-            found.append(_entry(f"{owner}/{name}", Place(path, directory()), is_ours=True))
+            found.append(entry(f"{owner}/{name}", Place(path, directory())))
     for path in sorted(hub_directory().glob("models--*")):
         name = "/".join(path.name.split("--")[1:])
         repository = hub.repository(name)
@@ -104,14 +113,24 @@ def entries() -> list[Entry]:
                 Place(snapshot, hub_directory())
                 for snapshot in _snapshots(repository)
                 if snapshot.parent.parent == path
-                and _is_complete(snapshot, repository)
+                and _is_complete(Place(snapshot, hub_directory()), repository)
                 and _is_gpt2(snapshot, repository)
             ),
             None,
         )
         if place:
-            found.append(_entry(str(repository), place, is_ours=False))
+            found.append(entry(str(repository), place))
     return sorted(found, key=lambda entry: (entry.name, not entry.is_ours))
+
+
+def entry(name: str, place: Place, files: Iterable[Path] | None = None) -> Entry:
+    """What lies in a place: `files`, or all that are not ours to keep account of it."""
+    if files is None:
+        files = (path for path in place.directory.iterdir() if path.is_file())
+        files = (path for path in files if path.name != SUMS_FILE and path.name[0] != ".")
+    files = tuple(sorted(files))
+    nbytes = sum(path.stat().st_size for path in files)
+    return Entry(name, place, place.root == directory(), files, nbytes)
 
 
 def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[str, bool | None]:
@@ -222,7 +241,7 @@ def _snapshots(repository: Repository) -> Iterator[Path]:
     for name in names:
         path = hub_directory() / "--".join(("models", *name.split("/")))
         snapshots = sorted(path.glob("snapshots/*/"), key=_age)
-        named = _first_line(path / "refs" / "main")
+        named = _text(contained(path / "refs" / "main", hub_directory())).strip()
         yield from sorted(snapshots, key=lambda snapshot: snapshot.name != named)
 
 
@@ -230,16 +249,16 @@ def _age(path: Path) -> float:
     return -path.stat().st_mtime
 
 
-def _first_line(path: Path) -> str:
+def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
 
 
-def _is_complete(place: Path, repository: Repository) -> bool:
-    has_config = repository.preset is not None or (place / configfile.NAME).is_file()
-    return has_config and checkpoint.weights_complete(place)
+def _is_complete(place: Place, repository: Repository) -> bool:
+    has_config = repository.preset is not None or (place.directory / configfile.NAME).is_file()
+    return has_config and checkpoint.weights_complete(place.directory, place.root)
 
 
 def _is_gpt2(place: Path, repository: Repository) -> bool:
@@ -248,19 +267,13 @@ def _is_gpt2(place: Path, repository: Repository) -> bool:
     if not path.is_file():
         return repository.preset is not None
     try:
-        return configfile.read_fields(contained(path, hub_directory())).get("model_type") == "gpt2"
+        fields = configfile.read_fields(contained(path, hub_directory()))
+        return configfile.is_gpt2(fields)
     except CheckpointError:
         return True
 
 
-def _entry(name: str, place: Place, files: Iterable[Path] | None = None, *, is_ours: bool) -> Entry:
-    if files is None:
-        files = (path for path in place.directory.iterdir() if path.is_file())
-    files = sorted(path for path in files if path.name != SUMS_FILE)
-    return Entry(name, place, is_ours, tuple(files), sum(path.stat().st_size for path in files))
-
-
 def _sums(place: Path) -> dict[str, str]:
-    lines = _first_line(place / SUMS_FILE).splitlines()
+    lines = _text(place / SUMS_FILE).splitlines()
     found = (re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines)
     return {line[2]: line[1] for line in found if line}

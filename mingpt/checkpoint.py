@@ -72,14 +72,25 @@ def of_directory(
         CheckpointError: files that are missing, damaged, or lie elsewhere, or
             a configuration that is not supported.
     """
-    path = weights_in(directory)
-    if path is None:
-        raise CheckpointError(
-            f"{directory} is no model directory: it holds no {', '.join(WEIGHTS_FILES)}"
-        )
+    check_directory(directory, preset=preset)
     config = config_in(directory, preset=preset, root=root)
-    container = containers.open_container(contained(path, root), root)
+    container = containers.open_container(contained(weights_in(directory), root), root)
     return Checkpoint(config, container, is_conv1d=True)
+
+
+def check_directory(directory: Path, *, preset: GPTConfig | None = None) -> None:
+    """Raises CheckpointError if there is no model in it; `preset` is as of `of_directory`."""
+    lacking = []
+    if preset is None and not (directory / configfile.NAME).is_file():
+        lacking.append(configfile.NAME)
+    if weights_in(directory) is None:
+        lacking.append(" or ".join(WEIGHTS_FILES))
+    if lacking:
+        files = sorted(path for suffix in TORCH_SUFFIXES for path in directory.glob(f"*{suffix}"))
+        hint = f"; is it {files[0]} that you mean?" if files else ""
+        raise CheckpointError(
+            f"{directory} is no model directory: it holds no {', no '.join(lacking)}{hint}"
+        )
 
 
 def config_in(
@@ -98,11 +109,16 @@ def weights_in(directory: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def weights_complete(directory: Path) -> bool:
-    """Whether a directory has tensors, and every shard of them if they are in shards."""
+def weights_complete(directory: Path, root: Path) -> bool:
+    """Whether a directory in a cache has tensors, and every shard of them if they are in shards.
+
+    Raises:
+        CheckpointError: the index of the shards lies outside `root`.
+    """
     path = weights_in(directory)
     if path is None or path.suffix != ".json":
         return path is not None
+    contained(path, root)
     try:
         return all(path.with_name(name).is_file() for name in containers.shard_names(path))
     except CheckpointError:
@@ -123,12 +139,13 @@ def of_file(path: Path, n_head: int | None = None) -> Checkpoint:
         config = configfile.of_nanogpt(path, loaded["model_args"])
         if n_head not in (None, config.n_head):
             raise CheckpointError(f"n_head is {config.n_head} in {path}, not {n_head}")
-        return Checkpoint(config, containers.TorchFile(path, "model"), is_conv1d=False)
+        container = containers.TorchFile(path, "model", loaded)
+        return Checkpoint(config, container, is_conv1d=False)
     if not containers.is_state_dict(loaded):
         raise CheckpointError(
             f"{path} is neither nanoGPT's checkpoint (model and model_args) nor a bare state dict"
         )
-    container = containers.TorchFile(path)
+    container = containers.TorchFile(path, loaded=loaded)
     tied = not any(key.endswith(weights.HEAD) for key in loaded)
     config = configfile.of_mingpt(path, weights.sizes(container), tied=tied, n_head=n_head)
     return Checkpoint(config, container, is_conv1d=False)

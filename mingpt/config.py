@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 from mingpt.errors import ConfigError
@@ -72,7 +71,7 @@ class GPTConfig:
                 raise ConfigError(f"{name} must be a number in [0, 1), not {value!r}")
         for name in ("layer_norm_epsilon", "initializer_range"):
             value = getattr(self, name)
-            if not (_is_number(value) and 0 < value < math.inf):
+            if not (_is_number(value) and 0 < value < LARGEST_SIZE):
                 raise ConfigError(f"{name} must be a number above 0, not {value!r}")
 
     @staticmethod

@@ -54,6 +54,18 @@ _ONLY_VALUES = {
 }
 # transformers' other name for the tanh form of GELU.
 _ACTIVATION_ALIASES = {"gelu_pytorch_tanh": "gelu_new"}
+# Keys of GPT-2's relatives, which compute something else: refused unless null, false or empty.
+_OF_OTHERS = (
+    *("auto_map", "attention_head_type", "multi_query", "num_key_value_heads", "sliding_window"),
+    *("rotary", "rotary_dim", "rotary_pct", "rope_theta", "rope_scaling", "rope_parameters"),
+    *("alibi", "use_alibi", "attention_types", "parallel_attn", "use_parallel_residual"),
+    *("mup_embeddings_scale", "mup_output_alpha", "mup_width_scale", "logits_scale"),
+)
+# minGPT's names for shapes, as far as no tensor shows what they say.
+_MINGPT_HEADS = {name: preset.n_head for name, preset in PRESETS.items()} | {
+    "openai-gpt": 12,
+    "gopher-44m": 16,
+}
 _NANOGPT_KEYS = ("n_layer", "n_head", "n_embd", "vocab_size", "block_size", "bias", "dropout")
 _MINGPT_KEYS = ("model_type", *_NANOGPT_KEYS[:5], *_DROPOUTS)
 
@@ -65,21 +77,7 @@ def read(path: str | Path) -> GPTConfig:
         CheckpointError: the file is missing, is no JSON object, or asks for
             something that is not built here (named).
     """
-    fields = read_fields(path)
-    model_type = fields.get("model_type", _GPT2)
-    if model_type not in (_GPT2, _OURS):
-        raise CheckpointError(
-            f"{path}: model_type = {model_type!r} is not supported, only {_GPT2!r}"
-        )
-    for key, wanted in _ONLY_VALUES.items():
-        if fields.get(key, wanted) != wanted:
-            raise CheckpointError(
-                f"{path}: {key} = {fields[key]!r} is not supported, only {wanted!r}"
-            )
-    known = _known(path, fields)
-    if model_type == _OURS and "bias" in fields:
-        known["bias"] = fields["bias"]
-    return _config(path, known)
+    return _config(path, _known(path, read_fields(path)), names=_KEYS)
 
 
 def to_fields(config: GPTConfig) -> dict[str, object]:
@@ -90,7 +88,7 @@ def to_fields(config: GPTConfig) -> dict[str, object]:
     """
     head = {"model_type": _GPT2 if config.bias else _OURS, "add_cross_attention": False}
     values = {key: getattr(config, ours) for ours, key in _KEYS.items()}
-    flags = {key: values.pop(key) for key in FLAGS if key in values}
+    flags = {key: values.pop(key) for key in _KEYS if key in FLAGS}  # named alike in both
     if not config.bias:
         return {**head, **flags, "bias": False, **values}
     return {**head, **flags, "architectures": ["GPT2LMHeadModel"], **values}
@@ -109,8 +107,8 @@ def of_nanogpt(path: str | Path, model_args: object) -> GPTConfig:
     if missing:
         raise CheckpointError(f"{path}: model_args lacks {', '.join(missing)}")
     known = {**model_args, "activation": "gelu"}
-    dropout = known.pop("dropout", None)
-    return _config(path, {**known, **dict.fromkeys(_DROPOUTS, dropout or 0.0)})
+    dropout = known.pop("dropout", 0.0)
+    return _config(path, {**known, **dict.fromkeys(_DROPOUTS, dropout)})
 
 
 def of_mingpt(path: Path, sizes: Mapping[str, int], *, tied: bool, n_head: int | None) -> GPTConfig:
@@ -144,6 +142,11 @@ def of_mingpt(path: Path, sizes: Mapping[str, int], *, tied: bool, n_head: int |
     return _config(path, {"tie_word_embeddings": tied, **known, **sizes})
 
 
+def is_gpt2(fields: Mapping[str, object]) -> bool:
+    """Whether a config.json's fields call their model a GPT-2, or one of ours."""
+    return fields.get("model_type", _GPT2) in (_GPT2, _OURS)
+
+
 def read_fields(path: str | Path) -> dict[str, object]:
     """The JSON object in a file.
 
@@ -170,16 +173,27 @@ def _mingpt_fields(path: Path) -> dict[str, object]:
     fields = fields["model"]
     _refuse_unknown(path, "model", fields, _MINGPT_KEYS)
     known = {key: value for key, value in fields.items() if value is not None}
-    preset = known.pop("model_type", None)
-    if preset is not None and "n_head" not in known:
-        if preset not in PRESETS:
-            raise CheckpointError(f"{path}: model_type = {preset!r} is not known; give n_head")
-        known["n_head"] = PRESETS[preset].n_head
+    model_type = str(known.pop("model_type", None))
+    if model_type in _MINGPT_HEADS:
+        known.setdefault("n_head", _MINGPT_HEADS[model_type])
     return known
 
 
 def _known(path: str | Path, fields: dict[str, object]) -> dict[str, object]:
-    """Our fields among transformers', under either of its names."""
+    """Our fields among transformers', under either of its names; the others are harmless.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    if not is_gpt2(fields):
+        raise CheckpointError(
+            f"{path}: model_type = {fields['model_type']!r} is not supported, only {_GPT2!r}"
+        )
+    for key, wanted in {**_ONLY_VALUES, **dict.fromkeys(_OF_OTHERS)}.items():
+        if fields.get(key, wanted) != wanted and (wanted is not None or fields[key]):
+            raise CheckpointError(
+                f"{path}: {key} = {fields[key]!r} is not supported, only {wanted!r}"
+            )
     fields = dict(fields)
     for other, key in _OTHER_NAMES.items():
         if other in fields and fields.setdefault(key, fields[other]) != fields[other]:
@@ -190,6 +204,8 @@ def _known(path: str | Path, fields: dict[str, object]) -> dict[str, object]:
     activation = known.get("activation")
     if isinstance(activation, str):
         known["activation"] = _ACTIVATION_ALIASES.get(activation, activation)
+    if fields.get("model_type") == _OURS and "bias" in fields:
+        known["bias"] = fields["bias"]
     return known
 
 
@@ -199,8 +215,12 @@ def _refuse_unknown(path: str | Path, where: str, fields: dict, known: tuple[str
         raise CheckpointError(f"{path}: {where} has fields not known here: {', '.join(unknown)}")
 
 
-def _config(path: str | Path, known: dict[str, object]) -> GPTConfig:
+def _config(
+    path: str | Path, known: dict[str, object], names: Mapping[str, str] | None = None
+) -> GPTConfig:
+    """The configuration; what is wrong with it under the file's own `names` for our fields."""
     try:
         return GPTConfig(**known)
     except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        field, space, rest = str(error).partition(" ")
+        raise CheckpointError(f"{path}: {(names or {}).get(field, field)}{space}{rest}") from None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -99,15 +100,19 @@ class SafetensorsFile:
 class TorchFile:
     """A state dict: what torch.save wrote, or one entry of that.
 
+    Args:
+        loaded: what load_torch gave for the file, if the caller has it already.
+
     Raises:
         CheckpointError: no state dict.
     """
 
-    def __init__(self, path: Path, entry: str | None = None) -> None:
+    def __init__(self, path: Path, entry: str | None = None, loaded: object = None) -> None:
         self.path = path
         self.entry = entry
-        # A file of the format before 1.6 cannot be mapped, and is read once.
-        self._read = None if zipfile.is_zipfile(path) else self._state(load_torch(path))
+        self._read: dict[str, Tensor] | None = None
+        if not zipfile.is_zipfile(path):  # the format before 1.6 cannot be mapped: read it once
+            self._read = self._state(load_torch(path) if loaded is None else loaded)
 
     def headers(self) -> dict[str, Header]:
         """Every tensor's name and header."""
@@ -214,19 +219,18 @@ def load_torch(path: Path) -> Any:
             " file of this format can run code (CVE-2025-32434, CVE-2026-24747)"
         )
     try:
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
-    except pickle.UnpicklingError:
+    except Exception:  # torch.load raises half a dozen types, with the advice to try it unsafely
         raise CheckpointError(
-            f"{path} is no PyTorch file, or holds more than tensors and plain values;"
+            f"{path} is no whole PyTorch file, or holds more than tensors and plain values;"
             " nothing is ever unpickled"
         ) from None
-    except Exception as error:  # torch.load raises half a dozen unrelated types
-        words = str(error).split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} is no whole PyTorch file: {words}") from None
 
 
 def is_state_dict(state: object) -> bool:
@@ -239,11 +243,9 @@ def is_state_dict(state: object) -> bool:
 
 
 def _is_shard_name(name: object) -> bool:
-    return (
-        isinstance(name, str)
-        and Path(name).name == name
-        and Path(name).suffix in (".safetensors", ".bin")
-    )
+    if not isinstance(name, str):
+        return False
+    return re.fullmatch(r"\w[\w.-]*\.(?:safetensors|bin)", name, re.ASCII) is not None
 
 
 def _header(shape: tuple[int, ...], kind: str) -> Header:
@@ -252,6 +254,7 @@ def _header(shape: tuple[int, ...], kind: str) -> Header:
 
 
 def _torch_header(tensor: Tensor) -> Header:
-    dense = tensor.layout == torch.strided and not tensor.is_quantized
-    kind = _TORCH_KINDS.get(tensor.dtype, str(tensor.dtype)) if dense else "not dense"
-    return _header(tuple(tensor.shape), kind)
+    is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if tensor.is_nested or tensor.is_quantized or not is_plain:
+        return _header((), "no plain tensor")
+    return _header(tuple(tensor.shape), _TORCH_KINDS.get(tensor.dtype, str(tensor.dtype)))

@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # imported where it is used: most runs never touch the networ
 
 Progress = Callable[[int, int], None]  # (done, in all; 0 where that is not known)
 
-SECONDS_TO_ANSWER = 4.0  # name look-up, connection and first header together
+SECONDS_TO_CONNECT = 4.0
+SECONDS_TO_ANSWER = 15.0  # name look-up, connection and first header together
 SECONDS_TO_STALL = 30.0  # in which at least LEAST_BYTES must arrive, once a file is on its way
 LEAST_BYTES = 1 << 15
 ATTEMPTS = 5  # in a row that bring nothing; a host that never answered gets two
@@ -69,16 +70,14 @@ class _Statement:
         return self.linked or self.etag
 
     def read(self, answer: requests.Response) -> None:
-        """Note what one more answer states."""
+        """Note what one more answer states that none before it did."""
         headers = answer.headers
-        self.linked = _hash_in(headers.get("X-Linked-Etag")) or self.linked
-        self.etag = _hash_in(headers.get("ETag")) or self.etag
-        size = headers.get("X-Linked-Size", "")
-        if size.isdecimal():
-            self.size = int(size)
-        commit = headers.get("X-Repo-Commit", "")
-        if re.fullmatch(r"[0-9a-f]{40}", commit):
-            self.commit = commit
+        self.linked = self.linked or _hash_in(headers.get("X-Linked-Etag"))
+        self.etag = self.etag or _hash_in(headers.get("ETag"))
+        if self.size is None:
+            self.size = _number_in(headers.get("X-Linked-Size"))
+        if re.fullmatch(r"[0-9a-f]{40}", headers.get("X-Repo-Commit", "")):
+            self.commit = self.commit or headers["X-Repo-Commit"]
 
 
 class _BrokenError(Exception):
@@ -122,16 +121,18 @@ def fetch(
     if token is not None and re.fullmatch(r"[!-~]+", token) is None:
         raise DownloadError("HF_TOKEN is no token: it holds a space or another strange character")
     part, commit = _Part(path), None
-    failures, ever_answered = 0, False
+    failures, ever_answered, furthest = 0, False, 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while not part.is_whole:
-            before = part.size
             try:
                 commit = _attempt(url, part, token, sha256, verify, progress)
             except _BrokenError as error:
                 ever_answered = ever_answered or error.answered
-                failures = 1 if part.size - before >= _WORTH_ANOTHER_TRY else failures + 1
+                # Further than ever before: what has to be fetched over again earns nothing.
+                is_further = part.size >= furthest + _WORTH_ANOTHER_TRY
+                failures = 1 if is_further else failures + 1
+                furthest = max(furthest, part.size)
                 if failures >= (ATTEMPTS if ever_answered else 2):
                     tries = f" ({failures} tries)" if failures > 1 else ""
                     raise DownloadError(f"{_shown(url)} {error}{tries}") from None
@@ -151,10 +152,10 @@ def reach(url: str) -> None:
     """Ask once whether anybody answers at `url`, whatever the answer.
 
     Raises:
-        DownloadError: nobody does, within SECONDS_TO_ANSWER.
+        DownloadError: nobody does, within SECONDS_TO_CONNECT.
     """
     try:
-        _ask(url, {}, None).close()
+        _ask(url, {}, None, SECONDS_TO_CONNECT).close()
     except _BrokenError as error:
         raise DownloadError(f"{_shown(url)} {error}") from None
 
@@ -181,7 +182,7 @@ def _attempt(
         if answer.status_code == 416:
             part.restart()
             raise _BrokenError("has no such part of the file", answered=True)
-        if _kind(answer) == "text/html":
+        if _kind(answer) in ("text/html", "application/xhtml+xml"):
             raise DownloadError(
                 f"{_shown(url)} answers with a web page instead of the file:"
                 " a log-in page of this network, perhaps"
@@ -197,7 +198,12 @@ def _attempt(
             )
         if part.expect(expected):
             return statement.commit
+        if expected is None:
+            part.restart()  # nothing would tell whether two pieces belong together
         size = _begin(answer, part, statement.size)
+        is_chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+        if size is None and expected is None and not is_chunked:
+            raise DownloadError(f"{_shown(url)}: neither a hash nor a size tells when it is whole")
         room = shutil.disk_usage(part.path.parent).free
         if size is not None and size - part.size > room:
             raise DownloadError(
@@ -212,7 +218,7 @@ def _attempt(
         raise _BrokenError(f"broke off after {got} of {size} bytes", answered=True)
     got = part.git_sha1() if len(expected or "") == 40 else part.sha256()
     if expected is not None and got != expected:
-        if part.is_pieced:  # of two files, perhaps
+        if part.is_pieced or size is None:  # of two files, perhaps, or not the whole of one
             part.restart()
             raise _BrokenError("gave pieces that do not fit together", answered=True)
         raise _wrong(url, got, expected)
@@ -228,7 +234,7 @@ def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, 
     }
     statement, here = _Statement(), url
     for hop in range(MOST_REDIRECTS + 1):
-        answer = _ask(here, headers, token if hop == 0 else None)
+        answer = _ask(here, headers, token if hop == 0 else None, SECONDS_TO_ANSWER)
         if _origin(here) == _origin(url):
             statement.read(answer)
         if not answer.is_redirect:
@@ -242,8 +248,8 @@ def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, 
     raise DownloadError(f"{_shown(url)} redirects more than {MOST_REDIRECTS} times: in a circle?")
 
 
-def _ask(url: str, headers: dict[str, str], token: str | None) -> requests.Response:
-    """One answer, its body still to come, within SECONDS_TO_ANSWER.
+def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -> requests.Response:
+    """One answer, its body still to come, within so many seconds.
 
     In a thread, because no time-out of requests bounds the look-up of a name,
     and its connection time-out counts anew for each address of a host.
@@ -267,7 +273,7 @@ def _ask(url: str, headers: dict[str, str], token: str | None) -> requests.Respo
                     auth=authorise,
                     stream=True,
                     allow_redirects=False,
-                    timeout=(SECONDS_TO_ANSWER, SECONDS_TO_STALL),
+                    timeout=(SECONDS_TO_CONNECT, SECONDS_TO_STALL),
                 )
             )
         except Exception as error:  # handed over to the caller's thread
@@ -275,9 +281,9 @@ def _ask(url: str, headers: dict[str, str], token: str | None) -> requests.Respo
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(SECONDS_TO_ANSWER)
+    thread.join(seconds)
     if not outcome:
-        raise _BrokenError(f"does not answer within {SECONDS_TO_ANSWER:g} s", answered=False)
+        raise _BrokenError(f"does not answer within {seconds:g} s", answered=False)
     if isinstance(outcome[0], requests.exceptions.ConnectionError | requests.exceptions.Timeout):
         raise _BrokenError(f"cannot be reached: {_reason(outcome[0])}", answered=False)
     if isinstance(outcome[0], Exception):
@@ -316,15 +322,14 @@ def _begin(answer: requests.Response, part: _Part, stated: int | None) -> int | 
     """Set `part` to where the answer's body goes on; the size of the whole file, if known."""
     if answer.status_code == 200:
         part.restart()  # the server knows no Range
-        length = answer.headers.get("Content-Length", "")
-        return stated if stated is not None else int(length) if length.isdecimal() else None
-    found = re.fullmatch(
-        r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""), re.ASCII
-    )
+        length = _number_in(answer.headers.get("Content-Length"))
+        return length if stated is None else stated
+    content_range = answer.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d+|\*)", content_range, re.ASCII)
     if found is None or int(found[1]) != part.size:
         part.restart()
         raise _BrokenError("sends another part than was asked for", answered=True)
-    return stated if stated is not None else int(found[2]) if found[2] != "*" else None
+    return _number_in(found[2]) if stated is None else stated
 
 
 def _receive(answer: requests.Response, part: _Part, size: int, progress: Progress | None) -> None:
@@ -348,6 +353,8 @@ def _receive(answer: requests.Response, part: _Part, size: int, progress: Progre
             write(data)
             if progress is not None:
                 progress(part.size, size)
+            if size and part.size > size:
+                return  # which is too much already, and need not fill the disk
             if time.monotonic() - since > SECONDS_TO_STALL:
                 if part.size - then < LEAST_BYTES:
                     raise _BrokenError("has all but stalled", answered=True)
@@ -459,12 +466,17 @@ def _hash_in(etag: str | None) -> str | None:
     return found and found[1]
 
 
+def _number_in(text: str | None) -> int | None:
+    """A number of bytes, if it is one."""
+    return int(text) if re.fullmatch(r"\d{1,18}", text or "", re.ASCII) else None
+
+
 def _retry_after(text: str | None) -> float | None:
     """Seconds to wait, as a server says it: a number, or a date."""
     if text is None:
         return None
-    if text.strip().isdecimal():
-        return float(text)
+    if (seconds := _number_in(text.strip())) is not None:
+        return float(seconds)
     try:
         date = email.utils.parsedate_to_datetime(text)
     except ValueError:

@@ -90,8 +90,14 @@ def endpoint() -> str:
         DownloadError: it is no address.
     """
     address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-        raise DownloadError("HF_ENDPOINT is no address of the form https://host")
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise DownloadError(
+            "HF_ENDPOINT is no address of the form https://host (a token belongs in HF_TOKEN)"
+        )
     return address
 
 

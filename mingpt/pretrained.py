@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,16 @@ from mingpt import cache, checkpoint, configfile, containers, hub, vocabulary
 from mingpt.cache import Place
 from mingpt.checkpoint import Checkpoint
 from mingpt.config import PRESETS, GPTConfig
-from mingpt.download import NotFoundError, Progress, fetch
+from mingpt.download import NotFoundError, Progress, fetch, file_hash
 from mingpt.errors import CheckpointError, DownloadError, TokenizerError
-from mingpt.files import contained, expanded
+from mingpt.files import contained, expanded, replacing
 from mingpt.hub import Repository
 
 BUILTIN = "builtin"
 BUILTIN_DIRECTORY = Path(__file__).with_name("builtin")
 
 BY_HAND = f"put it there by hand, or use the model {BUILTIN!r}, which needs no network"
+OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
 # Rows of an embedding that GPT-2's tokenizer belongs to, if none comes with the
 # model: its 50257 tokens, and those filled up to a multiple of 64, as nanoGPT does.
 GPT2_ROWS = (PRESETS["gpt2"].vocab_size, 50304)
@@ -43,6 +45,7 @@ class Source(Protocol):
     """
 
     name: str  # as the user wrote it
+    offline: bool  # whether the network is not to be touched
 
     @property
     def is_here(self) -> bool:
@@ -128,6 +131,11 @@ class HubSource:
         preset, place = self.repository.preset, self.place
         if place is not None:
             return checkpoint.config_in(place.directory, preset=preset, root=place.root)
+        if self.offline or hub.is_offline():  # at once, whatever file would be the first
+            wanted = (
+                f"{checkpoint.WEIGHTS_FILES[0]}, nor has {cache.hub_directory()} {self.repository}"
+            )
+            raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
         if preset is not None:
             return preset
         (path,) = self._obtain([(configfile.NAME,)], progress)
@@ -135,12 +143,18 @@ class HubSource:
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
-        for place in filter(None, (self.place, self._ours)):
+        for place in (*cache.complete(self.repository), self._ours):
             with contextlib.suppress(TokenizerError):
                 return place.tokenizer_files()
-        if self.repository.preset is not None:
-            return gpt2_tokenizer_files(progress, offline=self.offline)
-        return _own_or_gpt2s(self, lambda: self._fetched_tokenizer(progress), progress)
+        if self.repository.preset is not None and (files := _gpt2s_here()):
+            return files
+        try:
+            return self._fetched_tokenizer(progress)
+        except NotFoundError as error:
+            if self.config(progress).vocab_size not in GPT2_ROWS:
+                raise TokenizerError(str(error)) from None
+        # Beside the model, so that nobody has to ask the hub again.
+        return self._adopted(gpt2_tokenizer_files(progress, offline=self.offline))
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
         """As Source."""
@@ -162,10 +176,21 @@ class HubSource:
             self._obtain([tuple(containers.shard_names(path))], progress)
 
     def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
-        try:
-            return self._obtain(vocabulary.FILES, progress)
-        except NotFoundError as error:
-            raise TokenizerError(str(error)) from None
+        paths = self._obtain(vocabulary.FILES, progress)
+        if len(paths) == 2:
+            with contextlib.suppress(NotFoundError):
+                return (*paths, *self._obtain([(vocabulary.ADDED,)], progress))
+        return paths
+
+    def _adopted(self, paths: Sequence[Path]) -> tuple[Path, ...]:
+        """Copies of files in the repository's folder."""
+        with cache.adding_to(self._ours.directory):
+            for path in paths:
+                target = self._ours.directory / path.name
+                with replacing(target) as temporary:
+                    shutil.copyfile(path, temporary)
+                cache.record(target, file_hash(target, 64))
+        return self._ours.tokenizer_files()
 
     def _obtain(
         self, choices: Sequence[tuple[str, ...]], progress: Progress | None
@@ -177,15 +202,17 @@ class HubSource:
             if all(path.is_file() for path in paths):
                 return tuple(contained(path, here.root) for path in paths)
         wanted = " or ".join(" + ".join(names) for names in choices)
-        hint = BY_HAND
-        if self.repository.preset is None:
-            hint = f"nor is there a directory or file {self.name!r} here"
-        with _explained(wanted, here.directory, self.offline, hint):
+        with _explained(wanted, here.directory, self.offline, self._hint):
             with cache.adding_to(here.directory, progress):
                 for names in choices:
                     with contextlib.suppress(NotFoundError):
                         return tuple(self._file(name, progress) for name in names)
             raise NotFoundError("the repository has no such file")
+
+    @property
+    def _hint(self) -> str:
+        is_known = self.repository.preset is not None
+        return BY_HAND if is_known else f"nor is there a directory or file {self.name!r} here"
 
     def _file(self, name: str, progress: Progress | None) -> Path:
         """One file in our cache, fetched if it is not there."""
@@ -228,6 +255,10 @@ def resolve(
     """
     name = str(name_or_path)
     path, is_path = expanded(name), isinstance(name_or_path, Path)
+    if not name:
+        raise CheckpointError("no model '': an empty name")
+    if not _can_be_path(path):
+        raise CheckpointError(f"no model {name[:80]!r}...: no file can have such a name")
     if path.is_file() and name not in (BUILTIN, *hub.KNOWN):
         if path.suffix not in checkpoint.TORCH_SUFFIXES:
             kinds = ", ".join(checkpoint.TORCH_SUFFIXES)
@@ -240,7 +271,7 @@ def resolve(
     if name in hub.KNOWN and not is_path:
         return HubSource(name, hub.KNOWN[name], offline, verify)
     if path.is_dir():
-        _check_directory(path)
+        checkpoint.check_directory(path)
         return DirectorySource(name, path, offline)
     repository = None if is_path else hub.repository(name)
     if repository is None:
@@ -259,42 +290,47 @@ def as_source(name_or_path: str | Path | Source, **settings: object) -> Source:
     )
 
 
+def _can_be_path(path: Path) -> bool:
+    try:
+        path.exists()
+    except OSError:  # too long, say
+        return False
+    return True
+
+
 def gpt2_tokenizer_files(
     progress: Progress | None = None, *, offline: bool = False
 ) -> tuple[Path, ...]:
-    """GPT-2's encoder.json and vocab.bpe in the cache, fetched first if they have to be.
+    """The files of GPT-2's own tokenizer, from a cache, else fetched into ours.
 
     Raises:
-        DownloadError: not in the cache, and not to be had.
+        DownloadError: in no cache, and not to be had.
+        CheckpointError: a link out of a cache.
     """
+    if files := _gpt2s_here():
+        return files
     root = cache.directory()
     paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
-    if not all(path.is_file() for path in paths):
-        missing = " and ".join(path.name for path in paths if not path.is_file())
-        with _explained(missing, root, offline, BY_HAND), cache.adding_to(root, progress):
-            for path in paths:
-                if not path.is_file():
-                    url = f"{hub.TOKENIZER_URL}/{path.name}"
-                    sha256 = hub.TOKENIZER_SHA256[path.name]
-                    fetch(url, path, sha256=sha256, progress=progress)
+    missing = " and ".join(path.name for path in paths if not path.is_file())
+    with _explained(missing, root, offline, BY_HAND), cache.adding_to(root, progress):
+        for path in paths:
+            if not path.is_file():
+                url = f"{hub.TOKENIZER_URL}/{path.name}"
+                fetch(url, path, sha256=hub.TOKENIZER_SHA256[path.name], progress=progress)
     return tuple(contained(path, root) for path in paths)
 
 
-def _check_directory(directory: Path) -> None:
-    """Raises CheckpointError if there is no model in it."""
-    needed = []
-    if not (directory / configfile.NAME).is_file():
-        needed.append(configfile.NAME)
-    if checkpoint.weights_in(directory) is None:
-        needed.append(" or ".join(checkpoint.WEIGHTS_FILES))
-    if needed:
-        files = sorted(
-            path for suffix in checkpoint.TORCH_SUFFIXES for path in directory.glob(f"*{suffix}")
-        )
-        hint = f"; is it {files[0]} that you mean?" if files else ""
-        raise CheckpointError(
-            f"{directory} is no model directory: it holds no {', no '.join(needed)}{hint}"
-        )
+def _gpt2s_here() -> tuple[Path, ...] | None:
+    """GPT-2's tokenizer, at the top of our cache or with a model of its family in either."""
+    root = cache.directory()
+    paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
+    if all(path.is_file() for path in paths):
+        return tuple(contained(path, root) for path in paths)
+    for repository in hub.KNOWN.values():
+        for place in cache.complete(repository):
+            with contextlib.suppress(TokenizerError):
+                return place.tokenizer_files()
+    return None
 
 
 def _own_or_gpt2s(
@@ -328,8 +364,12 @@ def _explained(what: str, place: Path, offline: bool, hint: str) -> Iterator[Non
     """Around fetching: what it was for, where it was looked for, and the way out."""
     try:
         if offline or hub.is_offline():
-            raise DownloadError("the network is not to be used (--offline, or HF_HUB_OFFLINE)")
+            raise DownloadError(OFFLINE)
         yield
     except (DownloadError, CheckpointError) as error:
-        kind = NotFoundError if isinstance(error, NotFoundError) else DownloadError
-        raise kind(f"{place} has no {what}, and fetching failed: {error}; {hint}") from None
+        raise _refusal(what, place, error, hint) from None
+
+
+def _refusal(what: str, place: Path, error: Exception | str, hint: str) -> DownloadError:
+    kind = NotFoundError if isinstance(error, NotFoundError) else DownloadError
+    return kind(f"{place} has no {what}, and fetching failed: {error}; {hint}")

@@ -14,6 +14,8 @@ from mingpt.errors import TokenizerError
 
 # Vocabulary and merges under transformers' names, both in one file, or under OpenAI's names.
 FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",), ("encoder.json", "vocab.bpe"))
+# What may lie beside a pair: text -> id of tokens that were added later.
+ADDED = "added_tokens.json"
 
 # What a tokenizer.json may say of each part, the usual last; None: the field is left out.
 _ONLY_VALUES = {
@@ -43,13 +45,14 @@ def files_in(directory: Path) -> tuple[Path, ...]:
     for names in FILES:
         paths = tuple(directory / name for name in names)
         if all(path.is_file() for path in paths):
-            return paths
+            added = directory / ADDED
+            return (*paths, added) if len(paths) == 2 and added.is_file() else paths
     choices = " or ".join(" + ".join(names) for names in FILES)
     raise TokenizerError(f"{directory} holds no tokenizer: {choices}")
 
 
 def read(paths: Sequence[Path]) -> Vocabulary:
-    """What the one or two files of a tokenizer hold.
+    """What the files of a tokenizer hold: one, or two, or those and ADDED.
 
     Returns:
         symbol -> id; the merges, most important first; and those symbols that
@@ -61,12 +64,16 @@ def read(paths: Sequence[Path]) -> Vocabulary:
     """
     if len(paths) == 1:
         return _of_tokenizer_json(paths[0])
-    vocab_path, merges_path = paths
-    vocab, lines = _json(vocab_path), _text(merges_path).split("\n")
-    if not isinstance(vocab, dict):
-        raise TokenizerError(f"{vocab_path} is not a JSON object of symbols and ids")
+    vocab_path, merges_path, *added_path = paths
+    vocab, lines = _symbols(vocab_path), _text(merges_path).split("\n")
     lines = [line for line in lines if line and not line.startswith("#version")]
-    return vocab, _pairs(merges_path, lines), frozenset()
+    added = _symbols(added_path[0]) if added_path else {}
+    for text, number in added.items():
+        if vocab.setdefault(text, number) != number:
+            raise TokenizerError(
+                f"{added_path[0]}: {text!r} has two ids, {vocab[text]} and {number}"
+            )
+    return vocab, _pairs(merges_path, lines), frozenset(added)
 
 
 def _of_tokenizer_json(path: Path) -> Vocabulary:
@@ -84,6 +91,8 @@ def _of_tokenizer_json(path: Path) -> Vocabulary:
             text, number = token["content"], token["id"]
         except (TypeError, KeyError):
             raise TokenizerError(f"{path}: added_tokens holds {token!r}") from None
+        if not (isinstance(text, str) and type(number) is int):
+            raise TokenizerError(f"{path}: added_tokens holds {token!r}")
         if vocab.setdefault(text, number) != number:
             raise TokenizerError(f"{path}: {text!r} has two ids, {vocab[text]} and {number}")
         added.add(text)
@@ -103,6 +112,8 @@ def _pairs(path: Path, merges: object) -> list[tuple[str, str]]:
     rows = [row.split(" ") if isinstance(row, str) else row for row in _list(path, merges)]
     if not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise TokenizerError(f"{path} holds a line that is no pair of symbols")
+    if not all(isinstance(symbol, str) for row in rows for symbol in row):
+        raise TokenizerError(f"{path} holds a merge of something that is no text")
     return [tuple(row) for row in rows]
 
 
@@ -112,9 +123,17 @@ def _list(path: Path, value: object) -> list:
     return value
 
 
+def _symbols(path: Path) -> dict[str, int]:
+    symbols = _json(path)
+    if not isinstance(symbols, dict):
+        raise TokenizerError(f"{path} is not a JSON object of symbols and ids")
+    return symbols
+
+
 def _json(path: Path) -> object:
+    text = _text(path)
     try:
-        return json.loads(_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} cannot be read: {error}") from None
 

@@ -121,10 +121,10 @@ def _match(
             wanted = shapes[name]
             if is_conv1d and name.endswith(_TRANSPOSED):
                 wanted = wanted[::-1]
-            if header.shape != wanted:
-                misshapen.append(f"{key} {header.shape} instead of {wanted}")
             if header.kind not in _KINDS:
                 foreign.append(f"{key} ({header.kind})")
+            elif header.shape != wanted:
+                misshapen.append(f"{key} {header.shape} instead of {wanted}")
         elif name not in masks and name != HEAD:
             unknown.append(key)
     filled = Counter(name_of.values())

@@ -1,5 +1,6 @@
 """Fixtures: small models, the shipped model, GPT-2's files where they are cached."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import ROWS, HubServer
 from hypothesis import settings
 
-from mingpt import GPT, BPETokenizer, DownloadError, GPTConfig, cache, load
-from mingpt.pretrained import resolve
+from mingpt import GPT, BPETokenizer, DownloadError, GPTConfig, cache, download, hub, load
+from mingpt.pretrained import BUILTIN_DIRECTORY, resolve
 from patching import PromptPair
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,12 +71,14 @@ def gpt2(request) -> tuple[GPT, BPETokenizer]:
             patch.delenv(name)
             if value is not None:
                 patch.setenv(name, value)
-        if not (resolve("gpt2").is_here or request.config.option.markexpr == "gpt2"):
-            pytest.skip("GPT-2 124M is in no cache; pytest -m gpt2 fetches it (548 MB)")
-        try:
-            return load("gpt2")
-        except DownloadError as error:
-            pytest.skip(f"GPT-2 124M is in no cache: {error}")
+        if not resolve("gpt2").is_here:
+            if request.config.option.markexpr != "gpt2":
+                pytest.skip("GPT-2 124M is in no cache; pytest -m gpt2 fetches it (548 MB)")
+            try:
+                download.reach(hub.endpoint())
+            except DownloadError as error:
+                pytest.skip(f"GPT-2 124M is in no cache, and the hub out of reach: {error}")
+        return load("gpt2")
 
 
 @pytest.fixture
@@ -94,3 +98,30 @@ def command(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> dict[str, bytes]:
+    """A small model's files, as save_pretrained writes them."""
+    directory = tmp_path_factory.mktemp("origin")
+    tokenizer = BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    make_model(vocab_size=ROWS).save_pretrained(directory, tokenizer)
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.fixture
+def online(monkeypatch, tmp_path):
+    """An empty cache of ours, an empty one of the hub's, a hub, and leave to ask it."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(download, "SECONDS_BETWEEN", 0.01)
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+def known_with(files, name: str, **more) -> hub.Repository:
+    """A model that is known by name, with the shape of the small one."""
+    config = make_model(vocab_size=ROWS).config
+    return dataclasses.replace(hub.KNOWN[name], preset=config, **more)

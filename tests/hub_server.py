@@ -1,11 +1,22 @@
-"""A server on this machine that plays the Hugging Face hub, its storage, and worse."""
+"""A server on this machine that plays the Hugging Face hub, its storage, and worse.
+
+And the files it gives out, and caches that hold them.
+"""
 
 import hashlib
 import http.server
+import json
 import re
 import threading
 import time
 from dataclasses import dataclass, field
+
+from mingpt import hub
+from mingpt.pretrained import BUILTIN_DIRECTORY
+
+VOCAB = (BUILTIN_DIRECTORY / "vocab.json").read_bytes()
+MERGES = (BUILTIN_DIRECTORY / "merges.txt").read_bytes()
+ROWS = len(json.loads(VOCAB))
 
 
 @dataclass
@@ -20,11 +31,12 @@ class Served:
     redirect: str | None = None  # an address to go on to, in place of the body
     ranges: bool = True  # whether a Range is understood
     length: bool = True  # whether Content-Length is told
-    failures: list = field(default_factory=list)  # (status, headers) of the first answers
+    failures: list = field(default_factory=list)  # (status, headers) of the first answers, or None
     cuts: list = field(default_factory=list)  # bytes after which the first connections break
     wait: float = 0.0  # seconds before the answer
     drip: float = 0.0  # seconds between one piece and the next
     piece: int = 1  # bytes
+    burst: int = 0  # bytes before the first piece
 
     def stated(self) -> dict:
         if self.etag is None:
@@ -51,8 +63,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if served is None:
             served = Served(b"nothing here", status=404, etag=None)
         time.sleep(served.wait)
-        if served.failures:
-            status, headers = served.failures.pop(0)
+        failure = served.failures.pop(0) if served.failures else None
+        if failure is not None:
+            status, headers = failure
             return self._answer(status, {"Content-Length": "0", **headers})
         headers = {**served.stated(), **served.headers}
         if served.redirect is not None:
@@ -78,7 +91,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         step = how.piece if how.drip else max(len(body), 1)
-        for at in range(0, len(body), step):
+        self.wfile.write(body[: how.burst])
+        for at in range(how.burst, len(body), step):
             self.wfile.write(body[at : at + step])
             time.sleep(how.drip)
         self.close_connection = True
@@ -130,3 +144,41 @@ class HubServer(http.server.ThreadingHTTPServer):
             self.files[path] = served
             if revision == "main":
                 self.files[f"/{name}/resolve/{'c' * 40}/{file}"] = served
+
+
+# --------------------------------------------------------------------- models and caches
+
+
+def put(directory, files) -> None:
+    directory.mkdir(parents=True)
+    for name, body in files.items():
+        (directory / name).write_bytes(body)
+
+
+def put_in_hub_cache(root, folder: str, files, commit="a" * 40, *, main=True):
+    """The layout of the hub's own library: blobs by hash, snapshots of links, refs."""
+    repository = root / folder
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir(exist_ok=True)
+    for name, body in files.items():
+        blob = sha256(body) if name.endswith(".safetensors") else git_sha1(body)
+        (repository / "blobs" / blob).write_bytes(body)
+        (snapshot / name).symlink_to(f"../../blobs/{blob}")
+    if main:
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+def fetched(tmp_path) -> list[str]:
+    root = tmp_path / "cache"
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def serve_openai(server, monkeypatch) -> None:
+    server.files["/openai/encoder.json"] = Served(VOCAB, etag=None)
+    server.files["/openai/vocab.bpe"] = Served(MERGES, etag=None)
+    monkeypatch.setattr(hub, "TOKENIZER_URL", f"{server.url}/openai")
+    hashes = {"encoder.json": sha256(VOCAB), "vocab.bpe": sha256(MERGES)}
+    monkeypatch.setattr(hub, "TOKENIZER_SHA256", hashes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_model
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import mingpt
 from mingpt import GPT, BPETokenizer, CheckpointError, TokenizerError
@@ -102,6 +102,41 @@ def test_round_trip_is_exact(tmp_path):
     assert again.name == str(tmp_path)
 
 
+def test_what_changes_nothing_is_passed_over(theirs, tmp_path):
+    before = GPT.from_pretrained(tmp_path).config
+    reconfigure(tmp_path, use_cache=False, rope_scaling=None, alibi=False, pruned_heads={}, x=3)
+    assert GPT.from_pretrained(tmp_path).config == before
+
+
+def test_data_that_the_file_does_not_align_is_aligned(theirs, tmp_path):
+    path = tmp_path / "model.safetensors"
+    body = path.read_bytes()
+    size = int.from_bytes(body[:8], "little")
+    header = body[8 : 8 + size].rstrip() + b" " * (3 - len(body[8 : 8 + size].rstrip()) % 4)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + body[8 + size :])
+    ours = GPT.from_pretrained(tmp_path)
+    assert {parameter.data_ptr() % 4 for parameter in ours.parameters()} == {0}
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IDS)[0], theirs(IDS).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"bias": False}, {"tie_word_embeddings": False}])
+def test_round_trip_of_what_transformers_has_not(tmp_path, fields):
+    ours = make_model(**fields)
+    ours.save_pretrained(tmp_path)
+    again = GPT.from_pretrained(tmp_path)
+    assert (again.config, again.checksum()) == (ours.config, ours.checksum())
+    if "bias" in fields:  # it would make up biases
+        with pytest.raises(ValueError, match="mingpt"):
+            AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_the_shipped_models_configuration_is_written_as_it_is(tmp_path, builtin):
+    builtin[0].save_pretrained(tmp_path)
+    written = (tmp_path / "config.json").read_bytes()
+    assert written == (BUILTIN_DIRECTORY / "config.json").read_bytes()
+
+
 def test_a_loaded_model_can_be_trained_and_saved_over_itself(tmp_path):
     make_model().save_pretrained(tmp_path)
     model = GPT.from_pretrained(tmp_path)
@@ -195,12 +230,17 @@ def test_a_long_list_of_culprits_is_cut(theirs, tmp_path):
         ({"is_encoder_decoder": True}, "is_encoder_decoder = True is not supported, only False"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map = .* is not supported, only None"),
+        ({"rotary_dim": 64}, "rotary_dim = 64"),
+        ({"attention_head_type": "multiquery"}, "attention_head_type"),
+        ({"n_positions": 0}, "n_positions must be a whole number"),
+        ({"layer_norm_epsilon": 10**400}, "layer_norm_epsilon must be a number"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"scale_attn_weights": "no"}, "scale_attn_weights must be true or false, not 'no'"),
         ({"reorder_and_upcast_attn": None}, "reorder_and_upcast_attn must be true or false"),
         ({"tie_word_embeddings": False}, r"missing: lm_head\.weight"),
         ({"num_hidden_layers": 3}, "n_layer = 2 and num_hidden_layers = 3 disagree"),
-        ({"activation_function": "silu"}, "silu"),
+        ({"activation_function": "silu"}, "activation_function 'silu' is unknown"),
         ({"n_head": 3}, "not divisible"),
         ({"n_layer": "two"}, "n_layer"),
         ({"n_layer": True}, "n_layer"),

@@ -4,16 +4,15 @@ import json
 import re
 
 import pytest
-from hub_server import HubServer, sha256
-from test_pretrained import (  # noqa: F401 (fixtures)
+from conftest import known_with
+from hub_server import (
+    MERGES,
     VOCAB,
+    HubServer,
     fetched,
-    files,
-    known_with,
-    online,
     put,
     put_in_hub_cache,
-    serve_openai,
+    sha256,
 )
 
 from mingpt import hub
@@ -31,7 +30,7 @@ def fetch(capsys):
     return run
 
 
-def test_fetch_and_what_it_says(fetch, online, tmp_path, files):  # noqa: F811
+def test_fetch_and_what_it_says(fetch, online, tmp_path, files):
     online.add_repository("me/mine", files)
     code, out, err = fetch("me/mine")
     assert (code, err) == (0, "")
@@ -44,9 +43,9 @@ def test_fetch_and_what_it_says(fetch, online, tmp_path, files):  # noqa: F811
     assert "was already in" in out
 
 
-def test_several_at_once_and_a_known_name(fetch, online, files, monkeypatch):  # noqa: F811
+def test_several_at_once_and_a_known_name(fetch, online, tmp_path, files, monkeypatch):
     monkeypatch.setitem(hub.KNOWN, "distilgpt2", known_with(files, "distilgpt2"))
-    serve_openai(online, monkeypatch)
+    put(tmp_path / "cache", {"encoder.json": VOCAB, "vocab.bpe": MERGES})
     online.add_repository("distilbert/distilgpt2", files)
     online.add_repository("me/mine", files)
     code, out, _ = fetch("distilgpt2", "me/mine")
@@ -57,14 +56,34 @@ def test_several_at_once_and_a_known_name(fetch, online, files, monkeypatch):  #
     assert rows[:4] == ["name", "distilbert/distilgpt2", "gpt2-tokenizer", "me/mine"]
 
 
-def test_what_the_hubs_cache_has_is_not_fetched(fetch, online, tmp_path, files):  # noqa: F811
+def test_what_the_hubs_cache_has_is_not_fetched(fetch, online, tmp_path, files):
     snapshot = put_in_hub_cache(tmp_path / "hub", "models--me--mine", files)
     code, out, _ = fetch("me/mine")
     assert (code, online.requests) == (0, [])
     assert out.endswith(f"was already in {snapshot}\n")
 
 
-def test_list(fetch, online, tmp_path, files):  # noqa: F811
+@pytest.mark.parametrize("model_type", [None, "mingpt"])
+def test_a_configuration_that_is_not_transformers(fetch, online, tmp_path, files, model_type):
+    config = json.loads(files["config.json"])
+    del config["model_type"]
+    config |= {} if model_type is None else {"model_type": model_type}
+    changed = {**files, "config.json": json.dumps(config).encode()}
+    put_in_hub_cache(tmp_path / "hub", "models--me--mine", changed)
+    assert fetch("me/mine")[0] == 0
+    assert "me/mine" in fetch("--list")[1]
+
+
+def test_what_a_killed_run_left_is_not_counted(fetch, online, tmp_path, files):
+    put(tmp_path / "cache" / "me--mine", {**files, ".model.safetensors.abc.part": b"x" * 10**7})
+    code, out, _ = fetch("--verify")
+    assert code == 0
+    assert ".part" not in out
+    size = f"{sum(map(len, files.values())) / 1e6:.1f} MB"
+    assert f"me/mine  {size}" in fetch("--list")[1]
+
+
+def test_list(fetch, online, tmp_path, files):
     put(tmp_path / "cache" / "me--mine", files)
     put(tmp_path / "cache" / "me--half", {"config.json": files["config.json"]})
     put(tmp_path / "cache" / "no-model", {"x": b""})
@@ -86,14 +105,14 @@ def test_list(fetch, online, tmp_path, files):  # noqa: F811
     assert [line.split("  ")[0] for line in out.splitlines()[1:2]] == ["openai-community/gpt2"]
 
 
-def test_list_of_nothing(fetch, online):  # noqa: F811
+def test_list_of_nothing(fetch, online):
     code, out, _ = fetch("--list")
     assert code == 0
     assert len(out.splitlines()) == 3
 
 
 @pytest.mark.parametrize("damaged", [None, "config.json", "model.safetensors"])
-def test_verify(fetch, online, tmp_path, files, damaged):  # noqa: F811
+def test_verify(fetch, online, tmp_path, files, damaged):
     online.add_repository("me/mine", files)
     fetch("me/mine")
     place = tmp_path / "cache" / "me--mine"
@@ -115,7 +134,7 @@ def test_verify(fetch, online, tmp_path, files, damaged):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])  # by SHA-256, by git's SHA-1
-def test_verify_reads_the_hubs_cache_too(fetch, online, tmp_path, files, name):  # noqa: F811
+def test_verify_reads_the_hubs_cache_too(fetch, online, tmp_path, files, name):
     snapshot = put_in_hub_cache(tmp_path / "hub", "models--me--mine", files)
     code, out, _ = fetch("--verify")
     assert code == 0
@@ -126,7 +145,7 @@ def test_verify_reads_the_hubs_cache_too(fetch, online, tmp_path, files, name): 
     assert f"{snapshot / name}: WRONG" in out
 
 
-def test_a_pin_counts_more_than_what_was_noted(fetch, online, tmp_path, files):  # noqa: F811
+def test_a_pin_counts_more_than_what_was_noted(fetch, online, tmp_path, files):
     weights = files["model.safetensors"]
     sums = f"{sha256(weights)}  model.safetensors\n".encode()
     put(tmp_path / "cache" / "openai-community--gpt2", {"model.safetensors": weights})
@@ -137,7 +156,7 @@ def test_a_pin_counts_more_than_what_was_noted(fetch, online, tmp_path, files): 
     assert out.count("WRONG") == 2
 
 
-def test_remove(fetch, online, tmp_path, files):  # noqa: F811
+def test_remove(fetch, online, tmp_path, files):
     put(tmp_path / "cache" / "me--mine", files)
     put(tmp_path / "cache" / "me--other", files)
     (tmp_path / "cache" / "encoder.json").write_bytes(VOCAB)
@@ -148,7 +167,7 @@ def test_remove(fetch, online, tmp_path, files):  # noqa: F811
     assert not [*(tmp_path / "cache").glob(".*")]
 
 
-def test_remove_never_touches_the_hubs_cache(fetch, online, tmp_path, files):  # noqa: F811
+def test_remove_never_touches_the_hubs_cache(fetch, online, tmp_path, files):
     put_in_hub_cache(tmp_path / "hub", "models--me--mine", files)
     before = sorted(tmp_path.rglob("*"))
     code, _, err = fetch("--remove", "me/mine")
@@ -159,7 +178,7 @@ def test_remove_never_touches_the_hubs_cache(fetch, online, tmp_path, files):  #
     assert [path for path in before if not path.exists()] == []
 
 
-def test_remove_does_not_follow_a_link(fetch, online, tmp_path, files):  # noqa: F811
+def test_remove_does_not_follow_a_link(fetch, online, tmp_path, files):
     put(tmp_path / "outside", files)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "me--mine").symlink_to(tmp_path / "outside")
@@ -185,7 +204,7 @@ def test_remove_does_not_follow_a_link(fetch, online, tmp_path, files):  # noqa:
         (["me/mine"], "the repository has no such file; nor is there a directory or file"),
     ],
 )
-def test_bad_input_is_one_line(fetch, online, tmp_path, arguments, message):  # noqa: F811
+def test_bad_input_is_one_line(fetch, online, tmp_path, arguments, message):
     code, out, err = fetch(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("mingpt-fetch: error: ")
@@ -194,7 +213,7 @@ def test_bad_input_is_one_line(fetch, online, tmp_path, arguments, message):  # 
     assert not (tmp_path / "cache").exists()
 
 
-def test_no_verify_takes_what_has_no_hash(fetch, online, files):  # noqa: F811
+def test_no_verify_takes_what_has_no_hash(fetch, online, files):
     online.add_repository("me/mine", files)
     for served in online.files.values():
         served.etag = None
@@ -204,7 +223,7 @@ def test_no_verify_takes_what_has_no_hash(fetch, online, files):  # noqa: F811
     assert fetch("--no-verify", "me/mine")[0] == 0
 
 
-def test_the_token_is_in_nothing_that_is_printed(fetch, online, files, monkeypatch):  # noqa: F811
+def test_the_token_is_in_nothing_that_is_printed(fetch, online, files, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     online.add_repository("me/mine", files)
     with HubServer() as other:

@@ -201,7 +201,7 @@ def test_without_a_network_the_shipped_model_steps_in_and_says_so(command, tmp_p
     assert run.returncode == 0, run.stderr
     first = run.stdout.splitlines()[0]
     assert first.startswith("model: builtin")
-    assert "no-cache has no encoder.json and vocab.bpe, and fetching failed: " in first
+    assert "openai-community--gpt2 has no model.safetensors, nor has " in first
     assert run.stderr == ""  # nothing is fetched, so nothing is announced
     result = SweepResult.load(next(tmp_path.glob("figures/*.npz")))
     assert "fetching failed" in result.notes[0]
@@ -224,6 +224,31 @@ def test_a_network_that_is_silent_costs_a_few_seconds(command):
     assert run.returncode == 0, run.stderr
     assert "does not answer within 4 s" in run.stdout
     assert waited < 4 + 10  # of which the work itself takes some two
+
+
+def test_offline_is_offline(tmp_path, monkeypatch, capsys, online):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--offline", "--quiet"]) == 0
+    assert "model: builtin" in capsys.readouterr().out
+    assert main(["--offline", "--model=me/mine"]) == 2
+    assert "the network is not to be used (--offline" in capsys.readouterr().err
+    assert online.requests == []
+
+
+def test_a_pt_file_and_its_heads(tmp_path, monkeypatch, capsys, builtin):
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = builtin
+    torch.save(model.state_dict(), "mini.pt")
+    tokenizer.save(tmp_path)
+    assert main(["--model=mini.pt", "--out=x.png"]) == 2
+    assert "give --n-head" in capsys.readouterr().err
+    assert files_in(tmp_path) == ["merges.txt", "mini.pt", "vocab.json"]
+    assert main(["--model=mini.pt", "--n-head=4", "--out=x.png", "--quiet"]) == 0
+    result = SweepResult.load("x.npz")
+    assert result.model_name == "mini.pt"
+    assert result.arguments["command"]["n_head"] == 4
+    assert main(["--model=builtin", "--out=y.png", "--quiet"]) == 0
+    assert np.abs(result.values - SweepResult.load("y.npz").values).max() < 1e-5
 
 
 def test_the_shipped_model_by_name_and_as_a_stopgap_are_different_runs(tmp_path, monkeypatch):
@@ -312,6 +337,8 @@ BAD_INPUT = {
     "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
     "no such home": (["--model=~nobody-at-all"], "no model '~nobody-at-all'"),
     "seed": ([f"--seed={2**64}"], "--seed must be from 0"),
+    "no name": (["--model="], "no model '': an empty name"),
+    "heads of a name": (["--model=builtin", "--n-head=4"], "n_head is for a .pt file"),
     "escape code": (["--model=\x1b[31mred"], "\\x1b[31mred"),
     "slash": (["--out=v1.2"], "(--out v1.2/ with a slash would be a folder)"),
     "digits": ([f"--layers={'9' * 5000}"], "neither a number nor a range"),

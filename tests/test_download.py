@@ -96,6 +96,21 @@ def test_the_hubs_word_counts_not_the_storages(hub, tmp_path):
             fetch(f"{hub.url}/bare", tmp_path / "other")
 
 
+def test_the_hubs_first_word_counts_not_its_later_ones(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, etag="0" * 64, linked=True, redirect="/again")
+    hub.files["/again"] = Served(BODY, linked=True)
+    with pytest.raises(DownloadError, match=f"instead of {'0' * 64}"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["X-Linked-Size", "Retry-After"])
+@pytest.mark.parametrize("number", ["9" * 5000, "\xb2", "-1", ""])
+def test_numbers_that_are_none_are_passed_over(hub, tmp_path, name, number):
+    hub.files["/x"] = Served(BODY, headers={name: number}, failures=[(503, {name: number})])
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
 def test_a_pinned_hash_counts_before_any_other(hub, tmp_path):
     hub.files["/x"] = Served(BODY, etag="git")
     fetch(f"{hub.url}/x", tmp_path / "file", sha256=sha256(BODY))
@@ -110,6 +125,13 @@ def test_a_file_that_cannot_be_the_pinned_one_is_not_fetched(hub, tmp_path):
             f"{hub.url}/good", tmp_path / "x", sha256="0" * 64, progress=lambda *x: seen.append(x)
         )
     assert not seen
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xhtml+xml"])
+def test_a_web_page_is_none_even_if_nothing_is_checked(hub, tmp_path, kind):
+    hub.files["/x"] = Served(BODY, etag=None, headers={"Content-Type": kind})
+    with pytest.raises(DownloadError, match="web page"):
+        fetch(f"{hub.url}/x", tmp_path / "file", verify=False)
 
 
 @pytest.mark.parametrize("etag", [None, "abc", "d41d8cd98f00b204e9800998ecf8427e"])
@@ -191,6 +213,36 @@ def test_another_part_than_was_asked_for_is_not_appended(hub, tmp_path, headers)
     assert files_in(tmp_path) == []
 
 
+def test_without_a_hash_pieces_are_not_put_together(hub, tmp_path):
+    other = bytes(reversed(BODY))
+    hub.files["/x"] = Served(BODY, etag=None, cuts=[SIXTY_PERCENT])
+
+    def changes(done, size):
+        hub.files["/x"] = Served(other, etag=None)
+
+    fetch(f"{hub.url}/x", tmp_path / "file", verify=False, progress=changes)
+    assert (tmp_path / "file").read_bytes() == other
+
+
+def test_without_a_hash_a_file_must_at_least_have_an_end(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, etag=None, length=False)
+    with pytest.raises(DownloadError, match="neither a hash nor a size tells when it is whole"):
+        fetch(f"{hub.url}/x", tmp_path / "file", verify=False)
+
+
+def test_nor_is_it_where_no_hash_would_tell(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, etag=None, cuts=[SIXTY_PERCENT])
+    size, rest = len(BODY), len(BODY) - SIXTY_PERCENT
+    wrong = {"Content-Range": f"bytes 5-{rest + 4}/{size}"}
+
+    def changes(done, size):
+        hub.files["/x"] = Served(BODY[:rest], etag=None, ranges=False, status=206, headers=wrong)
+
+    with pytest.raises(DownloadError, match="another part than was asked for"):
+        fetch(f"{hub.url}/x", tmp_path / "file", verify=False, progress=changes)
+    assert files_in(tmp_path) == []
+
+
 def test_a_body_that_is_always_short_is_given_up(hub, tmp_path):
     hub.files["/x"] = Served(BODY, cuts=[1000] * 9, ranges=False)
     with pytest.raises(
@@ -200,11 +252,39 @@ def test_a_body_that_is_always_short_is_given_up(hub, tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_a_body_longer_than_stated_is_refused(hub, tmp_path):
-    hub.files["/x"] = Served(BODY, headers={"X-Linked-Size": "100"})
-    with pytest.raises(DownloadError, match=f"broke off after {len(BODY)} of 100 bytes"):
+def test_a_server_that_always_begins_anew_is_given_up(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, cuts=[SIXTY_PERCENT] * 99, failures=[None, (416, {})] * 99)
+    with pytest.raises(DownloadError, match=r"\(5 tries\)"):
         fetch(f"{hub.url}/x", tmp_path / "file")
     assert files_in(tmp_path) == []
+
+
+def test_a_body_longer_than_stated_is_refused(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, headers={"X-Linked-Size": "100"})
+    with pytest.raises(DownloadError, match=r"broke off after \d+ of 100 bytes \(5 tries\)"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
+    assert files_in(tmp_path) == []
+
+
+def test_a_body_that_is_too_long_is_cut_off_and_asked_for_anew(hub, tmp_path):
+    hub.files["/x"] = Served(BODY * 20, etag=sha256(BODY), headers={"X-Linked-Size": "2560000"})
+    most = []
+
+    def changes(done, size):
+        most.append(done)
+        if done > len(BODY):
+            hub.files["/x"] = Served(BODY)
+
+    fetch(f"{hub.url}/x", tmp_path / "file", progress=changes)
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert max(most) < 2 * len(BODY)
+    assert ["Range" in headers for headers in hub.asked("/x")] == [False, False]
+
+
+def test_a_file_of_unknown_length_that_comes_short_is_asked_for_again(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, length=False, cuts=[SIXTY_PERCENT])
+    fetch(f"{hub.url}/x", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
 
 
 def test_every_megabyte_earns_another_try(hub, tmp_path):
@@ -276,6 +356,14 @@ def test_a_slow_drip_is_a_stall(hub, tmp_path, monkeypatch):
         fetch(f"{hub.url}/x", tmp_path / "file")
     assert time.monotonic() - started < 5
     assert files_in(tmp_path) == []
+
+
+def test_a_slow_drip_after_a_burst_is_a_stall_too(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_TO_STALL", 0.2)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    hub.files["/x"] = Served(BODY, drip=0.02, burst=100_000)
+    with pytest.raises(DownloadError, match="all but stalled"):
+        fetch(f"{hub.url}/x", tmp_path / "file")
 
 
 def test_slow_but_steady_gets_there(hub, tmp_path, monkeypatch):

@@ -58,6 +58,19 @@ def test_equal_to_transformers(tmp_path, fields):
     assert ours.generate(ids[:, :5], 12).tolist() == greedy.tolist()
 
 
+def test_upcast_attention_is_in_float32():
+    ids = torch.randint(40, (1, 9), generator=torch.Generator().manual_seed(0))
+    for upcast in (True, False):
+        model = make_model(reorder_and_upcast_attn=upcast).bfloat16()
+        model(ids, record=["q", "k", "pattern"])
+        q, k = (model.recording[site].float() for site in ("q", "k"))
+        future = torch.ones(9, 9, dtype=torch.bool).triu(1)
+        scores = (q @ k.transpose(-2, -1) / 8**0.5).masked_fill(future, float("-inf"))
+        exact = scores.softmax(-1).bfloat16()
+        assert model.recording["pattern"].dtype == torch.bfloat16
+        assert torch.equal(model.recording["pattern"], exact) is upcast
+
+
 def test_loss_is_none_without_targets_and_the_shape_is_the_same(model):
     ids = torch.randint(40, (2, 6))
     logits, loss = model(ids)

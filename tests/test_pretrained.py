@@ -5,16 +5,30 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, make_model
-from hub_server import HubServer, Served, git_sha1, sha256
+from conftest import ROOT, known_with, make_model
+from hub_server import (
+    MERGES,
+    ROWS,
+    VOCAB,
+    HubServer,
+    Served,
+    fetched,
+    put,
+    put_in_hub_cache,
+    serve_openai,
+    sha256,
+)
 
 import mingpt
-from mingpt import GPT, CheckpointError, DownloadError, TokenizerError, cache, download, hub
+from mingpt import GPT, CheckpointError, DownloadError, TokenizerError, cache, hub
 from mingpt.pretrained import (
     BUILTIN_DIRECTORY,
     DirectorySource,
@@ -24,62 +38,10 @@ from mingpt.pretrained import (
     resolve,
 )
 
-VOCAB = (BUILTIN_DIRECTORY / "vocab.json").read_bytes()
-MERGES = (BUILTIN_DIRECTORY / "merges.txt").read_bytes()
-ROWS = len(json.loads(VOCAB))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, bytes]:
-    """A small model's files, as save_pretrained writes them."""
-    directory = tmp_path_factory.mktemp("origin")
-    tokenizer = mingpt.BPETokenizer.from_directory(BUILTIN_DIRECTORY)
-    make_model(vocab_size=ROWS).save_pretrained(directory, tokenizer)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
 
 @pytest.fixture(scope="module")
 def checksum() -> str:
     return make_model(vocab_size=ROWS).checksum()
-
-
-@pytest.fixture
-def online(monkeypatch, tmp_path):
-    """An empty cache of ours, an empty one of the hub's, a hub, and leave to ask it."""
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(download, "SECONDS_BETWEEN", 0.01)
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        yield server
-
-
-def put(directory, files) -> None:
-    directory.mkdir(parents=True)
-    for name, body in files.items():
-        (directory / name).write_bytes(body)
-
-
-def put_in_hub_cache(root, folder: str, files, commit="a" * 40, *, main=True):
-    """The layout of the hub's own library: blobs by hash, snapshots of links, refs."""
-    repository = root / folder
-    snapshot = repository / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    (repository / "blobs").mkdir(exist_ok=True)
-    for name, body in files.items():
-        blob = sha256(body) if name.endswith(".safetensors") else git_sha1(body)
-        (repository / "blobs" / blob).write_bytes(body)
-        (snapshot / name).symlink_to(f"../../blobs/{blob}")
-    if main:
-        (repository / "refs").mkdir(exist_ok=True)
-        (repository / "refs" / "main").write_text(commit)
-    return snapshot
-
-
-def fetched(tmp_path) -> list[str]:
-    root = tmp_path / "cache"
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
 # --------------------------------------------------------------------- what a name is
@@ -106,7 +68,8 @@ def test_what_a_name_stands_for(tmp_path, files, monkeypatch):
     [
         "..", "../..", "a/..", "../a", "a/../b", "/etc/passwd", "a/b/c", "a//b", "a/", "/a",
         "a/b..c", "a--b/c", "a/b--c", ".a/b", "a/.b", "a/b.", "a b/c", "a\\b/c", "ä/b", "a/b\n",
-        "~/x", "a/%2e%2e", "a/b?c", "a/b#c", "a/" + "b" * 97, "", "no-such-name", "-a/b", "a/-b",
+        "~/x", "a" * 5000, "a\0b", "a/%2e%2e", "a/b?c", "a/b#c", "a/" + "b" * 97, "",
+        "no-such-name", "-a/b", "a/-b",
     ],
 )  # fmt: skip
 def test_a_strange_name_is_no_repository(name):
@@ -179,11 +142,10 @@ def test_sha256sum_can_check_the_cache(online, tmp_path, files):
 def test_an_architecture_that_is_not_ours_is_refused_before_its_weights_are_fetched(online, files):
     llama = json.dumps({"model_type": "llama"}).encode()
     online.add_repository("me/llama", {**files, "config.json": llama})
-    with pytest.raises(CheckpointError, match="model_type = 'llama' is not supported"):
-        mingpt.load("me/llama")
-    assert not online.asked("/me/llama/resolve/main/model.safetensors")
-    with pytest.raises(CheckpointError, match="llama"):
-        GPT.from_pretrained("me/llama")
+    for load in (mingpt.load, GPT.from_pretrained):
+        with pytest.raises(CheckpointError, match="model_type = 'llama' is not supported"):
+            load("me/llama")
+    assert not [path for path, _ in online.requests if "safetensors" in path]
 
 
 @pytest.mark.parametrize("kind", ["sharded", "bin"])
@@ -268,35 +230,91 @@ def test_without_a_hash_a_file_must_at_least_be_what_its_name_says(online, tmp_p
     assert not [name for name in fetched(tmp_path) if "safetensors" in name]
 
 
-def test_a_known_name_fetches_its_weights_and_gpt2s_tokenizer(online, tmp_path, files, monkeypatch):
+def test_a_known_name_needs_nobody_but_the_hub(online, tmp_path, files, checksum, monkeypatch):
     monkeypatch.setitem(hub.KNOWN, "distilgpt2", known_with(files, "distilgpt2"))
-    serve_openai(online, monkeypatch)
+    monkeypatch.setattr(hub, "TOKENIZER_URL", "http://127.0.0.1:9/nobody")
     online.add_repository("distilbert/distilgpt2", files)
-    assert mingpt.load("distilgpt2")[0].config.vocab_size == ROWS
-    assert fetched(tmp_path) == [
-        "distilbert--distilgpt2/SHA256SUMS",
-        "distilbert--distilgpt2/model.safetensors",
-        "encoder.json",
-        "vocab.bpe",
-    ]
-    # The other way: the tokenizer alone, without any model.
+    model, tokenizer = mingpt.load("distilgpt2")
+    assert model.checksum() == checksum
+    assert tokenizer.encode(" Jones")
+    names = ["SHA256SUMS", "merges.txt", "model.safetensors", "vocab.json"]
+    assert fetched(tmp_path) == [f"distilbert--distilgpt2/{name}" for name in names]
+    online.files.clear()
+    assert mingpt.load("distilgpt2", offline=True)[0].checksum() == checksum
+    assert mingpt.BPETokenizer().encode(" Jones")  # and so GPT-2's tokenizer is here
+
+
+def test_a_known_name_has_gpt2s_tokenizer_if_that_is_here(online, tmp_path, files, monkeypatch):
+    monkeypatch.setitem(hub.KNOWN, "distilgpt2", known_with(files, "distilgpt2"))
+    put(tmp_path / "cache", {"encoder.json": VOCAB, "vocab.bpe": MERGES})
+    online.add_repository("distilbert/distilgpt2", files)
+    mingpt.load("distilgpt2")
+    assert not [path for path, _ in online.requests if "vocab" in path]
+
+
+def test_gpt2s_tokenizer_alone_comes_from_openai(online, tmp_path, monkeypatch):
+    serve_openai(online, monkeypatch)
+    assert mingpt.BPETokenizer().encode(" Jones")
+    assert fetched(tmp_path) == ["encoder.json", "vocab.bpe"]
+    online.files.clear()
     assert mingpt.BPETokenizer().encode(" Jones")
 
 
-def known_with(files, name: str, **more) -> hub.Repository:
-    """A model that is known by name, with the shape of the small one."""
-    import dataclasses
+def test_gpt2s_tokenizer_is_found_in_the_hubs_cache(online, tmp_path, files, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    put_in_hub_cache(tmp_path / "hub", "models--gpt2", files)
+    assert mingpt.BPETokenizer().encode(" Jones")
+    bare = {k: b for k, b in files_of(50304).items() if k in ("config.json", "model.safetensors")}
+    put(tmp_path / "mine", bare)
+    assert mingpt.load(tmp_path / "mine")[1].is_padding(50300)
 
-    config = make_model(vocab_size=ROWS).config
-    return dataclasses.replace(hub.KNOWN[name], preset=config, **more)
+
+def files_of(rows: int) -> dict[str, bytes]:
+    """A very small model with so many rows, and no tokenizer."""
+    model = make_model(vocab_size=rows, n_embd=2, n_head=1, n_layer=1)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def serve_openai(server, monkeypatch) -> None:
-    server.files["/openai/encoder.json"] = Served(VOCAB, etag=None)
-    server.files["/openai/vocab.bpe"] = Served(MERGES, etag=None)
-    monkeypatch.setattr(hub, "TOKENIZER_URL", f"{server.url}/openai")
-    hashes = {"encoder.json": sha256(VOCAB), "vocab.bpe": sha256(MERGES)}
-    monkeypatch.setattr(hub, "TOKENIZER_SHA256", hashes)
+@pytest.mark.parametrize("rows", [50257, 50304, 50305])
+def test_a_repository_without_a_tokenizer_may_have_gpt2s(online, tmp_path, monkeypatch, rows):
+    serve_openai(online, monkeypatch)
+    online.add_repository("me/mine", files_of(rows))
+    if rows == 50305:
+        with pytest.raises(TokenizerError, match="the repository has no such file"):
+            mingpt.load("me/mine")
+        return
+    assert mingpt.load("me/mine")[1].is_padding(50256)  # the one served here is smaller
+    online.files.clear()
+    online.requests.clear()
+    assert mingpt.load("me/mine")[1].encode(" Jones")
+    assert mingpt.load("me/mine", offline=True)[1].encode(" Jones")
+    assert not online.requests  # it lies beside the model now
+
+
+def test_a_tokenizer_that_was_not_fetched_yet_is_not_taken_to_be_gpt2s(online, tmp_path):
+    put(tmp_path / "cache", {"encoder.json": VOCAB, "vocab.bpe": MERGES})
+    put(tmp_path / "cache" / "me--mine", files_of(50257))
+    with pytest.raises(DownloadError, match="not to be used"):
+        mingpt.load("me/mine", offline=True)
+
+
+def test_weights_here_and_the_tokenizer_there(online, tmp_path, files, checksum):
+    ours = {k: b for k, b in files.items() if k in ("config.json", "model.safetensors")}
+    put(tmp_path / "cache" / "me--mine", ours)
+    put_in_hub_cache(tmp_path / "hub", "models--me--mine", files)
+    assert mingpt.load("me/mine", offline=True)[0].checksum() == checksum
+
+
+def test_tokens_that_were_added_are_fetched_too(online, files):
+    added = json.dumps({"<mine>": ROWS - 1}).encode()
+    short = {symbol: number for symbol, number in json.loads(VOCAB).items() if number < ROWS - 1}
+    online.add_repository(
+        "me/mine", {**files, "vocab.json": json.dumps(short).encode(), "added_tokens.json": added}
+    )
+    assert mingpt.load("me/mine")[1].token(ROWS - 1) == "<mine>"
+    assert mingpt.load("me/mine", offline=True)[1].token(ROWS - 1) == "<mine>"
 
 
 def test_gpt2s_own_weights_are_pinned(online, files, monkeypatch):
@@ -324,10 +342,12 @@ def test_a_token_is_sent_to_the_hub_and_not_to_its_storage(online, files, monkey
 
 
 def test_a_strange_endpoint_is_refused(online, monkeypatch):
-    for address in ("huggingface.co", "ftp://x", "https://", "file:///etc"):
+    strange = ("huggingface.co", "ftp://x", "https://", "file:///etc", "http://[x", "http://a:b@c")
+    for address in strange:
         monkeypatch.setenv("HF_ENDPOINT", address)
-        with pytest.raises(DownloadError, match="HF_ENDPOINT is no address"):
+        with pytest.raises(DownloadError, match="HF_ENDPOINT is no address") as caught:
             mingpt.load("me/mine")
+        assert "a:b" not in str(caught.value)
 
 
 # --------------------------------------------------------------------- offline
@@ -339,7 +359,7 @@ def test_offline_means_offline(online, tmp_path, files, monkeypatch, how):
     if how == "environment":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("me/mine", "gpt2"):
-        with pytest.raises(DownloadError, match="the network is not to be used"):
+        with pytest.raises(DownloadError, match=r"--\w+ has no model\.safet.* not to be used"):
             mingpt.load(name, offline=how == "argument")
     assert not online.requests
     assert not (tmp_path / "cache").exists()
@@ -529,6 +549,47 @@ def test_two_processes_at_once_fetch_each_file_once(online, tmp_path, files, che
     assert len(online.asked(storage)) == 1
     assert all("." not in name.split("/")[1][:1] for name in fetched(tmp_path))
     assert not [*(tmp_path / "cache").glob(".*")]
+
+
+def test_two_threads_at_once_fetch_each_file_once(online, files, checksum):
+    online.add_repository("me/mine", files, wait=0.1)
+    together, found = threading.Barrier(2), []
+
+    def load():
+        together.wait()
+        found.append(mingpt.load("me/mine")[0].checksum())
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [checksum] * 2
+    counts = Counter(path for path, _ in online.requests)
+    assert max(count for path, count in counts.items() if "added" not in path) == 1
+
+
+def test_after_kill_9_the_next_run_goes_on(online, tmp_path, files, checksum):
+    online.add_repository("me/mine", files)
+    storage = online.files[f"/storage/{sha256(files['model.safetensors'])}"]
+    storage.drip, storage.piece = 0.05, 1 << 14
+    command = [sys.executable, "-c", LOAD, "me/mine"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not any(part.stat().st_size for part in tmp_path.rglob(".model*.part")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert [*(tmp_path / "cache").glob(".*.lock")]
+    storage.drip = 0.0
+    assert mingpt.load("me/mine")[0].checksum() == checksum
+    assert not [name for name in fetched(tmp_path) if "/." in name or name.startswith(".")]
+    asked = [headers.get("Range") for path, headers in online.requests if "/storage/" in path]
+    assert asked[0] is None
+    assert asked[-1].startswith("bytes=")
 
 
 def test_who_waits_sees_how_far_the_other_one_is(tmp_path, monkeypatch):

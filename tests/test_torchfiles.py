@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -110,6 +111,8 @@ def test_nanogpts_gelu_is_the_exact_one(tmp_path):
         ({"n_layer": 3}, "missing: transformer.h.2"),
         ({"n_layer": 1}, "unknown: transformer.h.1"),
         ({"bias": False}, "unknown: transformer.h.0.ln_1.bias"),
+        ({"dropout": torch.ones(2)}, "embd_pdrop must be a number"),
+        ({"dropout": None}, "embd_pdrop must be a number"),
         ({"block_size": 24}, r"wpe\.weight \(12, 16\) instead of \(24, 16\)"),
     ],
 )
@@ -155,6 +158,7 @@ def nested(**model) -> dict:
         nested(**SHAPE, vocab_size=40, block_size=12),
         nested(n_head=4),
         nested(model_type="gpt-micro"),  # which has four heads
+        nested(model_type="gopher-44m", n_head=4),
         {"n_head": 4},
         {"model_type": "gpt2", "n_head": 4, "n_layer": 2, "activation_function": "gelu_new"},
     ],
@@ -191,7 +195,11 @@ def test_a_bare_state_dict_without_a_head_is_tied(tmp_path):
     [
         (None, None, r"does not say how many attention heads .* give --n-head"),
         (nested(), None, "give --n-head"),
-        (nested(model_type="gopher-44m"), None, "model_type = 'gopher-44m' is not known"),
+        (nested(model_type="vt"), None, "give --n-head"),
+        (nested(model_type=["gpt2"]), None, "give --n-head"),
+        ({"model_type": "llama", "n_head": 4}, None, "model_type = 'llama' is not supported"),
+        ({"n_head": 4, "add_cross_attention": True}, None, "add_cross_attention = True"),
+        ({"n_head": 4, "rotary_dim": 8}, None, "rotary_dim = 8 is not supported, only None"),
         (nested(n_head=4), 2, r"n_head is 4 in .*config\.json, not 2"),
         (nested(n_head=4, n_layer=3), None, r"n_layer is 3 in .*config\.json, 2 in .*model\.pt"),
         (nested(n_head=4, vocab_size=41), None, "vocab_size is 41"),
@@ -353,6 +361,15 @@ def test_a_plain_pickle_is_not_run(tmp_path):
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_nobody_is_told_to_try_it_unsafely(tmp_path):
+    script = torch.jit.script(torch.nn.Linear(2, 2))
+    script.save(tmp_path / "ckpt.pt")
+    with pytest.raises(CheckpointError, match="nothing is ever unpickled") as caught:
+        GPT.from_pretrained(tmp_path / "ckpt.pt")
+    assert "weights_only" not in str(caught.value)
+
+
 @pytest.mark.parametrize("version", ["2.5.1", "2.6.0+cpu", "2.9.9"])
 def test_a_pytorch_that_can_be_tricked_does_not_read_such_files(tmp_path, monkeypatch, version):
     torch.save(nanogpt(reference()), tmp_path / "ckpt.pt")
@@ -398,12 +415,18 @@ def test_something_else_is_refused(tmp_path, saved):
     [
         (torch.full((16,), torch.nan), "not finite"),
         (torch.ones(16).long(), r"ln_f\.weight \(torch\.int64\)"),
-        (torch.ones(16).to_sparse(), r"ln_f\.weight \(not dense\)"),
+        (torch.ones(16).to_sparse(), r"ln_f\.weight \(no plain tensor\)"),
+        (torch.ones(16, device="meta"), r"ln_f\.weight \(no plain tensor\)"),
+        ("nested", "no plain tensor"),
         (torch.ones(1).expand(16), None),
         (torch.ones(16, 2)[:, 0], None),
     ],
 )
 def test_strange_tensors(tmp_path, tensor, message):
+    if isinstance(tensor, str):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is a prototype
+            tensor = torch.nested.nested_tensor([torch.ones(3), torch.ones(2)])
     saved = nanogpt(reference())
     saved["model"]["transformer.ln_f.weight"] = tensor
     torch.save(saved, tmp_path / "ckpt.pt")

@@ -8,7 +8,7 @@ from conftest import make_model
 from transformers import GPT2Tokenizer
 
 import mingpt
-from mingpt import BPETokenizer, TokenizerError
+from mingpt import BPETokenizer, TokenizerError, vocabulary
 from mingpt.pretrained import BUILTIN_DIRECTORY
 from patching import PromptError, PromptPair
 
@@ -102,11 +102,17 @@ def test_an_added_token_is_text_as_it_is(tmp_path, ours):
         ({"model__vocab": []}, "no tokenizer of the tokenizers package"),
         ({"model__merges": ["a b c"]}, "no pair of symbols"),
         ({"model__merges": [3]}, "no pair of symbols"),
+        ({"model__merges": [["a", 2]]}, "merge of something that is no text"),
+        ({"model__merges": [["a", None]]}, "no text"),
+        ({"model__merges": [[["a"], ["b"]]]}, "no text"),
+        ({"added_tokens": [{"id": 9999, "content": []}]}, "added_tokens holds"),
+        ({"added_tokens": [{"id": 9999, "content": None}]}, "added_tokens holds"),
         ({"model__merges": 3}, "holds 3 where a list should be"),
         ({"added_tokens": {"a": 1}}, "where a list should be"),
         ({"added_tokens": [{"id": 1}]}, "added_tokens holds"),
         ({"added_tokens": [{"id": 1, "content": "<|endoftext|>"}]}, "two ids, 3453 and 1"),
-        ({"added_tokens": [{"id": "x", "content": "<new>"}]}, "no whole numbers"),
+        ({"added_tokens": [{"id": "x", "content": "<new>"}]}, "added_tokens holds"),
+        ({"added_tokens": [{"id": -7, "content": "<new>"}]}, "no whole numbers"),
         ({"added_tokens": [{"id": 1, "content": "<new>"}]}, "same id twice"),
     ],
 )
@@ -120,6 +126,18 @@ def test_what_is_not_built_here_is_refused_by_name(tmp_path, ours, changes, mess
 def test_what_is_no_tokenizer_json_is_refused(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(TokenizerError, match=r"cannot be read|no tokenizer of"):
+        BPETokenizer.from_directory(tmp_path)
+
+
+def test_tokens_added_beside_a_pair_are_read(tmp_path, ours):
+    ours.save(tmp_path)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<é>": ours.vocab_size}))
+    again = BPETokenizer.from_directory(tmp_path)
+    assert again.token(ours.vocab_size) == "<é>"
+    with pytest.raises(TokenizerError, match=f"only {ours.vocab_size} rows"):
+        BPETokenizer.from_files(*vocabulary.files_in(tmp_path), rows=ours.vocab_size)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|endoftext|>": 5}))
+    with pytest.raises(TokenizerError, match=r"added_tokens\.json: '<\|endoftext\|>' has two ids"):
         BPETokenizer.from_directory(tmp_path)
 
 

@@ -33,6 +33,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 SECONDS_BEFORE_A_BAR = 1.0
 BYTES = {"unit": "B", "unit_scale": True}
 SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"}
+LONGEST_END = 1000  # characters of an error's beginning, and of its end
 LONGEST_NAME = 255  # bytes, on every file system in use
 
 
@@ -61,6 +62,8 @@ def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Seque
         tell("", sys.stdout, end="")  # what is still to be flushed
     except (MinGPTError, OSError) as error:
         line = escaped(" ".join(str(error).split()))  # it may quote what the user typed
+        if len(line) > 2 * LONGEST_END:  # or what a file says, at any length
+            line = f"{line[:LONGEST_END]}\u2026{line[-LONGEST_END:]}"
         print(f"{command}: error: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
@@ -257,7 +260,11 @@ def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
         raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
     torch.manual_seed(arguments.seed)
     fallback = None
-    source = resolve(arguments.model or "gpt2", n_head=arguments.n_head, offline=arguments.offline)
+    source = resolve(
+        "gpt2" if arguments.model is None else arguments.model,
+        n_head=arguments.n_head,
+        offline=arguments.offline,
+    )
     with bars.bar("fetching", in_bytes=True) as progress:
         if arguments.model is not None:
             model, tokenizer = load(source, dtype=dtype, progress=progress)

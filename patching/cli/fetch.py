@@ -102,7 +102,7 @@ def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
         with bars.bar(f"fetching {source.name}", in_bytes=True) as progress:
             model, _ = load(source, progress=progress)
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        entry = next(one for one in cache.entries() if one.place == source.place)
+        entry = cache.entry(source.name, source.place)
         words = "was already in" if was_here else "is now in"
         _say(
             f"{source.name}: {parameters:.1f}M parameters, {_size(entry.nbytes)},"

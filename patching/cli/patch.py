@@ -238,7 +238,10 @@ def run(argv: Sequence[str]) -> None:
     result.unpatched = unpatched  # the tables that were printed are those that are saved
     result.top_k = arguments.top_k
     result.arguments["command"] = {
-        **{name: getattr(arguments, name) for name in ("model", "device", "dtype", "seed")},
+        **{
+            name: getattr(arguments, name)
+            for name in ("model", "n_head", "device", "dtype", "seed")
+        },
         **{"cmap": arguments.cmap, "format": place.format},
     }
     result.versions["matplotlib"] = matplotlib.__version__
