@@ -481,6 +481,21 @@ def test_a_link_out_of_a_cache_is_not_followed(online, tmp_path, files):
                 mingpt.load("me/mine")
 
 
+def test_nor_is_what_only_points_the_way(online, tmp_path, files):
+    put(tmp_path / "outside", {"main": b"a" * 40, "index": b'{"weight_map": {"x": "x.bin"}}'})
+    config = {"config.json": files["config.json"]}
+    snapshot = put_in_hub_cache(tmp_path / "hub", "models--me--mine", config, main=False)
+    index = snapshot / "model.safetensors.index.json"
+    index.symlink_to(tmp_path / "outside" / "index")
+    with pytest.raises(CheckpointError, match=r"index\.json is a link out of"):
+        mingpt.load("me/mine")
+    index.unlink()
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").symlink_to(tmp_path / "outside" / "main")
+    with pytest.raises(CheckpointError, match="main is a link out of"):
+        mingpt.load("me/mine")
+
+
 def test_a_folder_that_is_a_link_out_of_our_cache_is_neither_read_nor_written(
     online, tmp_path, files
 ):
