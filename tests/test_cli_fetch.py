@@ -20,8 +20,10 @@ from patching.cli.fetch import main
 
 
 @pytest.fixture
-def fetch(capsys):
-    """Runs the command; its exit code, stdout and stderr."""
+def fetch(capsys, monkeypatch, tmp_path):
+    """Runs the command in an empty folder; its exit code, stdout and stderr."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
 
     def run(*arguments):
         code = main(arguments)

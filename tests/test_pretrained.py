@@ -71,7 +71,8 @@ def test_what_a_name_stands_for(tmp_path, files, monkeypatch):
         "no-such-name", "-a/b", "a/-b",
     ],
 )  # fmt: skip
-def test_a_strange_name_is_no_repository(name):
+def test_a_strange_name_is_no_repository(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     assert hub.repository(name) is None
     with pytest.raises(CheckpointError, match="no model"):
         resolve(name)
