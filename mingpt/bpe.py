@@ -248,6 +248,10 @@ class BPETokenizer:
             raise TokenizerError("the vocabulary holds ids that are no whole numbers from 0 on")
         if len(set(self.vocab.values())) != len(self.vocab):
             raise TokenizerError("the vocabulary gives the same id twice")
+        try:
+            "".join(self.vocab).encode("utf-8")
+        except UnicodeEncodeError:
+            raise TokenizerError("the vocabulary holds a symbol that is no Unicode") from None
         results = {a + b for a, b in self.merges}
         missing = sorted({*_BYTE_OF_CHAR, *results} - self.vocab.keys())
         if missing:

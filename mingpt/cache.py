@@ -2,7 +2,8 @@
 
 Ours is one directory, MINGPT_CACHE or ~/.cache/mingpt: GPT-2's two tokenizer
 files at its top, each repository's files in <owner>--<name>/ under it, together
-with SHA256SUMS, in which the hash of every file that was fetched is kept.
+with SHA256SUMS, the hash of every file that was fetched, and COMMIT, the one of
+the repository's that they belong to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from mingpt.files import contained, expanded, replacing
 from mingpt.hub import Repository
 
 SUMS_FILE = "SHA256SUMS"
+COMMIT_FILE = "COMMIT"  # of the repository, that the files in a folder belong to
+# What `verify` finds of a file.
+INTACT, WRONG, MISSING, UNKNOWN = "intact", "WRONG", "MISSING", "no hash is known"
 TOKENIZER = "gpt2-tokenizer"  # the name of the two files at the top of our cache
 SECONDS_BETWEEN_LOOKS = 0.2  # at a lock that another process holds
 
@@ -71,7 +75,9 @@ def hub_directory() -> Path:
     """The cache of the hub's own library, as that library finds it."""
     for_all = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{for_all}/huggingface"
-    return expanded(os.path.expandvars(os.environ.get("HF_HUB_CACHE") or f"{home}/hub"))
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    place = next(filter(None, map(os.environ.get, names)), f"{home}/hub")
+    return expanded(os.path.expandvars(place))
 
 
 def folder(repository: Repository) -> Path:
@@ -79,15 +85,23 @@ def folder(repository: Repository) -> Path:
     return directory() / f"{repository.owner}--{repository.name}"
 
 
-def complete(repository: Repository) -> Iterator[Place]:
-    """Where a repository's weights and configuration are: in our cache, then in the hub's.
+def places(repository: Repository) -> list[Place]:
+    """Where files of a repository may be: in our cache, then in the hub's.
 
     Raises:
         CheckpointError: a link out of a cache.
     """
     ours = Place(folder(repository), directory())
-    snapshots = (Place(path, hub_directory()) for path in _snapshots(repository))
-    return (place for place in (ours, *snapshots) if _is_complete(place, repository))
+    return [ours, *(Place(path, hub_directory()) for path in _snapshots(repository))]
+
+
+def complete(repository: Repository) -> Iterator[Place]:
+    """Those of them that hold weights and configuration, whole.
+
+    Raises:
+        CheckpointError: a link out of a cache.
+    """
+    return (place for place in places(repository) if _is_complete(place, repository))
 
 
 def find(repository: Repository) -> Place | None:
@@ -106,20 +120,13 @@ def entries() -> list[Entry]:
         if path.is_dir() and hub.repository(f"{owner}/{name}"):
             found.append(entry(f"{owner}/{name}", Place(path, directory())))
     for path in sorted(hub_directory().glob("models--*")):
-        name = "/".join(path.name.split("--")[1:])
-        repository = hub.repository(name)
-        place = repository and next(
-            (
-                Place(snapshot, hub_directory())
-                for snapshot in _snapshots(repository)
-                if snapshot.parent.parent == path
-                and _is_complete(Place(snapshot, hub_directory()), repository)
-                and _is_gpt2(snapshot, repository)
-            ),
-            None,
-        )
-        if place:
-            found.append(entry(str(repository), place))
+        repository = hub.repository("/".join(path.name.split("--")[1:]))
+        # A link out of the cache is not followed, and does not hide the other models.
+        with contextlib.suppress(CheckpointError):
+            for place in complete(repository) if repository else ():
+                if place.directory.parent.parent == path and _is_gpt2(place, repository):
+                    found.append(entry(str(repository), place))
+                    break
     return sorted(found, key=lambda entry: (entry.name, not entry.is_ours))
 
 
@@ -127,17 +134,15 @@ def entry(name: str, place: Place, files: Iterable[Path] | None = None) -> Entry
     """What lies in a place: `files`, or all that are not ours to keep account of it."""
     if files is None:
         files = (path for path in place.directory.iterdir() if path.is_file())
-        files = (path for path in files if path.name != SUMS_FILE and path.name[0] != ".")
+        ours = (SUMS_FILE, COMMIT_FILE)
+        files = (path for path in files if path.name not in ours and path.name[0] != ".")
     files = tuple(sorted(files))
     nbytes = sum(path.stat().st_size for path in files)
     return Entry(name, place, place.root == directory(), files, nbytes)
 
 
-def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[str, bool | None]:
-    """Hash a model's files: name -> whether it is intact; None if nobody knows its hash.
-
-    Of ours, what is known beforehand decides, else what SHA256SUMS says; the
-    hub's cache names its files after their hashes.
+def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[str, str]:
+    """Hash a model's files: name -> INTACT, WRONG, MISSING or UNKNOWN.
 
     Args:
         progress: called with the number of bytes just read.
@@ -146,16 +151,26 @@ def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[
         CheckpointError: a file is a link out of the cache.
     """
     repository = hub.repository(entry.name)
-    known = hub.TOKENIZER_SHA256 if repository is None else repository.sha256
-    noted, found = _sums(entry.place.directory), {}
+    found = dict.fromkeys(_sums(entry.place.directory), MISSING)
     for path in entry.files:
-        contained(path, entry.place.root)
-        blob = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", path.resolve().name)
-        expected = known.get(path.name) or noted.get(path.name) or (blob and blob[0])
-        found[path.name] = (
-            None if expected is None else file_hash(path, len(expected), progress) == expected
-        )
+        expected = expected_hash(contained(path, entry.place.root), repository)
+        if expected is None:
+            found[path.name] = UNKNOWN
+        else:
+            is_intact = file_hash(path, len(expected), progress) == expected
+            found[path.name] = INTACT if is_intact else WRONG
     return found
+
+
+def expected_hash(path: Path, repository: Repository | None) -> str | None:
+    """The hash that a cached file should have, 64 or 40 digits; None if nobody knows.
+
+    What is known beforehand decides, else what SHA256SUMS says; the hub's cache
+    names its files after their hashes.
+    """
+    known = hub.TOKENIZER_SHA256 if repository is None else repository.sha256
+    blob = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", path.resolve().name)
+    return known.get(path.name) or _sums(path.parent).get(path.name) or (blob and blob[0])
 
 
 def record(path: Path, sha256: str) -> None:
@@ -164,6 +179,18 @@ def record(path: Path, sha256: str) -> None:
     with replacing(path.with_name(SUMS_FILE)) as temporary:
         lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def commit_in(place: Path) -> str | None:
+    """The commit that the files in a folder of ours belong to, if it was noted."""
+    found = re.fullmatch(r"[0-9a-f]{40}", _text(place / COMMIT_FILE).strip())
+    return found and found[0]
+
+
+def note_commit(place: Path, commit: str) -> None:
+    """Note it, so that what is fetched later belongs to it too."""
+    with replacing(place / COMMIT_FILE) as temporary:
+        temporary.write_text(f"{commit}\n", encoding="utf-8")
 
 
 def remove(entry: Entry) -> None:
@@ -261,14 +288,14 @@ def _is_complete(place: Place, repository: Repository) -> bool:
     return has_config and checkpoint.weights_complete(place.directory, place.root)
 
 
-def _is_gpt2(place: Path, repository: Repository) -> bool:
+def _is_gpt2(place: Place, repository: Repository) -> bool:
     """Whether a snapshot's configuration is a GPT-2's, or so damaged that it could be."""
-    path = place / configfile.NAME
+    path = place.directory / configfile.NAME
     if not path.is_file():
         return repository.preset is not None
+    contained(path, place.root)
     try:
-        fields = configfile.read_fields(contained(path, hub_directory()))
-        return configfile.is_gpt2(fields)
+        return configfile.is_gpt2(configfile.read_fields(path))
     except CheckpointError:
         return True
 

@@ -74,7 +74,7 @@ def of_directory(
     """
     check_directory(directory, preset=preset)
     config = config_in(directory, preset=preset, root=root)
-    container = containers.open_container(contained(weights_in(directory), root), root)
+    container = containers.open_container(contained(weights_in(directory, root), root), root)
     return Checkpoint(config, container, is_conv1d=True)
 
 
@@ -103,21 +103,30 @@ def config_in(
     return configfile.read(contained(path, root))
 
 
-def weights_in(directory: Path) -> Path | None:
-    """The file to begin with, of those that hold a directory's tensors."""
-    paths = (directory / name for name in WEIGHTS_FILES)
-    return next((path for path in paths if path.is_file()), None)
+def weights_in(directory: Path, root: Path | None = None) -> Path | None:
+    """The file to begin with, of those that hold a directory's tensors; whole ones first.
+
+    Raises:
+        CheckpointError: an index of shards lies outside `root`.
+    """
+    paths = [directory / name for name in WEIGHTS_FILES if (directory / name).is_file()]
+    return next((path for path in paths if _is_whole(path, root)), paths[0] if paths else None)
 
 
 def weights_complete(directory: Path, root: Path) -> bool:
     """Whether a directory in a cache has tensors, and every shard of them if they are in shards.
 
     Raises:
-        CheckpointError: the index of the shards lies outside `root`.
+        CheckpointError: an index of shards lies outside `root`.
     """
-    path = weights_in(directory)
-    if path is None or path.suffix != ".json":
-        return path is not None
+    path = weights_in(directory, root)
+    return path is not None and _is_whole(path, root)
+
+
+def _is_whole(path: Path, root: Path | None) -> bool:
+    """Whether it is no index, or one whose shards are all there."""
+    if path.suffix != ".json":
+        return True
     contained(path, root)
     try:
         return all(path.with_name(name).is_file() for name in containers.shard_names(path))

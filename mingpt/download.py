@@ -176,6 +176,8 @@ def _attempt(
     What is found of the file when its hash becomes known is not asked for
     again: then this does nothing, and the next attempt gets the rest.
     """
+    if part.has_no_hash:
+        part.restart()  # nothing would tell whether two pieces belong together
     answer, statement = _open(url, token, part.size)
     with answer:
         _check_status(url, answer, has_token=token is not None)
@@ -197,9 +199,8 @@ def _attempt(
                 " mingpt-fetch --no-verify takes it all the same"
             )
         if part.expect(expected):
+            part.is_whole = part.sha256() == expected  # killed after the last byte, then
             return statement.commit
-        if expected is None:
-            part.restart()  # nothing would tell whether two pieces belong together
         size = _begin(answer, part, statement.size)
         is_chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
         if size is None and expected is None and not is_chunked:
@@ -212,10 +213,10 @@ def _attempt(
             )
         _receive(answer, part, size or 0, progress)
     if size is not None and part.size != size:
-        got = part.size
-        if got > size:
+        if part.size > size:
             part.restart()
-        raise _BrokenError(f"broke off after {got} of {size} bytes", answered=True)
+            raise _BrokenError(f"sends more than {size} bytes", answered=True)
+        raise _BrokenError(f"broke off after {part.size} of {size} bytes", answered=True)
     got = part.git_sha1() if len(expected or "") == 40 else part.sha256()
     if expected is not None and got != expected:
         if part.is_pieced or size is None:  # of two files, perhaps, or not the whole of one
@@ -313,7 +314,8 @@ def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> No
             f"{says}: there is no such repository, or a private one;"
             f" {'the' if has_token else 'a'} token in HF_TOKEN {which}"
         )
-    if status == 404 and code != "RepoNotFound":
+    # A storage that has lost a file does not say that the hub has none.
+    if status == 404 and code != "RepoNotFound" and _origin(answer.url) == _origin(url):
         raise NotFoundError(f"{says}: there is no such file")
     raise DownloadError(says)
 
@@ -399,6 +401,11 @@ class _Part:
                 self.size += len(data)
         self.is_pieced = self.size > 0
         return self.is_pieced
+
+    @property
+    def has_no_hash(self) -> bool:
+        """Whether it is known that nothing is known of the file."""
+        return self._is_named and self._expected is None
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[bytes], None]]:

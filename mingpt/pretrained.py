@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,7 +76,7 @@ class DirectorySource:
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
-        return _own_or_gpt2s(self, lambda: vocabulary.files_in(self.directory), progress)
+        return _own_or_gpt2s(self, self.directory, progress)
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
         """As Source."""
@@ -99,7 +99,7 @@ class FileSource:
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
-        return _own_or_gpt2s(self, lambda: vocabulary.files_in(self.path.parent), progress)
+        return _own_or_gpt2s(self, self.path.parent, progress)
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
         """As Source."""
@@ -114,7 +114,6 @@ class HubSource:
     repository: Repository
     offline: bool = False
     verify: bool = True  # whether a file of which no hash is known is refused
-    commit: str | None = None  # that the first file to be fetched belongs to, and so the others
 
     @property
     def place(self) -> Place | None:
@@ -132,26 +131,29 @@ class HubSource:
         if place is not None:
             return checkpoint.config_in(place.directory, preset=preset, root=place.root)
         if self.offline or hub.is_offline():  # at once, whatever file would be the first
-            wanted = (
-                f"{checkpoint.WEIGHTS_FILES[0]}, nor has {cache.hub_directory()} {self.repository}"
-            )
+            weights = f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it"
+            wanted = f"{weights}, nor has {cache.hub_directory()} {self.repository}"
             raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
         if preset is not None:
             return preset
-        (path,) = self._obtain([(configfile.NAME,)], progress)
+        (path,) = self._obtain([(configfile.NAME,)], progress, self._hint)
         return configfile.read(path)
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
-        for place in (*cache.complete(self.repository), self._ours):
+        for place in (*cache.complete(self.repository), *cache.places(self.repository)):
             with contextlib.suppress(TokenizerError):
                 return place.tokenizer_files()
         if self.repository.preset is not None and (files := _gpt2s_here()):
-            return files
+            is_ours = self.place is None or self.place.root == cache.directory()
+            # A model in our cache is to be whole without any other, when it is copied or those go.
+            is_elsewhere = files[0].parent != cache.directory()
+            return self._adopted(files) if is_ours and is_elsewhere else files
         try:
             return self._fetched_tokenizer(progress)
         except NotFoundError as error:
-            if self.config(progress).vocab_size not in GPT2_ROWS:
+            has_own = vocabulary.has_any(self._ours.directory)
+            if has_own or self.config(progress).vocab_size not in GPT2_ROWS:
                 raise TokenizerError(str(error)) from None
         # Beside the model, so that nobody has to ask the hub again.
         return self._adopted(gpt2_tokenizer_files(progress, offline=self.offline))
@@ -176,16 +178,19 @@ class HubSource:
             self._obtain([tuple(containers.shard_names(path))], progress)
 
     def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
-        paths = self._obtain(vocabulary.FILES, progress)
-        if len(paths) == 2:
-            with contextlib.suppress(NotFoundError):
-                return (*paths, *self._obtain([(vocabulary.ADDED,)], progress))
-        return paths
+        # First what may not be there: a pair that is says that this was asked for.
+        with contextlib.suppress(NotFoundError):
+            self._obtain([(vocabulary.ADDED,)], progress)
+        self._obtain(vocabulary.FILES, progress)
+        return self._ours.tokenizer_files()
 
     def _adopted(self, paths: Sequence[Path]) -> tuple[Path, ...]:
-        """Copies of files in the repository's folder."""
+        """Copies of files in the repository's folder, if they are what they should be."""
         with cache.adding_to(self._ours.directory):
             for path in paths:
+                expected = cache.expected_hash(path, None)
+                if expected is not None and file_hash(path, len(expected)) != expected:
+                    raise CheckpointError(f"{path} is damaged: remove it, to have it fetched again")
                 target = self._ours.directory / path.name
                 with replacing(target) as temporary:
                     shutil.copyfile(path, temporary)
@@ -193,7 +198,7 @@ class HubSource:
         return self._ours.tokenizer_files()
 
     def _obtain(
-        self, choices: Sequence[tuple[str, ...]], progress: Progress | None
+        self, choices: Sequence[tuple[str, ...]], progress: Progress | None, hint: str = BY_HAND
     ) -> tuple[Path, ...]:
         """The files of the first choice of which the repository has all, in our cache."""
         here = self._ours
@@ -202,7 +207,7 @@ class HubSource:
             if all(path.is_file() for path in paths):
                 return tuple(contained(path, here.root) for path in paths)
         wanted = " or ".join(" + ".join(names) for names in choices)
-        with _explained(wanted, here.directory, self.offline, self._hint):
+        with _explained(wanted, here.directory, self.offline, hint):
             with cache.adding_to(here.directory, progress):
                 for names in choices:
                     with contextlib.suppress(NotFoundError):
@@ -216,11 +221,12 @@ class HubSource:
 
     def _file(self, name: str, progress: Progress | None) -> Path:
         """One file in our cache, fetched if it is not there."""
-        path = self._ours.directory / name
+        folder = self._ours.directory
+        path, commit = folder / name, cache.commit_in(folder)
         if path.is_file():  # another process may just have fetched it
             return contained(path, self._ours.root)
         fetched = fetch(
-            self.repository.url(name, self.commit),
+            self.repository.url(name, commit),  # all from one: they belong together
             path,
             token=hub.token(),
             sha256=self.repository.sha256.get(name),
@@ -229,7 +235,8 @@ class HubSource:
             progress=progress,
         )
         cache.record(path, fetched.sha256)
-        self.commit = self.commit or fetched.commit
+        if fetched.commit and not commit:
+            cache.note_commit(folder, fetched.commit)
         return path
 
 
@@ -327,20 +334,19 @@ def _gpt2s_here() -> tuple[Path, ...] | None:
     if all(path.is_file() for path in paths):
         return tuple(contained(path, root) for path in paths)
     for repository in hub.KNOWN.values():
-        for place in cache.complete(repository):
-            with contextlib.suppress(TokenizerError):
-                return place.tokenizer_files()
+        with contextlib.suppress(CheckpointError):  # a link out of a cache hides no other place
+            for place in cache.places(repository):
+                with contextlib.suppress(TokenizerError):
+                    return place.tokenizer_files()
     return None
 
 
-def _own_or_gpt2s(
-    source: Source, own: Callable[[], tuple[Path, ...]], progress: Progress | None
-) -> tuple[Path, ...]:
+def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) -> tuple[Path, ...]:
     try:
-        return own()
+        return vocabulary.files_in(directory)
     except TokenizerError:
         # As transformers' model.save_pretrained leaves a model, or nanoGPT's training.
-        if source.config(progress).vocab_size not in GPT2_ROWS:
+        if vocabulary.has_any(directory) or source.config(progress).vocab_size not in GPT2_ROWS:
             raise
     return gpt2_tokenizer_files(progress, offline=source.offline)
 

@@ -33,6 +33,9 @@ _ONLY_VALUES = {
     "post_processor.special_tokens": (None, {}),  # a template that puts nothing in
 }
 
+# Files of tokenizers that are not read here.
+_OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "meta.pkl")
+
 Vocabulary = tuple[dict[str, int], list[tuple[str, str]], frozenset[str]]
 
 
@@ -49,6 +52,12 @@ def files_in(directory: Path) -> tuple[Path, ...]:
             return (*paths, added) if len(paths) == 2 and added.is_file() else paths
     choices = " or ".join(" + ".join(names) for names in FILES)
     raise TokenizerError(f"{directory} holds no tokenizer: {choices}")
+
+
+def has_any(directory: Path) -> bool:
+    """Whether any file of any tokenizer lies in `directory`, be it half of one."""
+    names = (*(name for names in FILES for name in names), *_OTHERS)
+    return any((directory / name).is_file() for name in names)
 
 
 def read(paths: Sequence[Path]) -> Vocabulary:

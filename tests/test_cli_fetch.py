@@ -113,6 +113,16 @@ def test_list_of_nothing(fetch, online):
     assert len(out.splitlines()) == 3
 
 
+def test_verify_misses_what_is_gone(fetch, online, tmp_path, files):
+    online.add_repository("me/mine", files)
+    fetch("me/mine")
+    (tmp_path / "cache" / "me--mine" / "model.safetensors").unlink()
+    code, out, err = fetch("--verify")
+    assert code == 2
+    assert "model.safetensors: MISSING" in out
+    assert "model.safetensors; remove the model and fetch it again" in err
+
+
 @pytest.mark.parametrize("damaged", [None, "config.json", "model.safetensors"])
 def test_verify(fetch, online, tmp_path, files, damaged):
     online.add_repository("me/mine", files)
@@ -132,7 +142,7 @@ def test_verify(fetch, online, tmp_path, files, damaged):
     else:
         assert (code, wrong) == (2, {f"{place}/{damaged}"})
         assert err.count("\n") == 1
-        assert f"damaged: {place}/{damaged}; remove" in err
+        assert f"damaged or missing: {place}/{damaged}; remove" in err
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])  # by SHA-256, by git's SHA-1

@@ -222,6 +222,7 @@ def test_without_a_hash_pieces_are_not_put_together(hub, tmp_path):
 
     fetch(f"{hub.url}/x", tmp_path / "file", verify=False, progress=changes)
     assert (tmp_path / "file").read_bytes() == other
+    assert ["Range" in headers for headers in hub.asked("/x")] == [False, False]
 
 
 def test_without_a_hash_a_file_must_at_least_have_an_end(hub, tmp_path):
@@ -261,7 +262,7 @@ def test_a_server_that_always_begins_anew_is_given_up(hub, tmp_path):
 
 def test_a_body_longer_than_stated_is_refused(hub, tmp_path):
     hub.files["/x"] = Served(BODY, headers={"X-Linked-Size": "100"})
-    with pytest.raises(DownloadError, match=r"broke off after \d+ of 100 bytes \(5 tries\)"):
+    with pytest.raises(DownloadError, match=r"sends more than 100 bytes \(5 tries\)"):
         fetch(f"{hub.url}/x", tmp_path / "file")
     assert files_in(tmp_path) == []
 
@@ -397,6 +398,14 @@ def test_anything_else_is_one_line_and_leaves_nothing(hub, tmp_path, served, mes
     assert "\n" not in str(caught.value)
     assert files_in(tmp_path) == []
     assert len(hub.requests) == (6 if served.redirect == "/x" else 1)
+
+
+def test_a_file_that_the_storage_has_lost_is_not_missing_at_the_hub(hub, tmp_path):
+    with HubServer() as other:
+        hub.files["/x"] = Served(BODY, linked=True, redirect=f"{other.url}/nowhere")
+        with pytest.raises(DownloadError, match="HTTP 404") as caught:
+            fetch(f"{hub.url}/x", tmp_path / "file")
+    assert type(caught.value) is DownloadError
 
 
 def test_only_a_missing_file_is_a_missing_file(hub, tmp_path):
@@ -563,6 +572,13 @@ def test_after_kill_9_the_next_run_goes_on(hub, tmp_path):
     assert path.read_bytes() == body
     assert files_in(tmp_path) == ["file"]
     assert hub.asked("/x")[-1]["Range"] == f"bytes={left}-"
+
+
+def test_a_run_that_was_killed_after_the_last_byte_has_nothing_to_fetch(hub, tmp_path):
+    (tmp_path / f".file.{sha256(BODY)[:16]}.part").write_bytes(BODY)
+    assert fetch(f"{hub.url}/good", tmp_path / "file").size == len(BODY)
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert len(hub.requests) == 1
 
 
 @pytest.mark.parametrize("left", [b"b" * 100, b"b" * 1000, b"b" * 2000])

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from conftest import ROOT, known_with, make_model
 from hub_server import (
@@ -113,7 +114,7 @@ def test_a_repository_is_fetched_once(online, tmp_path, files, checksum):
     assert model.checksum() == checksum
     assert model.name == "me/mine"
     assert tokenizer.encode(" Jones")
-    names = ["SHA256SUMS", "config.json", "merges.txt", "model.safetensors", "vocab.json"]
+    names = ["COMMIT", "SHA256SUMS", "config.json", "merges.txt", "model.safetensors", "vocab.json"]
     assert fetched(tmp_path) == [f"me--mine/{name}" for name in names]
     sums = (tmp_path / "cache/me--mine/SHA256SUMS").read_text()
     assert f"{sha256(files['config.json'])}  config.json\n" in sums
@@ -128,6 +129,17 @@ def test_all_files_are_of_the_commit_that_the_first_one_was(online, files):
     asked = [path for path, _ in online.requests if "/resolve/" in path]
     assert asked[0] == "/me/mine/resolve/main/config.json"
     assert {path.split("/")[4] for path in asked[1:]} == {"c" * 40}
+
+
+def test_so_they_are_if_the_first_one_came_with_another_run(online, files):
+    online.add_repository("me/mine", files)
+    resolve("me/mine").config()
+    newer = {**files, "config.json": files["config.json"].replace(b"gelu_new", b"relu")}
+    for name, body in newer.items():
+        online.files[f"/me/mine/resolve/main/{name}"] = Served(body, etag="git")
+    assert mingpt.load("me/mine")[0].config.activation == "gelu_new"
+    asked = [path.split("/")[4] for path, _ in online.requests if "/resolve/" in path]
+    assert asked == ["main", *["c" * 40] * (len(asked) - 1)]
 
 
 def test_sha256sum_can_check_the_cache(online, tmp_path, files):
@@ -237,7 +249,7 @@ def test_a_known_name_needs_nobody_but_the_hub(online, tmp_path, files, checksum
     model, tokenizer = mingpt.load("distilgpt2")
     assert model.checksum() == checksum
     assert tokenizer.encode(" Jones")
-    names = ["SHA256SUMS", "merges.txt", "model.safetensors", "vocab.json"]
+    names = ["COMMIT", "SHA256SUMS", "merges.txt", "model.safetensors", "vocab.json"]
     assert fetched(tmp_path) == [f"distilbert--distilgpt2/{name}" for name in names]
     online.files.clear()
     assert mingpt.load("distilgpt2", offline=True)[0].checksum() == checksum
@@ -267,6 +279,69 @@ def test_gpt2s_tokenizer_is_found_in_the_hubs_cache(online, tmp_path, files, mon
     bare = {k: b for k, b in files_of(50304).items() if k in ("config.json", "model.safetensors")}
     put(tmp_path / "mine", bare)
     assert mingpt.load(tmp_path / "mine")[1].is_padding(50300)
+
+
+def test_a_model_in_our_cache_needs_no_other(online, tmp_path, files, checksum, monkeypatch):
+    monkeypatch.setitem(hub.KNOWN, "gpt2-xl", known_with(files, "gpt2-xl"))
+    put_in_hub_cache(tmp_path / "hub", "models--distilgpt2", files)
+    online.add_repository("openai-community/gpt2-xl", files)
+    mingpt.load("gpt2-xl")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
+    assert mingpt.load("gpt2-xl", offline=True)[0].checksum() == checksum
+
+
+def test_a_snapshot_with_nothing_but_a_tokenizer_is_one(online, tmp_path, files, checksum):
+    pair = {name: files[name] for name in ("vocab.json", "merges.txt")}
+    put_in_hub_cache(tmp_path / "hub", "models--gpt2", pair)
+    assert mingpt.BPETokenizer().encode(" Jones")
+    put_in_hub_cache(tmp_path / "hub", "models--x--y", pair)
+    rest = {k: b for k, b in files.items() if k not in pair}
+    put_in_hub_cache(tmp_path / "hub", "models--x--y", rest, "b" * 40, main=False)
+    assert mingpt.load("x/y", offline=True)[0].checksum() == checksum
+    assert not online.requests
+
+
+def test_a_link_out_of_a_cache_does_not_hide_other_models(online, tmp_path, files):
+    put_in_hub_cache(tmp_path / "outside", "models--gpt2", files)
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "models--gpt2").symlink_to(tmp_path / "outside" / "models--gpt2")
+    put_in_hub_cache(tmp_path / "hub", "models--distilgpt2", files)
+    assert mingpt.BPETokenizer().encode(" Jones")
+    assert [entry.name for entry in cache.entries()] == ["distilbert/distilgpt2"]
+    with pytest.raises(CheckpointError, match="link out of"):
+        mingpt.load("gpt2")
+
+
+def test_a_whole_file_comes_before_an_index_without_its_shards(online, tmp_path, files, checksum):
+    state = safetensors.torch.load(files["model.safetensors"])
+    torch.save(state, tmp_path / "x.bin")
+    rest = {k: b for k, b in files.items() if k != "model.safetensors"}
+    index = b'{"weight_map": {"x": "x.safetensors"}}'
+    more = {"model.safetensors.index.json": index}
+    more["pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()
+    put_in_hub_cache(tmp_path / "hub", "models--x--y", rest | more)
+    assert mingpt.load("x/y", offline=True)[0].checksum() == checksum
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.model", "vocab.txt"])
+def test_half_a_tokenizer_or_another_one_is_not_replaced_by_gpt2s(online, tmp_path, name):
+    put(tmp_path / "cache", {"encoder.json": VOCAB, "vocab.bpe": MERGES})
+    files = files_of(50257)
+    put(tmp_path / "mine", {**files, name: VOCAB})
+    with pytest.raises(TokenizerError, match="holds no tokenizer"):
+        mingpt.load(tmp_path / "mine")
+    if name == "vocab.json":  # the half that is asked for first
+        online.add_repository("me/mine", {**files, name: VOCAB})
+        for _ in range(2):
+            with pytest.raises(TokenizerError, match="the repository has no such file"):
+                mingpt.load("me/mine")
+
+
+def test_damaged_files_are_not_taken_over(online, tmp_path):
+    put(tmp_path / "cache", {"encoder.json": VOCAB, "vocab.bpe": MERGES[:1000]})
+    online.add_repository("me/mine", files_of(50257))
+    with pytest.raises(CheckpointError, match=r"encoder\.json is damaged"):  # not OpenAI's, that is
+        mingpt.load("me/mine")
 
 
 def files_of(rows: int) -> dict[str, bytes]:
@@ -313,6 +388,17 @@ def test_tokens_that_were_added_are_fetched_too(online, files):
     online.add_repository(
         "me/mine", {**files, "vocab.json": json.dumps(short).encode(), "added_tokens.json": added}
     )
+    added = (
+        "/me/mine/resolve/main/added_tokens.json",
+        f"/me/mine/resolve/{'c' * 40}/added_tokens.json",
+    )
+    healthy = online.files[added[1]]
+    for path in added:
+        online.files[path] = Served(status=503, etag=None)
+    with pytest.raises(DownloadError, match="HTTP 503"):
+        mingpt.load("me/mine")
+    for path in added:
+        online.files[path] = healthy
     assert mingpt.load("me/mine")[1].token(ROWS - 1) == "<mine>"
     assert mingpt.load("me/mine", offline=True)[1].token(ROWS - 1) == "<mine>"
 
@@ -414,6 +500,7 @@ def test_gpt2_is_found_under_either_spelling(online, tmp_path, files, checksum, 
     ("variables", "place"),
     [
         ({"HF_HUB_CACHE": "{0}/a"}, "a"),
+        ({"HUGGINGFACE_HUB_CACHE": "{0}/a", "HF_HOME": "{0}/b"}, "a"),
         ({"HF_HOME": "{0}/b"}, "b/hub"),
         ({"XDG_CACHE_HOME": "{0}/c"}, "c/huggingface/hub"),
         ({"HOME": "{0}/d"}, "d/.cache/huggingface/hub"),
@@ -422,7 +509,7 @@ def test_gpt2_is_found_under_either_spelling(online, tmp_path, files, checksum, 
     ],
 )
 def test_where_the_hubs_cache_is(tmp_path, monkeypatch, variables, place):
-    for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(tmp_path))

@@ -187,6 +187,11 @@ def test_padding_is_refused_as_an_answer(padded, ours):
         PromptPair.from_text(tokenizer, *texts)
 
 
+def test_a_symbol_that_is_no_text_is_refused(ours):
+    with pytest.raises(TokenizerError, match="no Unicode"):
+        BPETokenizer({**ours.vocab, "\ud83d": ours.vocab_size}, ours.merges)
+
+
 def test_more_tokens_than_rows_are_refused(ours):
     BPETokenizer(ours.vocab, ours.merges, rows=ours.vocab_size)
     with pytest.raises(TokenizerError, match=rf"{ours.vocab_size} tokens, .* only 40 rows"):

@@ -142,13 +142,14 @@ def _verify(names: Sequence[str], bars: Bars) -> None:
 
         found = [(entry, cache.verify(entry, count)) for entry in entries]
     for entry, files in found:
-        for name, is_intact in files.items():
-            state = {True: "intact", False: "WRONG", None: "no hash is known"}[is_intact]
+        for name, state in files.items():
             _say(f"{entry.place.directory / name}: {state}")
-            if is_intact is False:
+            if state in (cache.WRONG, cache.MISSING):
                 wrong.append(str(entry.place.directory / name))
     if wrong:
-        raise CheckpointError(f"damaged: {', '.join(wrong)}; remove the model and fetch it again")
+        raise CheckpointError(
+            f"damaged or missing: {', '.join(wrong)}; remove the model and fetch it again"
+        )
 
 
 def _remove(names: Sequence[str]) -> None:
