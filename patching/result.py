@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from mingpt.files import replacing
 from mingpt.sites import RESIDUAL_SITES
 from patching.errors import PromptError, ResultError
 from patching.prompts import PromptPair
+from patching.saving import lists, readable_json, result_paths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -209,10 +209,10 @@ class SweepResult:
         for name in _SAVED:
             value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                value = _lists(value)
+                value = lists(value)
             elif name == "metrics":
                 value = {
-                    metric: {"values": _lists(found.values), "clean": found.clean,
+                    metric: {"values": lists(found.values), "clean": found.clean,
                              "corrupt": found.corrupt}
                     for metric, found in value.items()
                 }  # fmt: skip
@@ -242,7 +242,7 @@ class SweepResult:
         npz, readable = result_paths(path)
         with replacing(npz) as npz_part, replacing(readable) as readable_part:
             np.savez(npz_part, **arrays)
-            readable_part.write_text(_readable_json(saved), encoding="utf-8")
+            readable_part.write_text(readable_json(saved), encoding="utf-8")
         return npz, readable
 
     @classmethod
@@ -296,44 +296,6 @@ _FIELDS = (
     "corrupt_next",
 )
 _SAVED = ("metric", "values", "clean_value", "corrupt_value", *_FIELDS)  # the first metric in front
-
-
-def result_paths(path: str | Path) -> tuple[Path, Path]:
-    """The .npz and the .json of a result saved at `path`, which may end in either or neither."""
-    path = Path(path)
-    stem = path.name.removesuffix(".npz").removesuffix(".json")  # a name may hold other dots
-    return path.with_name(stem + ".npz"), path.with_name(stem + ".json")
-
-
-def _lists(values: np.ndarray | list | float) -> list | float | None:
-    """An array as nested lists, None where a number is not finite."""
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
-    if isinstance(values, list):
-        return [_lists(part) for part in values]
-    return values if math.isfinite(values) else None
-
-
-def _readable_json(fields: dict[str, Any]) -> str:
-    """JSON with a line for each field, and for each layer of a grid."""
-
-    def dumps(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-    def rows(values: list) -> str:
-        return "[\n  " + ",\n  ".join(map(dumps, values)) + "\n]"
-
-    def lines(items: dict[str, Any]) -> str:
-        return "{\n" + ",\n".join(f"{dumps(k)}: {text(k, v)}" for k, v in items.items()) + "\n}"
-
-    def text(name: str, value: Any) -> str:
-        if name == "values":
-            return rows(value)
-        if name == "metrics" or (isinstance(value, dict) and "values" in value):
-            return lines(value)
-        return dumps(value)
-
-    return lines(fields) + "\n"
 
 
 def _fingerprint(model: GPT) -> tuple:

@@ -6,17 +6,13 @@ or by the plain loop that defines it (loop.py), and puts the results together.
 
 from __future__ import annotations
 
-import contextlib
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-import mingpt
 from patching import fast, loop
 from patching.batch import Job
 from patching.engine import carry
@@ -29,15 +25,12 @@ from patching.precision import float32_products
 from patching.prompts import PromptPair
 from patching.reading import Measured, check_finite
 from patching.result import MetricValues, SweepResult, Unpatched
+from patching.running import enough_memory, eval_mode, versions
 
 if TYPE_CHECKING:
     from mingpt import GPT
 
 Progress = Callable[[int, int], None]  # (work done, work in all)
-OUT_OF_MEMORY = (
-    "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
-    " or use a narrower dtype"
-)
 
 
 @torch.no_grad()
@@ -114,7 +107,7 @@ def patch_sweep(
             check_pair(model, one)
             grids.append(request.grid(model.config, len(one)))
 
-    with _eval_mode(model), float32_products(model, tf32), _enough_memory():
+    with eval_mode(model), float32_products(model, tf32), enough_memory():
         if method == "loop":
             measured = _loop(model, pairs, grids, direction, metrics, progress)
         else:
@@ -208,19 +201,6 @@ def _loop(
     return measured
 
 
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Turn what PyTorch raises when there is none left into a SweepError."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise SweepError(OUT_OF_MEMORY) from None
-    except RuntimeError as error:  # the CPU's allocator has no class of its own
-        if "allocate memory" not in str(error):
-            raise
-        raise SweepError(OUT_OF_MEMORY) from None
-
-
 @torch.no_grad()
 def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
     """Both prompts as they are.
@@ -230,7 +210,7 @@ def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
     """
     check_pair(model, pair)
     job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
-    with _eval_mode(model), float32_products(model), _enough_memory():
+    with eval_mode(model), float32_products(model), enough_memory():
         (carried,) = carry(model, [job], rule(Request.site))
     check_finite(torch.stack((carried.base, carried.source)), carried.base.dtype)
     return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)
@@ -248,27 +228,3 @@ def check_pair(model: GPT, pair: PromptPair) -> None:
         raise SweepError(
             f"token id {max(ids)} is out of range: the model has {model.config.vocab_size} tokens"
         )
-
-
-def versions(model: GPT) -> dict[str, str]:
-    """What a result depends on beside its arguments: packages, device, dtype, threads."""
-    weight = model.transformer.wte.weight
-    return {
-        "mingpt": mingpt.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "device": str(weight.device),
-        "dtype": str(weight.dtype).removeprefix("torch."),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-@contextlib.contextmanager
-def _eval_mode(model: GPT) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -1,0 +1,60 @@
+"""The state in which a model is run, and what a result depends on beside its arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import mingpt
+from patching.errors import SweepError
+
+if TYPE_CHECKING:
+    from mingpt import GPT
+
+OUT_OF_MEMORY = (
+    "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
+    " or use a narrower dtype"
+)
+
+
+@contextlib.contextmanager
+def eval_mode(model: GPT) -> Iterator[None]:
+    """Without dropout; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn what PyTorch raises when there is none left into a SweepError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise SweepError(OUT_OF_MEMORY) from None
+    except RuntimeError as error:  # the CPU's allocator has no class of its own
+        if "allocate memory" not in str(error):
+            raise
+        raise SweepError(OUT_OF_MEMORY) from None
+
+
+def versions(model: GPT) -> dict[str, str]:
+    """What a result depends on beside its arguments: packages, device, dtype, threads."""
+    weight = model.transformer.wte.weight
+    return {
+        "mingpt": mingpt.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": str(weight.device),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+    }

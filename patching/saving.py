@@ -1,0 +1,48 @@
+"""How results lie on disk: two files, one to compute with and one to read."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def result_paths(path: str | Path) -> tuple[Path, Path]:
+    """The .npz and the .json of a result saved at `path`, which may end in either or neither."""
+    path = Path(path)
+    stem = path.name.removesuffix(".npz").removesuffix(".json")  # a name may hold other dots
+    return path.with_name(stem + ".npz"), path.with_name(stem + ".json")
+
+
+def lists(values: np.ndarray | list | float) -> list | float | None:
+    """An array as nested lists, None where a number is not finite."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if isinstance(values, list):
+        return [lists(part) for part in values]
+    return values if math.isfinite(values) else None
+
+
+def readable_json(fields: dict[str, Any]) -> str:
+    """JSON with a line for each field, and for each row of an array that is called "values"."""
+
+    def dumps(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    def rows(values: list) -> str:
+        return "[\n  " + ",\n  ".join(map(dumps, values)) + "\n]"
+
+    def lines(items: dict[str, Any]) -> str:
+        return "{\n" + ",\n".join(f"{dumps(k)}: {text(k, v)}" for k, v in items.items()) + "\n}"
+
+    def text(name: str, value: Any) -> str:
+        if name == "values":
+            return rows(value)
+        if name == "metrics" or (isinstance(value, dict) and "values" in value):
+            return lines(value)
+        return dumps(value)
+
+    return lines(fields) + "\n"
