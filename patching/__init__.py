@@ -20,10 +20,13 @@ _HOME = {
     "patch_sweep": "patching.sweep",
     "SweepResult": "patching.result",
     "heatmap": "patching.plot",
+    "explain": "patching.explanation",
+    "Explanation": "patching.explanation",
     "PromptError": "patching.errors",
     "SweepError": "patching.errors",
     "ResultError": "patching.errors",
     "DrawingError": "patching.errors",
+    "ExplanationError": "patching.errors",
 }
 __all__ = [*_HOME]
 

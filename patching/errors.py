@@ -20,6 +20,10 @@ class ResultError(MinGPTError):
     """A saved result that cannot be read."""
 
 
+class ExplanationError(MinGPTError, ValueError):
+    """A prediction that cannot be explained, or whose terms do not add up."""
+
+
 class DrawingError(MinGPTError, ValueError):
     """A figure that cannot be drawn as asked."""
 
