@@ -182,6 +182,7 @@ def _contributions(block: Block, pattern: Tensor, v: Tensor, x: Tensor, y: Tenso
         target = y[:, queries]  # (B, t, C)
         distance = (brought - target[:, :, None]).abs_().sum(-1)  # (B, t, s)
         near = (target.abs().sum(-1, keepdim=True) - distance).clamp_(min=0)
+        # What is not read is as far as y_t is long, but for rounding.
         near = near.masked_fill(queries[:, None] < torch.arange(end, device=x.device), 0)
         rows.append(F.pad(near, (0, T - end)))
     near = torch.cat(rows, dim=1)  # (B, T, T)
