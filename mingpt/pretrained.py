@@ -234,9 +234,9 @@ class HubSource:
             check=_CHECKS.get(path.suffix),
             progress=progress,
         )
-        cache.record(path, fetched.sha256)
         if fetched.commit and not commit:
             cache.note_commit(folder, fetched.commit)
+        cache.record(path, fetched.sha256)
         return path
 
 
