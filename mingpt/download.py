@@ -303,6 +303,8 @@ def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> No
         if wait is not None and wait > LONGEST_WAIT:
             raise DownloadError(f"{says} and asks to come back in {wait:.0f} s")
         raise _BrokenError(f"answers HTTP {status}", answered=True, wait=wait)
+    if _origin(answer.url) != _origin(url):
+        raise DownloadError(f"{says}: the storage that the hub hands over to refuses the file")
     if code == "GatedRepo":
         raise DownloadError(
             f"{says}: the repository is gated; accept its terms on its page, and set HF_TOKEN"
@@ -314,8 +316,7 @@ def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> No
             f"{says}: there is no such repository, or a private one;"
             f" {'the' if has_token else 'a'} token in HF_TOKEN {which}"
         )
-    # A storage that has lost a file does not say that the hub has none.
-    if status == 404 and code != "RepoNotFound" and _origin(answer.url) == _origin(url):
+    if status == 404 and code != "RepoNotFound":
         raise NotFoundError(f"{says}: there is no such file")
     raise DownloadError(says)
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -83,7 +84,7 @@ class DirectorySource:
         return checkpoint.of_directory(self.directory)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FileSource:
     """A .pt file that the user names; a tokenizer may lie beside it."""
 
@@ -95,7 +96,7 @@ class FileSource:
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
         """As Source."""
-        return self.checkpoint().config
+        return self._checkpoint.config
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
@@ -103,6 +104,11 @@ class FileSource:
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
         """As Source."""
+        return self._checkpoint
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        # Once: a file of the format before 1.6 is read whole as it is opened.
         return checkpoint.of_file(self.path, self.n_head)
 
 

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mingpt.files import replacing
 from patching import alti
 from patching.errors import ExplanationError, ResultError
 from patching.precision import float32_products
 from patching.running import enough_memory, eval_mode, versions
-from patching.saving import lists, readable_json, result_paths
+from patching.saving import lists, result_paths, save
 
 if TYPE_CHECKING:
     from mingpt import GPT
@@ -76,11 +75,7 @@ class Explanation:
         """Write `path` with the suffixes .npz and .json; return the two paths."""
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         arrays["versions"] = json.dumps(self.versions)
-        npz, readable = result_paths(path)
-        with replacing(npz) as npz_part, replacing(readable) as readable_part:
-            np.savez(npz_part, **arrays)
-            readable_part.write_text(readable_json(self.to_dict()), encoding="utf-8")
-        return npz, readable
+        return save(path, arrays, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mingpt.errors import TokenizerError
-from mingpt.files import replacing
 from mingpt.sites import RESIDUAL_SITES
 from patching.errors import PromptError, ResultError
 from patching.prompts import PromptPair
-from patching.saving import lists, readable_json, result_paths
+from patching.saving import lists, result_paths, save
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,11 +238,7 @@ class SweepResult:
         arrays["metrics"] = json.dumps(ends)
         arrays["values"] = self.values
         arrays |= {f"values_{name}": found.values for name, found in self.metrics.items()}
-        npz, readable = result_paths(path)
-        with replacing(npz) as npz_part, replacing(readable) as readable_part:
-            np.savez(npz_part, **arrays)
-            readable_part.write_text(readable_json(saved), encoding="utf-8")
-        return npz, readable
+        return save(path, arrays, saved)
 
     @classmethod
     def load(cls, path: str | Path) -> SweepResult:

@@ -9,6 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from mingpt.files import replacing
+
+
+def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tuple[Path, Path]:
+    """Write `arrays` as .npz and `fields` as .json, both or neither; return the two paths."""
+    npz, readable = result_paths(path)
+    with replacing(npz) as npz_part, replacing(readable) as readable_part:
+        np.savez(npz_part, **arrays)
+        readable_part.write_text(readable_json(fields), encoding="utf-8")
+    return npz, readable
+
 
 def result_paths(path: str | Path) -> tuple[Path, Path]:
     """The .npz and the .json of a result saved at `path`, which may end in either or neither."""

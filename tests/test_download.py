@@ -400,10 +400,12 @@ def test_anything_else_is_one_line_and_leaves_nothing(hub, tmp_path, served, mes
     assert len(hub.requests) == (6 if served.redirect == "/x" else 1)
 
 
-def test_a_file_that_the_storage_has_lost_is_not_missing_at_the_hub(hub, tmp_path):
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_the_storage_refuses_is_not_missing_at_the_hub(hub, tmp_path, status):
     with HubServer() as other:
-        hub.files["/x"] = Served(BODY, linked=True, redirect=f"{other.url}/nowhere")
-        with pytest.raises(DownloadError, match="HTTP 404") as caught:
+        hub.files["/x"] = Served(BODY, linked=True, redirect=f"{other.url}/y")
+        other.files["/y"] = Served(status=status)
+        with pytest.raises(DownloadError, match=f"HTTP {status}: the storage that") as caught:
             fetch(f"{hub.url}/x", tmp_path / "file")
     assert type(caught.value) is DownloadError
 

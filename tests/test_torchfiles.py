@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import mingpt
 from mingpt import GPT, CheckpointError, TokenizerError, containers
-from mingpt.pretrained import BUILTIN_DIRECTORY
+from mingpt.pretrained import BUILTIN_DIRECTORY, resolve
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16}  # square c_proj: no shape tells its layout
 IDS = torch.tensor([[1, 5, 30, 2, 2, 17]])
@@ -93,6 +93,16 @@ def test_nanogpt(tmp_path, bias, compiled):
     assert ours.config.resid_pdrop == 0.1
     assert not ours.training
     assert ours.lm_head.weight is ours.transformer.wte.weight
+
+
+def test_a_file_is_opened_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch):
+    torch.save(nanogpt(reference()), tmp_path / "ckpt.pt", _use_new_zipfile_serialization=False)
+    opened, load = [], containers.load_torch
+    monkeypatch.setattr(containers, "load_torch", lambda path: opened.append(path) or load(path))
+    source = resolve(tmp_path / "ckpt.pt")
+    assert source.config() is source.checkpoint().config
+    GPT.from_pretrained(source)
+    assert len(opened) == 1
 
 
 def test_nanogpts_gelu_is_the_exact_one(tmp_path):
