@@ -35,7 +35,7 @@ def files_in(folder) -> list[str]:
 # --------------------------------------------------------------------- the main job
 
 
-def test_the_example(command, tmp_path):
+def test_the_example(command, tmp_path, monkeypatch, capsys):
     run = command("patch", "--model", "builtin")
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
@@ -54,25 +54,28 @@ def test_the_example(command, tmp_path):
     assert result.model_name == "builtin"
     assert json.loads((tmp_path / readable).read_text("utf-8"))["checksum"] == result.checksum
 
-    again = command("patch", "--model", "builtin")  # the same run: the same files, and it says so
-    overwritten = [line for line in again.stdout.splitlines() if line.startswith("overwrote ")]
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model", "builtin"]) == 0  # the same run: the same files, and it says so
+    printed = capsys.readouterr().out.splitlines()
+    overwritten = [line for line in printed if line.startswith("overwrote ")]
     assert [line.removeprefix("overwrote ") for line in overwritten] == written
     assert sorted(written) == files_in(tmp_path)
 
 
-def test_json_holds_what_was_printed(command, tmp_path):
-    run = command("patch", *MICHELLE, "--model=builtin", "--json", "--top-k=5", "--out=x.svg")
-    assert run.returncode == 0, run.stderr
-    result = json.loads(run.stdout)
+def test_json_holds_what_was_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*MICHELLE, "--model=builtin", "--json", "--top-k=5", "--out=x.svg"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
     assert result["paths"] == ["x.svg", "x.npz", "x.json"]
     assert files_in(tmp_path) == ["x.json", "x.npz", "x.svg"]
     assert [row["rank"] for row in result["clean_next"]["top"]] == [1, 2, 3, 4, 5]
     for side in ("clean_next", "corrupt_next"):
         for row in (*result[side]["top"], result[side]["target"], result[side]["foil"]):
-            assert f"{row['logit']:.4f}" in run.stderr
-            assert f"{row['probability']:.4f}" in run.stderr
-            assert str(row["id"]) in run.stderr
-    assert f"clean {result['clean_value']:.4f}, corrupt {result['corrupt_value']:.4f}" in run.stderr
+            assert f"{row['logit']:.4f}" in err
+            assert f"{row['probability']:.4f}" in err
+            assert str(row["id"]) in err
+    assert f"clean {result['clean_value']:.4f}, corrupt {result['corrupt_value']:.4f}" in err
     on_disk = json.loads((tmp_path / "x.json").read_text("utf-8"))
     del result["paths"]
     assert result == on_disk
@@ -104,6 +107,8 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
         ["--site=z"], ["--site=z", "--by-position"], ["--site=z", "--heads=0"], ["--method=loop"],
         ["--site=mlp_out"], ["--site=mlp_out", "--window=3"], ["--direction=noise"],
     ]  # fmt: skip
+    (tmp_path / "figures").mkdir()
+    monkeypatch.setattr("patching.plot.heatmap", lambda result, path, **how: path.touch())
     for more in runs:
         assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
     assert len(files_in(tmp_path)) == 3 * len(runs)
@@ -440,19 +445,22 @@ def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     assert files_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("end", ["| head -n 1", ">&-", "2>&-"])
-def test_closed_streams_do_not_stop_the_work(tmp_path, end):
-    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --model builtin {end}"
-    run = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    assert len(files_in(tmp_path)) == 3
+def test_closed_streams_do_not_stop_the_work(tmp_path):
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --model builtin"
+    running = {}
+    for folder, end in (("head", "| head -n 1"), ("out", ">&-"), ("err", "2>&-")):
+        (tmp_path / folder).mkdir()
+        running[folder] = subprocess.Popen(
+            ["bash", "-c", f"set -o pipefail; {line} {end}"],
+            cwd=tmp_path / folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    for folder, process in running.items():
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, b""), folder
+        assert len(files_in(tmp_path / folder)) == 3
 
 
 # --------------------------------------------------------------------- the small parts
