@@ -1,37 +1,22 @@
-"""The heatmaps of a sweep, as figures for a report.
-
-Drawn on matplotlib's Agg canvas and without pyplot: no window, no global state,
-and a second less to import.
-"""
+"""The heatmaps of a sweep, as figures for a report."""
 
 from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
-from matplotlib.ft2font import FT2Font
 
-from mingpt.files import replacing
+from patching import canvas
 from patching.errors import DrawingError
 from patching.grid import DIRECTIONS
 from patching.result import SweepResult
-from patching.text import escaped, shortened, visible
+from patching.text import shortened
 
-FORMATS = ("png", "svg", "pdf")
-FONT = "DejaVu Sans"  # matplotlib brings it along, so figures look the same everywhere
-DOTS_PER_INCH = 150
-MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
-LONGEST_LABEL = 24  # characters of a token under its column
-LONGEST_PROMPT = 300  # characters of a prompt in the title
 # Of a panel alone, and of one among many: columns, and a cell's inches at so many.
 CELL_WIDTH = {True: ((5, 60), (0.55, 0.2)), False: ((5, 30), (0.25, 0.11))}
 PANEL_HEIGHT = {True: (2.2, 12), False: (1.2, 2.6)}  # inches, of one alone and one of many
@@ -66,43 +51,12 @@ def heatmap(
     Raises:
         DrawingError: another suffix, no such colour map, metric or head.
     """
-    path = Path(path)
-    check_format(path.suffix.removeprefix("."))
-    check_cmap(cmap)
+    canvas.check_format(Path(path).suffix.removeprefix("."))
+    canvas.check_cmap(cmap)
     if metric is not None and metric not in result.metrics:
         raise DrawingError(f"no metric {metric!r} in it; there are {', '.join(result.metrics)}")
-    # Dollar signs in prompts are dollar signs, and the bytes depend on the result alone.
-    settings = {
-        "text.parse_math": False,
-        "text.usetex": False,
-        "font.family": FONT,
-        "svg.hashsalt": "patching",
-    }
-    with matplotlib.rc_context(settings):
-        figure = _draw(result, metric or result.metric, _heads(result, head), cmap, title)
-        dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        with replacing(path) as temporary:
-            figure.savefig(
-                temporary,
-                dpi=DOTS_PER_INCH,
-                format=path.suffix.removeprefix(".").lower(),
-                metadata=dateless[path.suffix.removeprefix(".").lower()],
-            )
-    return path
-
-
-def check_format(name: str) -> None:
-    """Raises DrawingError unless `name` is a format that `heatmap` writes."""
-    if name.lower() not in FORMATS:
-        raise DrawingError(f"no figure format {name!r}; there are {', '.join(FORMATS)}")
-
-
-def check_cmap(name: str | None) -> None:
-    """Raises DrawingError unless `name` is a colour map (or None, the default)."""
-    if name is not None and name not in matplotlib.colormaps:
-        raise DrawingError(
-            f"no colour map {name!r}; a few that there are: viridis, magma, RdBu, coolwarm"
-        )
+    heads = _heads(result, head)
+    return canvas.write(path, lambda: _draw(result, metric or result.metric, heads, cmap, title))
 
 
 def _heads(result: SweepResult, head: int | None) -> list[int | None]:
@@ -135,14 +89,14 @@ class _Columns:
     def of(cls, result: SweepResult) -> _Columns:
         if result.axes[-1] == "head":
             return cls([str(head) for head in range(result.values.shape[1])], "head", ())
-        labels = [shortened(label, 2 * LONGEST_LABEL) for label in _column_labels(result)]
+        labels = [shortened(label, 2 * canvas.LONGEST_LABEL) for label in _column_labels(result)]
         name = "token (clean / corrupt where they differ)"
         return cls(labels, name, result.pair.differing)
 
     @property
     def height(self) -> float:
         """Inches under the axes."""
-        return 0.5 if self.name == "head" else 0.085 * max(map(len, self.labels)) + 0.5
+        return 0.5 if self.name == "head" else canvas.label_height(self.labels)
 
     def put(self, axes: Axes, size: int) -> None:
         """Label the columns of a panel."""
@@ -150,14 +104,7 @@ class _Columns:
             step = -(-len(self.labels) // 25)
             axes.set_xticks(range(0, len(self.labels), step), self.labels[::step], fontsize=size)
             return
-        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        few = len(self.labels) <= MOST_SLANTED_LABELS
-        axes.set_xticks(
-            range(len(self.labels)), self.labels, fontsize=size,
-            **(slanted if few and size > 7 else {"rotation": 90}),
-        )  # fmt: skip
-        for position in self.bold:
-            axes.get_xticklabels()[position].set_fontweight("bold")
+        canvas.label_tokens(axes, self.labels, size, self.bold)
 
 
 @dataclass(frozen=True)
@@ -191,13 +138,9 @@ def _draw(
     panels = _Panels.of(len(heads), values.shape[0], values.shape[-1])
     heading = _title(result, heads, int(panels.width * 13))
     if title is not None:
-        heading = escaped(title, _has_glyph)
+        heading = canvas.drawable(title)
     height = panels.height + columns.height
-    figure = Figure(
-        figsize=(panels.width, height + 0.17 * (heading.count("\n") + 1) + 0.3),
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    figure = canvas.new_figure(panels.width, height + 0.17 * (heading.count("\n") + 1) + 0.3)
     grid = figure.subplots(panels.down, panels.abreast, squeeze=False, sharex=True, sharey=True)
     look = {
         "aspect": "auto",
@@ -229,7 +172,7 @@ def _draw(
         figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
     thin = 25 if panels.alone else panels.height / 0.15
     bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=thin)
-    words = escaped(f"{result.captions[metric]} [{result.direction}]", _has_glyph)
+    words = canvas.drawable(f"{result.captions[metric]} [{result.direction}]")
     wrapped = textwrap.wrap(words.replace("( ", "(\0"), int(11 * height))  # no break there
     bar.set_label("\n".join(wrapped).replace("\0", " "))
     return figure
@@ -248,8 +191,7 @@ def _column_labels(result: SweepResult) -> list[str]:
     labels = []
     for clean, corrupt in zip(result.pair.clean_tokens, result.pair.corrupt_tokens, strict=True):
         both = [clean] if clean == corrupt else [clean, corrupt]
-        parts = [shortened(visible(token, _has_glyph), LONGEST_LABEL) for token in both]
-        labels.append(" / ".join(parts))
+        labels.append(" / ".join(map(canvas.token_label, both)))
     return labels
 
 
@@ -270,16 +212,5 @@ def _title(result: SweepResult, heads: list[int | None], columns: int) -> str:
     lines += result.notes
     for name in ("clean", "corrupt"):
         text = getattr(result.pair, f"{name}_text")
-        lines.append(f"{name}: {shortened(text, LONGEST_PROMPT)}")
-    return "\n".join(
-        wrapped for line in lines for wrapped in textwrap.wrap(escaped(line, _has_glyph), columns)
-    )
-
-
-def _has_glyph(char: str) -> bool:
-    return ord(char) in _glyphs()
-
-
-@lru_cache(maxsize=1)
-def _glyphs() -> frozenset[int]:
-    return frozenset(FT2Font(findfont(FONT)).get_charmap())
+        lines.append(f"{name}: {shortened(text, canvas.LONGEST_PROMPT)}")
+    return canvas.wrapped(lines, columns)

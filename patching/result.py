@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mingpt.errors import TokenizerError
 from mingpt.sites import RESIDUAL_SITES
-from patching.errors import PromptError, ResultError
+from patching.candidates import NextTokens, TokenScore
+from patching.errors import ResultError
 from patching.prompts import PromptPair
 from patching.saving import lists, result_paths, save
 
@@ -29,26 +29,6 @@ if TYPE_CHECKING:
     from mingpt import GPT
 
 TOP_K = 20  # rows of the next-token tables unless more are asked for
-
-
-@dataclass(frozen=True)
-class TokenScore:
-    """One candidate for the next token."""
-
-    rank: int  # 1 is the likeliest
-    id: int
-    token: str
-    logit: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class NextTokens:
-    """What an unpatched run predicts after its last position."""
-
-    top: tuple[TokenScore, ...]  # the likeliest, in order
-    target: TokenScore
-    foil: TokenScore
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,30 +71,9 @@ class Unpatched:
             return None
         final = {"clean": self.clean_final, "corrupt": self.corrupt_final}[run]
         with float32_products(self.model):
-            logits = (self.model.lm_head.weight @ final).detach()
+            logits = self.model.lm_head.weight @ final
         check_finite(logits, final.dtype)
-        logits = logits.cpu().double()  # in this order: MPS has no float64
-        probabilities = logits.softmax(-1)
-
-        def score(number: int) -> TokenScore:
-            return TokenScore(
-                rank=1 + int((logits > logits[number]).sum()),
-                id=number,
-                token=self._text(number),
-                logit=logits[number].item(),
-                probability=probabilities[number].item(),
-            )
-
-        top = logits.topk(min(k, len(logits))).indices.tolist()
-        return NextTokens(
-            tuple(map(score, top)), score(self.pair.target_id), score(self.pair.foil_id)
-        )
-
-    def _text(self, number: int) -> str:
-        try:
-            return self.pair.text_of(number)
-        except (TokenizerError, PromptError):  # an embedding row that stands for no token
-            return f"id:{number}"
+        return NextTokens.of(logits, k, self.pair.target_id, self.pair.foil_id, self.pair.text_of)
 
 
 class MetricValues(NamedTuple):

@@ -42,7 +42,7 @@ from mingpt import GPT, PRESETS, GPTConfig
 from mingpt.files import replacing
 from mingpt.sites import HEAD_SITES, SITES
 from patching import PromptPair, patch_sweep
-from patching.cli import common
+from patching.cli import common, output
 from patching.errors import SweepError
 from patching.experiments import Experiment, experiment
 from patching.grid import Request
@@ -633,8 +633,8 @@ def run(argv: Sequence[str]) -> None:
     out = Path(arguments.out)
     device = common.find_device(arguments.device, "float32")
     table, plot = (out / f"bench-{arguments.shape}-{device.type}.{end}" for end in ("md", "png"))
-    common.check_writable(table)
-    common.check_writable(plot)
+    output.check_writable(table)
+    output.check_writable(plot)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     settings = Settings(lengths, arguments.rounds, arguments.patience, device)

@@ -21,7 +21,8 @@ from mingpt import download
 from mingpt.pretrained import BUILTIN_DIRECTORY
 from patching import PromptPair, SweepError, SweepResult, patch_sweep
 from patching.cli import common
-from patching.cli.common import Bars, IndexList, UsageError, slug
+from patching.cli.common import Bars, IndexList, UsageError
+from patching.cli.output import slug
 from patching.cli.patch import EXAMPLE, build_parser, main
 from patching.memory import allowance, parse_size
 

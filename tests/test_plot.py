@@ -5,7 +5,8 @@ import pytest
 from matplotlib.image import imread
 
 from patching import METRICS, DrawingError, PromptPair, SweepResult, heatmap
-from patching.plot import _draw, _has_glyph, _heads
+from patching.canvas import has_glyph
+from patching.plot import _draw, _heads
 from patching.result import MetricValues
 from patching.text import escaped, shortened, visible
 
@@ -110,9 +111,9 @@ def test_dollars_are_dollars(tmp_path):
 
 
 def test_missing_glyphs_are_shown_by_their_escape():
-    assert visible(" 東京", _has_glyph) == "␣\\u6771\\u4eac"
-    assert visible("🙃\U0001fae0"[1:], _has_glyph) == "\\U0001fae0"
-    assert visible(" Jones", _has_glyph) == "␣Jones"
+    assert visible(" 東京", has_glyph) == "␣\\u6771\\u4eac"
+    assert visible("🙃\U0001fae0"[1:], has_glyph) == "\\U0001fae0"
+    assert visible(" Jones", has_glyph) == "␣Jones"
 
 
 def test_text_for_people():

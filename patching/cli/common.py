@@ -14,12 +14,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from mingpt.errors import DownloadError, MinGPTError
 from mingpt.indices import from_the_end
-from patching.text import escaped, shortened
+from patching.text import escaped
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +33,6 @@ SECONDS_BEFORE_A_BAR = 1.0
 BYTES = {"unit": "B", "unit_scale": True}
 SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"}
 LONGEST_END = 1000  # characters of an error's beginning, and of its end
-LONGEST_NAME = 255  # bytes, on every file system in use
 
 
 class UsageError(MinGPTError, ValueError):
@@ -304,37 +302,3 @@ def find_device(name: str, dtype: str) -> torch.device:
     if name == "mps" and dtype == "float64":
         raise UsageError("--dtype float64: mps has no float64; use --device cpu")
     return torch.device(name)
-
-
-# --------------------------------------------------------------------- output
-
-
-def check_name(path: Path) -> None:
-    """Raises UsageError if no file system has room for the name's bytes."""
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise UsageError(f"--out {shortened(str(path), 80)}: the name is too long for a file")
-
-
-def check_writable(path: Path) -> None:
-    """Whether a file can be written at `path`, found out without creating anything.
-
-    Raises:
-        UsageError: it is a folder, its name is too long, or its folder cannot
-            be made or written.
-    """
-    check_name(path)
-    if path.is_dir():
-        raise UsageError(f"--out {path}: there is a folder of that name")
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UsageError(f"--out {path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {path}: no permission to write in {folder}")
-
-
-def slug(text: str, most: int = 40) -> str:
-    """The first words of `text` in letters that are safe in any file name."""
-    words = re.findall(r"[a-z0-9]+", text.lower())
-    return "-".join(words)[:most].strip("-") or "prompt"

@@ -7,22 +7,16 @@ loaded; the work is patching's; the words are report.py's.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mingpt
-from mingpt.files import expanded
 from mingpt.sites import DEFAULT_SITE, SITES
-from patching.cli import common
+from patching.cli import common, output
 from patching.cli.common import Bars, IndexList, UsageError
-from patching.errors import DrawingError
 from patching.grid import DIRECTIONS, METHODS, Request
 from patching.memory import parse_size
 from patching.metrics import METRICS, metrics_asked
@@ -152,27 +146,7 @@ def build_parser() -> common.Parser:
         "--tf32", action="store_true",
         help="CUDA: round float32 factors to 10 bits, faster; figure and result say so",
     )  # fmt: skip
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--top-k", type=int, default=20, metavar="K", help="rows of the table; default: 20"
-    )
-    output.add_argument(
-        "--out",
-        default="figures/",
-        metavar="FILE|DIR",
-        help="the figure's file, or a folder in which it is named after the prompt and a hash of"
-        " the run; the result goes beside it as .npz and .json; default: figures/",
-    )
-    output.add_argument(
-        "--format", metavar="NAME", help="of a figure in a folder: png (default), svg or pdf"
-    )
-    output.add_argument("--cmap", metavar="NAME", help="a matplotlib colour map, e.g. magma")
-    output.add_argument(
-        "--json", action="store_true", help="the result as JSON on stdout, all else on stderr"
-    )
-    output.add_argument(
-        "--quiet", action="store_true", help="only the model's line and the paths written; no bar"
-    )
+    output.add_output_arguments(parser, top_k=20)
     parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
     return parser
 
@@ -181,8 +155,6 @@ def run(argv: Sequence[str]) -> None:
     """Parse, load, sweep, print and write."""
     arguments = build_parser().parse_args(argv)
     texts = _prompt_texts(arguments)
-    if arguments.top_k < 1:
-        raise UsageError(f"--top-k must be at least 1, not {arguments.top_k}")
     metrics = metrics_asked(arguments.metric)
     names = ("site", "direction", "by_position", "window")
     chosen = {name: getattr(arguments, name) for name in names}
@@ -194,19 +166,12 @@ def run(argv: Sequence[str]) -> None:
     import matplotlib
 
     from patching.cli import report
-    from patching.plot import check_cmap
     from patching.prompts import PromptPair
     from patching.sweep import patch_sweep, run_unpatched
     from patching.text import escaped
 
-    place = _Place.of(arguments, [metric.name for metric in metrics])
-    check_cmap(arguments.cmap)
-    out = sys.stderr if arguments.json else sys.stdout
-
-    def say(text: str, *, always: bool = False) -> None:
-        if always or not arguments.quiet:
-            common.tell(text, out)
-
+    place = output.Place.of(arguments, [metric.name for metric in metrics])
+    say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
     loaded = common.load_model(arguments, bars)
     model = loaded.model
@@ -238,15 +203,10 @@ def run(argv: Sequence[str]) -> None:
     result.unpatched = unpatched  # the tables that were printed are those that are saved
     result.top_k = arguments.top_k
     result.arguments["command"] = {
-        **{
-            name: getattr(arguments, name)
-            for name in ("model", "n_head", "device", "dtype", "seed")
-        },
-        **{"cmap": arguments.cmap, "format": place.format},
-    }
+        name: getattr(arguments, name) for name in (*output.MODEL_ARGUMENTS, "cmap")
+    } | {"format": place.format}
     result.versions["matplotlib"] = matplotlib.__version__
-    if loaded.fallback is not None:
-        result.notes = (f"builtin in place of gpt2: {loaded.fallback}", *result.notes)
+    result.notes = (*output.fallback_notes(loaded.fallback), *result.notes)
     say("")
     for metric in metrics:
         found = result.metrics[metric.name]
@@ -254,8 +214,7 @@ def run(argv: Sequence[str]) -> None:
         say(f"{words}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}")
     say(f"{result.cells} cells in {result.seconds:.2f} s")
     written = _write(result, place, arguments.cmap)
-    for path, existed in written.items():
-        say(f"{'overwrote' if existed else 'wrote'} {path}", always=True)
+    output.tell_written(say, written)
     if arguments.json:
         paths = [str(path) for path in written]
         common.tell(json.dumps({**result.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
@@ -276,61 +235,8 @@ def _prompt_texts(arguments: argparse.Namespace) -> dict[str, str]:
     return given
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where the figures go: a file, or a folder in which they are named after the run."""
-
-    path: Path
-    is_folder: bool
-    format: str
-    metrics: list[str]
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace, metrics: list[str]) -> _Place:
-        """What --out and --format say.
-
-        Raises:
-            UsageError: no such format, the two contradict each other, or it
-                cannot be written.
-        """
-        from patching.plot import check_format
-
-        path = expanded(arguments.out)
-        common.check_name(path)
-        suffix = path.suffix.removeprefix(".")
-        is_folder = arguments.out.endswith(("/", os.sep)) or path.is_dir() or not suffix
-        chosen = (arguments.format or "png") if is_folder else suffix
-        try:
-            check_format(chosen)
-        except DrawingError as error:
-            hint = "" if is_folder else f" (--out {path}/ with a slash would be a folder)"
-            raise UsageError(f"{error}{hint}") from None
-        if (arguments.format or chosen).lower() != chosen.lower():
-            raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
-        place = cls(path, is_folder, chosen, metrics)
-        for file in place.files(path / "figure" if is_folder else path.with_suffix("")):
-            common.check_writable(file)
-        return place
-
-    def stem(self, result: SweepResult) -> Path:
-        """This run's files without their suffixes."""
-        return self.path / _run_name(result) if self.is_folder else self.path.with_suffix("")
-
-    def files(self, stem: Path) -> list[Path]:
-        """A figure for each metric, named after it where there are several; .npz and .json."""
-        from patching.result import result_paths
-
-        several = len(self.metrics) > 1
-        names = [f"{stem.name}-{name}" if several else stem.name for name in self.metrics]
-        suffix = self.format if self.is_folder else self.path.suffix.removeprefix(".")
-        return [*(stem.with_name(f"{name}.{suffix}") for name in names), *result_paths(stem)]
-
-
 def _run_name(result: SweepResult) -> str:
-    """A file name from the prompt's first words, site, direction and all that defines the run.
-
-    Nothing of the prompt but a-z and 0-9 gets into it.
-    """
+    """A file name for all that defines the run."""
     pair = result.pair
     asked = {**result.arguments["command"]}
     for name in ("model", "device", "dtype", "format"):
@@ -341,25 +247,22 @@ def _run_name(result: SweepResult) -> str:
         if name not in ("command", "max_memory")
     }
     defining = (
-        (result.model_name, result.checksum, bool(result.notes)),
-        dataclasses.asdict(result.unpatched.model.config),  # not all of it shows in the weights
+        output.of_model(result.unpatched.model, result.checksum, result.notes),
         (sweep, result.top_k, asked),
         (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
         (result.versions["device"], result.versions["dtype"]),
     )
-    digest = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
-    words = common.slug(pair.clean_text)
-    return f"{words}-{result.site}-{result.direction}-{digest[:12]}"
+    return output.run_name(pair.clean_text, result.site, result.direction, defining=defining)
 
 
-def _write(result: SweepResult, place: _Place, cmap: str | None) -> dict[Path, bool]:
+def _write(result: SweepResult, place: output.Place, cmap: str | None) -> dict[Path, bool]:
     """Write figures and result; the paths, and whether something was there before."""
     from patching.plot import heatmap
 
-    stem = place.stem(result)
-    files = place.files(stem)
+    name = _run_name(result)
+    files = place.files(name)
     existed = {path: path.exists() for path in files}
-    for metric, figure in zip(place.metrics, files, strict=False):  # the result's files follow
+    for metric, figure in zip(place.figures, files, strict=False):  # the result's files follow
         heatmap(result, figure, metric=metric, cmap=cmap)
-    result.save(stem)
+    result.save(place.stem(name))
     return existed

@@ -1,0 +1,125 @@
+"""What all figures share: fonts, formats, texts that can be drawn, whole files or none.
+
+Drawn on matplotlib's Agg canvas and without pyplot: no window, no global state,
+and a second less to import.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+
+from mingpt.files import replacing
+from patching.errors import DrawingError
+from patching.text import escaped, shortened, visible
+
+FORMATS = ("png", "svg", "pdf")
+FONT = "DejaVu Sans"  # matplotlib brings it along, so figures look the same everywhere
+DOTS_PER_INCH = 150
+LONGEST_LABEL = 24  # characters of a token beside an axis
+LONGEST_PROMPT = 300  # characters of a prompt in the title
+MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
+INCHES_PER_CHARACTER = 0.085  # of an upright label, at most
+
+
+def write(path: str | Path, draw: Callable[[], Figure]) -> Path:
+    """Draw a figure and write it to `path`, whose suffix chooses PNG, SVG or PDF.
+
+    The same figure gives the same bytes.
+
+    Raises:
+        DrawingError: another suffix.
+    """
+    path = Path(path)
+    suffix = path.suffix.removeprefix(".").lower()
+    check_format(path.suffix.removeprefix("."))
+    # Dollar signs in prompts are dollar signs, and the bytes depend on the figure alone.
+    settings = {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "font.family": FONT,
+        "svg.hashsalt": "patching",
+    }
+    with matplotlib.rc_context(settings):
+        figure = draw()
+        dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=dateless[suffix])
+    return path
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def check_format(name: str) -> None:
+    """Raises DrawingError unless `name` is a format that a figure can be written in."""
+    if name.lower() not in FORMATS:
+        raise DrawingError(f"no figure format {name!r}; there are {', '.join(FORMATS)}")
+
+
+def check_cmap(name: str | None) -> None:
+    """Raises DrawingError unless `name` is a colour map (or None, the default)."""
+    if name is not None and name not in matplotlib.colormaps:
+        raise DrawingError(
+            f"no colour map {name!r}; a few that there are: viridis, magma, RdBu, coolwarm"
+        )
+
+
+# --------------------------------------------------------------------- texts
+
+
+def drawable(text: str) -> str:
+    """`text` with what is not printable, or has no glyph, escaped."""
+    return escaped(text, has_glyph)
+
+
+def token_label(token: str, most: int = LONGEST_LABEL) -> str:
+    """A token as it is written beside an axis, its leading spaces made visible."""
+    return shortened(visible(token, has_glyph), most)
+
+
+def wrapped(lines: Iterable[str], columns: int) -> str:
+    """Lines of a title or a caption, none of them wider than `columns` characters."""
+    return "\n".join(part for line in lines for part in textwrap.wrap(drawable(line), columns))
+
+
+def label_tokens(
+    axes: Axes, labels: Sequence[str], size: int, bold: Sequence[int] = (), step: int = 1
+) -> None:
+    """Tokens under the columns, slanted where they are few, upright where they are many."""
+    few = len(labels) <= MOST_SLANTED_LABELS and size > 7
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(
+        range(0, len(labels), step), labels[::step], fontsize=size,
+        **(slanted if few else {"rotation": 90}),
+    )  # fmt: skip
+    for position in bold:
+        axes.get_xticklabels()[position].set_fontweight("bold")
+
+
+def label_height(labels: Sequence[str]) -> float:
+    """Inches that tokens under the columns take."""
+    return INCHES_PER_CHARACTER * max(map(len, labels)) + 0.5
+
+
+def has_glyph(char: str) -> bool:
+    """Whether the font can draw it."""
+    return ord(char) in _glyphs()
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(FONT)).get_charmap())
