@@ -4,7 +4,7 @@ The design follows minGPT: one file, read from top to bottom, with GPT-2's own
 parameter names. What is added is two keyword arguments of `GPT.forward`,
 `record` and `patch`; everything else in the project is built on those two. The
 forward pass hands every activation that has a name (sites.py) to a `tap`, which
-may keep a copy of it or give back another one.
+may keep a copy of it or give back another one (`GPT.stream`).
 Files are not this module's business (see checkpoint.py and pretrained.py), nor
 are sweeps and plots (see the package `patching`).
 
@@ -42,6 +42,7 @@ from mingpt.sites import (
 )
 
 Tap = Callable[[str, Tensor], Tensor]  # (site, activation) -> the activation to go on with
+LayerTap = Callable[[int, str, Tensor], Tensor]  # likewise, (layer, site, activation)
 
 
 def untouched(site: str, x: Tensor) -> Tensor:
@@ -264,20 +265,37 @@ class GPT(nn.Module):
 
     def _run(self, idx: Tensor, record: tuple[str, ...], patches: list[ResolvedPatch]) -> Tensor:
         """The transformer itself: ids (B, T) -> logits (B, T, V)."""
-        T = idx.size(1)
         taps = Taps(record, patches)
-        future = torch.ones(T, T, dtype=torch.bool, device=idx.device).triu(1)
-        x = self.embed(idx, torch.arange(T, device=idx.device))  # (B, T, C)
-        for layer, block in enumerate(self.transformer.h):
-            tap = partial(taps.tap, layer)
-            x = block(tap("resid_pre", x), future, tap)  # (B, T, C)
-            x = tap("resid_post", x)
+        x = self.stream(idx, taps.tap)  # (B, T, C)
         logits = self.lm_head(self.transformer.ln_f(x))  # (B, T, V)
         # Only now, so that a forward that fails leaves both as they were.
         if record:
             self.recording = {site: torch.stack(xs) for site, xs in taps.recorded.items()}
         self.last_logits = logits[:, -1].detach().clone()  # (B, V)
         return logits
+
+    def stream(self, idx: Tensor, tap: LayerTap) -> Tensor:
+        """The residual stream after the last block (B, T, C); what becomes logits.
+
+        Args:
+            idx: as in `forward`.
+            tap: called as tap(layer, site, x) with every activation that has a
+                name, in the order of the pass, which goes on with what it gets
+                back. `forward` records and patches by one; others are for those
+                who look at a run as it goes by.
+
+        Raises:
+            ConfigError: as `forward`.
+        """
+        self._check_ids(idx)
+        T = idx.size(1)
+        future = torch.ones(T, T, dtype=torch.bool, device=idx.device).triu(1)
+        x = self.embed(idx, torch.arange(T, device=idx.device))  # (B, T, C)
+        for layer, block in enumerate(self.transformer.h):
+            tap_layer = partial(tap, layer)
+            x = block(tap_layer("resid_pre", x), future, tap_layer)  # (B, T, C)
+            x = tap_layer("resid_post", x)
+        return x
 
     def embed(self, idx: Tensor, position: Tensor) -> Tensor:
         """Token plus position embedding (..., C), of ids and positions that broadcast."""
