@@ -102,6 +102,10 @@ class CausalSelfAttention(nn.Module):
         """(..., T, C) -> (..., nh, T, hs), a view: q, k, v or z taken apart."""
         return x.unflatten(-1, (self.n_head, -1)).transpose(-3, -2)
 
+    def output_heads(self) -> Tensor:
+        """W_O head by head (nh, hs, C), a view: what c_proj makes of each head's z."""
+        return self.c_proj.weight.t().unflatten(0, (self.n_head, -1))
+
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """(..., queries, hs) and (..., T, hs) -> (..., queries, T), before the mask."""
         if self.upcast:

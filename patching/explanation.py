@@ -1,17 +1,20 @@
-"""Explaining one prediction: the prompt's part in the choice between two next words.
+"""Explaining one prediction: what made the model prefer one next word over another.
 
-`explain` has the work done by alti.py, checks that the terms add up to the
-logits, and gives NumPy arrays that can be saved and read again.
+`explain` runs the model once, has each instrument read what it needs from that
+(alti.py, direct.py, lens.py), checks that the terms add up to the logits, and
+gives NumPy arrays that can be saved and read again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patching import alti
+from patching import alti, direct, lens
+from patching.candidates import NextTokens, TokenScore, text_or_id
 from patching.errors import ExplanationError, ResultError
+from patching.instruments import DEFAULT, instruments_asked
 from patching.precision import float32_products
+from patching.prompts import Tokenizer
+from patching.reading import widened
 from patching.running import enough_memory, eval_mode, versions
 from patching.saving import lists, result_paths, save
+from patching.watching import watch
 
 if TYPE_CHECKING:
     from mingpt import GPT
@@ -32,6 +40,12 @@ if TYPE_CHECKING:
 # values, and beside it. Half precision is not judged.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 TOLERANCE_BESIDE = {torch.float32: 1e-6, torch.float64: 1e-12}
+TOP_K = 10
+OUT_OF_MEMORY = (
+    "the memory is not enough; ask for fewer methods, explain a shorter prompt,"
+    " or use a narrower dtype"
+)
+Progress = Callable[[int, int], None]  # (work done, work in all)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,42 +54,119 @@ class Explanation:
 
     Arrays are in the model's precision (float32 for half precision); where
     three rows are, they are target, foil, and target minus foil; where two,
-    target and foil. Of several prompts every array has a leading B.
+    target and foil. Of several prompts every array has a leading B. What
+    belongs to an instrument that was not asked for is None.
     """
 
+    # What the model says.
     ids: np.ndarray  # (T,) the prompt
     target: np.ndarray  # () token id; (B,) of several prompts
     foil: np.ndarray  # ()
-    contributions: np.ndarray  # (L, T, T) ALTI: of position s (last axis) to position t, a block
-    rollout: np.ndarray  # (L, T, T) of the prompt's token s to position t, after a block
-    logit: np.ndarray  # (3, T) what attention writes of each position, over all blocks
-    alti_logit: np.ndarray  # (3, T) the same, handed on to the tokens of the prompt
-    logit_layers: np.ndarray  # (3, L, T) `logit` of each block
-    alti_logit_layers: np.ndarray  # (3, L, T) `alti_logit` of each block
+    logits: np.ndarray  # (2,)
+    probabilities: np.ndarray  # (2,)
+    ranks: np.ndarray  # (2,) among all next tokens, from 1
+    top_ids: np.ndarray  # (k,) the likeliest next tokens, in order
+    top_logits: np.ndarray  # (k,)
+    top_probabilities: np.ndarray  # (k,)
+    # Direct logit attribution: the terms of the two logits.
     heads: np.ndarray  # (2, L, nh) what each head writes, over all positions
     initial: np.ndarray  # (2,) the embeddings
     mlp: np.ndarray  # (L, 2) each MLP, its bias included
     bias: np.ndarray  # (L, 2) the bias after each attention
     final_bias: np.ndarray  # (2,) the final layer norm's bias
-    logits: np.ndarray  # (2,) as the model has them
-    error: np.ndarray  # (2,) by how much the sum of the terms differs from them
+    error: np.ndarray  # (2,) by how much the sum of the terms differs from the logits
     tolerance: np.ndarray  # (2,) by how much it may; infinite in half precision
+    # Token attributions.
+    logit: np.ndarray  # (3, T) what attention writes of each position, over all blocks
+    logit_layers: np.ndarray  # (3, L, T) of each block
+    alti_logit: np.ndarray | None  # (3, T) `logit` handed on to the tokens of the prompt
+    alti_logit_layers: np.ndarray | None  # (3, L, T)
+    # ALTI.
+    contributions: np.ndarray | None  # (L, T, T) in a block, of position s (last axis) to t
+    rollout: np.ndarray | None  # (L, T, T) after a block, of the prompt's token s to position t
+    # The logit lens.
+    lens_ids: np.ndarray | None  # (L, T) the likeliest next token after each block
+    lens_probabilities: np.ndarray | None  # (L, T)
+    trajectory: np.ndarray | None  # (L + 1, 2) the lens's logits, last position; first: embeddings
+
+    methods: tuple[str, ...]  # the instruments
+    texts: tuple[str, ...]  # of each prompt
+    tokens: dict[int, str]  # the text of every token that occurs in it
     model_name: str
     versions: dict[str, str]  # of Python and packages; device, dtype, threads
+    seconds: float  # wall-clock time of the call
     created: str = field(  # ISO 8601, UTC
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
+    notes: tuple[str, ...] = ()  # what a reader of the figures must know
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the command that ran it
+    checksum: str | None = None  # SHA-256 of the model's weights, where the command took it
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is of one prompt, without a leading B."""
+        return self.ids.ndim == 1
+
+    @cached_property
+    def next(self) -> NextTokens:
+        """The likeliest next tokens, target and foil. Of a single prompt."""
+        top = zip(self.top_ids, self.top_logits, self.top_probabilities, strict=True)
+        both = zip((self.target, self.foil), self.logits, self.probabilities, strict=True)
+        return NextTokens(
+            tuple(self._score(rank, *found) for rank, found in enumerate(top, 1)),
+            *(self._score(rank, *found) for rank, found in zip(self.ranks, both, strict=True)),
+        )
+
+    def _score(self, rank: int, number: int, logit: float, probability: float) -> TokenScore:
+        number = int(number)
+        return TokenScore(int(rank), number, self.tokens[number], float(logit), float(probability))
+
+    def text_of(self, number: int) -> str:
+        """The text of a token that occurs in it."""
+        return self.tokens[int(number)]
+
+    def prompt(self, number: int) -> Explanation:
+        """One prompt's part of an explanation of several.
+
+        Raises:
+            ExplanationError: there is no such prompt.
+        """
+        if self.is_single or not -len(self.ids) <= number < len(self.ids):
+            count = 1 if self.is_single else len(self.ids)
+            raise ExplanationError(f"no prompt {number} to take out of {count}")
+        arrays = {name: np.asarray(array[number]) for name, array in self._arrays().items()}
+        return dataclasses.replace(self, **arrays, texts=(self.texts[number],))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+
+    @property
+    def alti(self) -> np.ndarray | None:
+        """ALTI (T, T): of the prompt's token s (last axis) to position t, through all blocks."""
+        return None if self.rollout is None else self.rollout[..., -1, :, :]
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, in types that JSON has; what is not finite becomes None."""
+        """Every field in types that JSON has; what is not finite becomes None.
+
+        Of `contributions` and `rollout`, which are L times as large as all else
+        together, there is only the last rollout, as `alti`.
+        """
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {k: lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+        for name in ("contributions", "rollout"):
+            del values[name]
+        values["alti"] = self.alti
+        values = {k: lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+        return {"next": dataclasses.asdict(self.next), **values} if self.is_single else values
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
-        """Write `path` with the suffixes .npz and .json; return the two paths."""
-        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        arrays["versions"] = json.dumps(self.versions)
-        return save(path, arrays, self.to_dict())
+        """Write `path` with the suffixes .npz and .json; return the two paths.
+
+        In the .npz every array has its field's name; what has a structure of
+        its own is JSON text, and what there is not is left out.
+        """
+        rest = {name: json.dumps(getattr(self, name)) for name in _STRUCTURED}
+        return save(path, {**self._arrays(), **rest}, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -87,69 +178,184 @@ class Explanation:
         npz, _ = result_paths(path)
         try:
             with np.load(npz, allow_pickle=False) as arrays:
-                saved: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
-            for name in ("model_name", "created", "versions"):
-                saved[name] = saved[name].item()
-            saved["versions"] = json.loads(saved["versions"])
-        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+                saved: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+            for name in _STRUCTURED:
+                saved[name] = json.loads(saved[name].item())
+            for name in ("methods", "texts", "notes"):
+                saved[name] = tuple(saved[name])
+            saved["tokens"] = {int(number): text for number, text in saved["tokens"].items()}
+            return cls(**{**dict.fromkeys(_OPTIONAL), **saved})
+        except (
+            *(OSError, EOFError, KeyError, ValueError, TypeError, AttributeError),
+            zipfile.BadZipFile,
+        ) as error:
             raise ResultError(f"{npz} is no saved explanation: {error}") from None
-        return cls(**saved)
+
+
+_OPTIONAL = (
+    *("contributions", "rollout", "alti_logit", "alti_logit_layers"),
+    *("lens_ids", "lens_probabilities", "trajectory"),
+)
+_STRUCTURED = (
+    *("methods", "texts", "tokens", "model_name", "versions", "seconds"),
+    *("created", "notes", "arguments", "checksum"),
+)
 
 
 @torch.no_grad()
 def explain(
-    model: GPT, ids: Tensor, target: int | Sequence[int], foil: int | Sequence[int]
+    model: GPT,
+    ids: Tensor,
+    target: int | Sequence[int],
+    foil: int | Sequence[int],
+    *,
+    methods: str | Iterable[str] = DEFAULT,
+    top_k: int = TOP_K,
+    tokenizer: Tokenizer | None = None,
+    progress: Progress | None = None,
 ) -> Explanation:
-    """Take the preference for one next token over another apart: ALTI and ALTI-Logit.
+    """Take the preference for one next token over another apart.
 
     Args:
         model: put in eval mode meanwhile; what it has recorded stays.
         ids: (T,) token ids, or (B, T) of several prompts of one length.
         target, foil: token ids; of several prompts one for all, or one for each.
+        methods: names in INSTRUMENTS, several with commas between them or as a
+            list. Terms, their check and `logit` are there whatever is asked for.
+        top_k: how many of the likeliest next tokens to keep.
+        tokenizer: for the text of tokens; without it they are "id:5437".
+        progress: called with (work done, work in all).
 
     Raises:
         ExplanationError: ids that the model cannot read, answers that are no
-            tokens or are the same, logits that are not finite, or terms that do
-            not add up to the logits.
-        SweepError: there is not enough memory.
+            tokens or are the same, no such method, logits that are not finite,
+            terms that do not add up to the logits, or too little memory.
     """
-    weight = model.transformer.wte.weight
+    started = time.perf_counter()
+    chosen = instruments_asked(methods)
+    if top_k < 1:
+        raise ExplanationError(f"top_k must be at least 1, not {top_k}")
     rows, answers = _checked(model, torch.as_tensor(ids), target, foil)
-    with eval_mode(model), float32_products(model), enough_memory():
-        found = alti.terms(model, rows.to(weight.device), answers.to(weight.device))
-    error = (found.total() - found.logits).abs()
-    if not torch.isfinite(error).all():
-        raise ExplanationError(f"logits or their terms are not finite in {weight.dtype}")
-    share = TOLERANCE.get(weight.dtype, torch.inf)
-    tolerance = share * found.magnitude() + TOLERANCE_BESIDE.get(weight.dtype, 0.0)
+    weight = model.transformer.wte.weight
+    step = _steps(progress, rows.numel() * model.config.n_layer * (1 + ("lens" in chosen)))
+    on_device = answers.to(weight.device)
+    with eval_mode(model), float32_products(model), enough_memory(ExplanationError(OUT_OF_MEMORY)):
+        mixing = not {"alti", "alti-logit"}.isdisjoint(chosen)
+        seen = watch(model, rows.to(weight.device), mixing=mixing, step=step)
+        logits = model.lm_head(model.transformer.ln_f(seen.final))  # (B, V)
+        found = direct.terms(model, seen, on_device)
+        arrays = _said(widened(logits), on_device, top_k)
+        arrays |= _judged(found, logits.gather(1, on_device))
+        arrays |= _attributions(found, seen.contributions)
+        if "lens" in chosen:
+            arrays |= _through_the_lens(lens.look(model, seen, on_device, step))
+    arrays |= {"ids": rows, "target": answers[:, 0], "foil": answers[:, 1]}
+    arrays = dict.fromkeys(_OPTIONAL) | {name: _array(x) for name, x in arrays.items()}
+    whole = Explanation(
+        **arrays,
+        methods=chosen,
+        texts=tuple(_text(tokenizer, row) for row in rows.tolist()),
+        tokens=_tokens(tokenizer, arrays),
+        model_name=model.name,
+        versions=versions(model),
+        seconds=time.perf_counter() - started,
+    )
+    return whole.prompt(0) if torch.as_tensor(ids).dim() == 1 else whole
+
+
+def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """A function that is told how much more is done."""
+    done = 0
+
+    def step(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    step(0)
+    return step
+
+
+def _said(logits: Tensor, answers: Tensor, top_k: int) -> dict[str, Tensor]:
+    """What the model says next: logits (B, V), answers (B, 2)."""
+    top = logits.topk(min(top_k, logits.size(1)))
+    scores = logits.gather(1, answers)  # (B, 2)
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    return {
+        "logits": scores,
+        "probabilities": (scores - normaliser).exp(),
+        "ranks": 1 + (logits[:, None] > scores[..., None]).sum(-1),
+        "top_ids": top.indices,
+        "top_logits": top.values,
+        "top_probabilities": (top.values - normaliser).exp(),
+    }
+
+
+def _judged(found: direct.Terms, logits: Tensor) -> dict[str, Tensor]:
+    """The terms, once they have been found to add up to the logits (B, 2).
+
+    Raises:
+        ExplanationError: they do not, or are not finite.
+    """
+    error = (found.total() - logits).abs()
+    if not error.isfinite().all():
+        raise ExplanationError(f"logits or their terms are not finite in {logits.dtype}")
+    share = TOLERANCE.get(logits.dtype, torch.inf)
+    tolerance = share * found.magnitude() + TOLERANCE_BESIDE.get(logits.dtype, 0.0)
     if (error > tolerance).any():
         raise ExplanationError(
             f"the terms do not add up to the logits: they differ by {error.max().item():.3g},"
             f" and may by {tolerance.min().item():.3g}"
         )
-    logit, alti_logit = found.token_attributions()  # (L, B, 3, T)
-    batched = {  # B in front
-        "contributions": found.contributions.transpose(0, 1),
-        "rollout": found.rollout.transpose(0, 1),
-        "logit": logit.sum(0),
-        "alti_logit": alti_logit.sum(0),
-        "logit_layers": logit.permute(1, 2, 0, 3),
-        "alti_logit_layers": alti_logit.permute(1, 2, 0, 3),
+    return {
         "heads": found.heads.permute(1, 2, 0, 3),
         "initial": found.initial,
         "mlp": found.mlp.transpose(0, 1),
         "bias": found.bias.transpose(0, 1),
         "final_bias": found.final_bias,
-        "logits": found.logits,
         "error": error,
         "tolerance": tolerance,
-        "ids": rows,
-        "target": answers[:, 0],
-        "foil": answers[:, 1],
     }
-    single = torch.as_tensor(ids).dim() == 1
-    arrays = {name: _array(x[0] if single else x) for name, x in batched.items()}
-    return Explanation(**arrays, model_name=model.name, versions=versions(model))
+
+
+def _attributions(found: direct.Terms, contributions: list[Tensor]) -> dict[str, Tensor]:
+    """Logit, and with ALTI's contributions, (B, T, T) of each block, ALTI-Logit."""
+    target, foil = found.attention.split(1, dim=2)  # (L, B, 1, T)
+    layers = {"logit": torch.cat((target, foil, target - foil), dim=2)}
+    arrays = {}
+    if contributions:
+        through = alti.rollout(contributions)
+        layers["alti_logit"] = alti.handed_on(layers["logit"], through)
+        arrays["contributions"] = torch.stack(contributions).transpose(0, 1)
+        arrays["rollout"] = through.transpose(0, 1)
+    for name, attribution in layers.items():  # (L, B, 3, T)
+        arrays[name] = attribution.sum(0)
+        arrays[f"{name}_layers"] = attribution.permute(1, 2, 0, 3)
+    return arrays
+
+
+def _through_the_lens(found: lens.Lens) -> dict[str, Tensor]:
+    return {
+        "lens_ids": found.ids.transpose(0, 1),
+        "lens_probabilities": found.probabilities.transpose(0, 1),
+        "trajectory": found.trajectory.transpose(0, 1),
+    }
+
+
+def _text(tokenizer: Tokenizer | None, ids: list[int]) -> str:
+    if tokenizer is None:
+        return " ".join(f"id:{number}" for number in ids)
+    return tokenizer.decode(ids)
+
+
+def _tokens(tokenizer: Tokenizer | None, arrays: dict[str, np.ndarray | None]) -> dict[int, str]:
+    """The text of every token that occurs."""
+    names = ("ids", "target", "foil", "top_ids", "lens_ids")
+    occurring = [arrays[name].ravel() for name in names if arrays[name] is not None]
+    text_of = "id:{}".format if tokenizer is None else tokenizer.token
+    numbers = np.unique(np.concatenate(occurring)).tolist()
+    return {number: text_or_id(text_of, number) for number in numbers}
 
 
 def _checked(

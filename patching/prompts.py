@@ -10,7 +10,7 @@ import operator
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,10 +19,13 @@ from patching.errors import PromptError
 
 
 class Tokenizer(Protocol):
-    """What a pair needs of a tokenizer; mingpt.BPETokenizer has it."""
+    """What prompts and their results need of a tokenizer; mingpt.BPETokenizer has it."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, one after another."""
 
     def token(self, number: int) -> str:
         """The text of one token."""

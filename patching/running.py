@@ -11,15 +11,10 @@ import numpy as np
 import torch
 
 import mingpt
-from patching.errors import SweepError
+from mingpt.errors import MinGPTError
 
 if TYPE_CHECKING:
     from mingpt import GPT
-
-OUT_OF_MEMORY = (
-    "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
-    " or use a narrower dtype"
-)
 
 
 @contextlib.contextmanager
@@ -34,16 +29,16 @@ def eval_mode(model: GPT) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """Turn what PyTorch raises when there is none left into a SweepError."""
+def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
+    """Raise `otherwise` in place of what PyTorch raises when there is none left."""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise SweepError(OUT_OF_MEMORY) from None
+        raise otherwise from None
     except RuntimeError as error:  # the CPU's allocator has no class of its own
         if "allocate memory" not in str(error):
             raise
-        raise SweepError(OUT_OF_MEMORY) from None
+        raise otherwise from None
 
 
 def versions(model: GPT) -> dict[str, str]:

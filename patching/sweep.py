@@ -30,6 +30,10 @@ from patching.running import enough_memory, eval_mode, versions
 if TYPE_CHECKING:
     from mingpt import GPT
 
+OUT_OF_MEMORY = (
+    "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
+    " or use a narrower dtype"
+)
 Progress = Callable[[int, int], None]  # (work done, work in all)
 
 
@@ -107,7 +111,7 @@ def patch_sweep(
             check_pair(model, one)
             grids.append(request.grid(model.config, len(one)))
 
-    with eval_mode(model), float32_products(model, tf32), enough_memory():
+    with eval_mode(model), float32_products(model, tf32), enough_memory(SweepError(OUT_OF_MEMORY)):
         if method == "loop":
             measured = _loop(model, pairs, grids, direction, metrics, progress)
         else:
@@ -210,7 +214,7 @@ def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
     """
     check_pair(model, pair)
     job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
-    with eval_mode(model), float32_products(model), enough_memory():
+    with eval_mode(model), float32_products(model), enough_memory(SweepError(OUT_OF_MEMORY)):
         (carried,) = carry(model, [job], rule(Request.site))
     check_finite(torch.stack((carried.base, carried.source)), carried.base.dtype)
     return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)

@@ -1,6 +1,7 @@
 """ALTI and ALTI-Logit against a slow reference, and the identities that they must keep."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mingpt.config import FLAGS
-from patching import Explanation, ExplanationError, alti, explain
+from patching import Explanation, ExplanationError, alti, direct, explain, lens
 from patching.errors import ResultError
 
 ACTIVATIONS = {
@@ -34,7 +35,7 @@ def reference(model, ids, answers) -> dict[str, np.ndarray]:
         return (u - statistics[0]) / np.sqrt(statistics[1] + eps) * w[f"{name}.weight"] + bias(name)
 
     x = w["transformer.wte.weight"][ids] + w["transformer.wpe.weight"][:T]
-    initial_x, C, M, rows = x, [], [], []
+    initial_x, C, M, rows, streams = x, [], [], [], []
     for layer in range(L):
         name = f"transformer.h.{layer}"
         qkv = norm(x, f"{name}.ln_1") @ w[f"{name}.attn.c_attn.weight"].T
@@ -70,6 +71,7 @@ def reference(model, ids, answers) -> dict[str, np.ndarray]:
         M.append(mixing @ M[-1] if M else mixing)
         rows.append((T_h[:, -1], m[-1], b_O))
         x = y + m
+        streams.append(x)
     f, g = x[-1], w["transformer.ln_f.weight"]
     found = {"contributions": np.array(C), "rollout": np.array(M)}
     columns = []
@@ -89,6 +91,18 @@ def reference(model, ids, answers) -> dict[str, np.ndarray]:
                 "logits": norm(f, "transformer.ln_f") @ U,
             }
         )
+    unembedding = w["lm_head.weight"].T
+    says = np.array([norm(x, "transformer.ln_f") @ unembedding for x in streams])  # (L, T, V)
+    found["lens_ids"] = says.argmax(-1)
+    odds = np.exp(says - says.max(-1, keepdims=True))
+    found["lens_probabilities"] = (odds / odds.sum(-1, keepdims=True)).max(-1)
+    before = norm(initial_x[-1], "transformer.ln_f") @ unembedding
+    found["trajectory"] = np.array([before, *says[:, -1]])[:, [*answers]]
+    order = (-says[-1, -1]).argsort()
+    likely = odds[-1, -1] / odds[-1, -1].sum()
+    found |= {"top_ids": order[:5], "top_logits": says[-1, -1][order[:5]]}
+    found |= {"top_probabilities": likely[order[:5]], "probabilities": likely[[*answers]]}
+    found["ranks"] = 1 + order.argsort()[[*answers]]
     target, foil = columns
     for name in ("logit_layers", "alti_logit_layers"):
         found[name] = np.array([target[name], foil[name], target[name] - foil[name]])
@@ -121,13 +135,63 @@ def cases(draw):
 @given(case=cases())
 def test_it_is_the_definition(case):
     model, ids, answers = case
-    found = explain(model, torch.tensor(ids), *answers)
+    found = explain(model, torch.tensor(ids), *answers, top_k=5)
     for name, expected in reference(model, ids, answers).items():
         np.testing.assert_allclose(
             getattr(found, name), expected, rtol=1e-9, atol=1e-10, err_msg=name
         )
     assert (found.error <= found.tolerance).all()
     assert (found.tolerance < 1e-9).all()
+
+
+def test_only_what_is_asked_for_is_worked_out(model, monkeypatch):
+    whole = explain(model, torch.arange(5), 1, 2)
+    monkeypatch.setattr(alti, "contributions", None)
+    found = explain(model, torch.arange(5), 1, 2, methods=["direct", "lens"])
+    assert found.methods == ("lens", "direct")
+    assert found.alti_logit is found.alti_logit_layers is found.contributions is None
+    assert found.rollout is found.alti is None
+    np.testing.assert_array_equal(found.lens_ids, whole.lens_ids)
+    monkeypatch.undo()
+    monkeypatch.setattr(lens, "look", None)
+    found = explain(model, torch.arange(5), 1, 2, methods="alti, direct")
+    assert found.methods == ("alti", "direct")
+    assert found.lens_ids is found.lens_probabilities is found.trajectory is None
+    np.testing.assert_array_equal(found.alti, whole.rollout[-1])
+
+
+@pytest.mark.parametrize("most", [1, 5, 10**6])
+def test_the_lens_looks_at_some_vectors_at_a_time(model, monkeypatch, most):
+    ids = torch.randint(40, (2, 7), generator=torch.Generator().manual_seed(0))
+    whole = explain(model, ids, 1, 2)
+    monkeypatch.setattr(lens, "MOST_AT_ONCE", most)
+    some = explain(model, ids, 1, 2)
+    np.testing.assert_array_equal(some.lens_ids, whole.lens_ids)
+    np.testing.assert_allclose(some.lens_probabilities, whole.lens_probabilities, rtol=1e-5)
+
+
+def test_progress_adds_up(model):
+    for methods, total in (("direct", 30), ("lens,alti", 60)):
+        seen = []
+        ids = torch.arange(10).view(2, 5)
+        explain(model, ids, 1, 2, methods=methods, progress=lambda *x, seen=seen: seen.append(x))
+        assert seen == sorted(seen)
+        assert (seen[0], seen[-1]) == ((0, total), (total, total))
+
+
+def test_the_text_of_tokens(builtin):
+    model, tokenizer = builtin
+    text = "The keys to the cabinet"
+    ids, are, is_ = (torch.tensor(tokenizer.encode(part)) for part in (text, " are", " is"))
+    found = explain(model, ids, are, is_, tokenizer=tokenizer)
+    assert found.texts == (text,)
+    assert found.text_of(found.target) == " are"
+    assert [found.text_of(number) for number in found.ids] == tokenizer.tokens(text)
+    assert found.next.top[0].token == " are"
+    assert {*found.lens_ids.ravel().tolist()} <= {*found.tokens}
+    bare = explain(model, ids, are, is_)
+    assert bare.text_of(found.target) == f"id:{int(are)}"
+    assert bare.texts[0].startswith(f"id:{int(ids[0])} id:")
 
 
 @settings(max_examples=20)
@@ -145,13 +209,13 @@ def test_the_terms_add_up_in_every_precision(case, dtype):
 
 
 def test_terms_that_do_not_add_up_are_an_error(model, monkeypatch):
-    right = alti.terms
+    right = direct.terms
 
     def wrong(*arguments):
         found = right(*arguments)
         return dataclasses.replace(found, mlp=found.mlp + 1e-3)
 
-    monkeypatch.setattr(alti, "terms", wrong)
+    monkeypatch.setattr(direct, "terms", wrong)
     with pytest.raises(ExplanationError, match=r"do not add up .* they differ by 0\.00"):
         explain(model, torch.arange(5), 1, 2)
     explain(model.bfloat16(), torch.arange(5), 1, 2)  # where nobody can judge
@@ -195,6 +259,14 @@ def test_a_batch_is_its_prompts(model):
                 got = getattr(together, f.name)[number]
                 assert got.shape == value.shape
                 np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-5, err_msg=f.name)
+        part = together.prompt(number - 3)
+        assert part.is_single
+        assert part.texts == alone.texts
+        assert part.next.top[0].id == alone.next.top[0].id
+    assert "next" not in together.to_dict()
+    for whole, number in ((together, 3), (together, -4), (part, 0)):
+        with pytest.raises(ExplanationError, match=f"no prompt {number} to take out of"):
+            whole.prompt(number)
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 9), (16 * 9 * 2, 5), (10**9, 1)])
@@ -216,13 +288,14 @@ def test_the_model_stays_as_it_was(model):
     assert model.recording is recording
     assert model.last_logits is logits
     assert model.training
-    assert explain(model, torch.arange(5), 1, 2).logits.tolist() == (
-        model.eval()(torch.arange(5)[None])[0][0, -1, [1, 2]].tolist()
-    )
+    expected = model.eval()(torch.arange(5)[None])[0][0, -1, [1, 2]].detach()
+    np.testing.assert_allclose(explain(model, torch.arange(5), 1, 2).logits, expected, rtol=1e-5)
 
 
-def test_saved_and_loaded(model, tmp_path):
-    found = explain(model, torch.arange(5), 1, 2)
+@pytest.mark.parametrize("methods", ["alti,lens", "direct"])
+def test_saved_and_loaded(model, tmp_path, methods):
+    found = explain(model, torch.arange(5), 1, 2, methods=methods, top_k=3)
+    found = dataclasses.replace(found, notes=("a",), arguments={"seed": 1}, checksum="0")
     npz, readable = found.save(tmp_path / "x")
     assert (npz.name, readable.name) == ("x.npz", "x.json")
     again = Explanation.load(tmp_path / "x")
@@ -230,6 +303,12 @@ def test_saved_and_loaded(model, tmp_path):
         before, after = getattr(found, f.name), getattr(again, f.name)
         assert type(before) is type(after)
         assert np.array_equal(before, after) if isinstance(before, np.ndarray) else before == after
+    saved = json.loads(readable.read_text("utf-8"))
+    assert [row["id"] for row in saved["next"]["top"]] == found.top_ids.tolist()
+    assert saved["next"]["target"]["logit"] == found.logits[0]
+    assert saved["tokens"] == {str(k): v for k, v in found.tokens.items()}
+    assert "rollout" not in saved
+    np.testing.assert_array_equal(saved["alti"], found.alti)
     (tmp_path / "y.npz").write_bytes(b"no")
     for name in ("y", "z"):
         with pytest.raises(ResultError, match="no saved explanation"):
@@ -254,6 +333,29 @@ def test_saved_and_loaded(model, tmp_path):
 def test_bad_input(model, ids, target, foil, message):
     with pytest.raises(ExplanationError, match=message):
         explain(model, ids, target, foil)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": "alti,lense"}, "no method 'lense'; there are alti, alti-logit, logit, lens,"),
+        ({"methods": ""}, "no method ''"),
+        ({"methods": []}, "no method; there are"),
+        ({"top_k": 0}, "top_k must be at least 1, not 0"),
+    ],
+)
+def test_bad_settings(model, settings, message):
+    with pytest.raises(ExplanationError, match=message):
+        explain(model, torch.arange(3), 1, 2, **settings)
+
+
+def test_too_little_memory_is_an_error_with_advice_that_helps(model, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(alti, "contributions", fail)
+    with pytest.raises(ExplanationError, match="ask for fewer methods"):
+        explain(model, torch.arange(3), 1, 2)
 
 
 def test_logits_that_overflow_are_an_error(model):

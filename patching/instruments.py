@@ -1,0 +1,34 @@
+"""The instruments of `explain`, by name. No tensor is touched: a command's --help lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from patching.errors import ExplanationError
+
+INSTRUMENTS = {
+    "alti": "how much of each token is in each position, after all blocks (ALTI)",
+    "alti-logit": "what the tokens of the prompt add to the choice, by ALTI-Logit",
+    "logit": "what attention writes of each position towards the choice, not followed further",
+    "lens": "what the model would say after each block, at each position (logit lens)",
+    "direct": "what each head and each MLP adds to the choice itself (direct logit attribution)",
+}
+DEFAULT = ("alti", "alti-logit", "lens", "direct")
+
+
+def instruments_asked(asked: str | Iterable[str]) -> tuple[str, ...]:
+    """The names that are asked for, once each, in the order of INSTRUMENTS.
+
+    A string may hold several with commas between them.
+
+    Raises:
+        ExplanationError: none, or one that there is not.
+    """
+    names = asked.split(",") if isinstance(asked, str) else [*asked]
+    names = [name.strip() for name in names]
+    for name in names:
+        if name not in INSTRUMENTS:
+            raise ExplanationError(f"no method {name!r}; there are {', '.join(INSTRUMENTS)}")
+    if not names:
+        raise ExplanationError(f"no method; there are {', '.join(INSTRUMENTS)}")
+    return tuple(name for name in INSTRUMENTS if name in names)
