@@ -1,10 +1,13 @@
-"""Activation patching on mingpt's GPT: prompt pairs, sweeps, results, heatmaps.
+"""Activation patching on mingpt's GPT, and explanations of one prediction.
 
 Example:
     model, tokenizer = mingpt.load("builtin")
     pair = PromptPair.from_text(tokenizer, clean, corrupt, target="Jones", foil="Smith")
     result = patch_sweep(model, pair)
     heatmap(result, "figures/michelle.png")
+
+    explanation = explain(model, ids, target, foil, tokenizer=tokenizer)
+    draw(explanation, "lens", "figures/lens.png")
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ _HOME = {
     "heatmap": "patching.plot",
     "explain": "patching.explanation",
     "Explanation": "patching.explanation",
+    "draw": "patching.portrait",
     "PromptError": "patching.errors",
     "SweepError": "patching.errors",
     "ResultError": "patching.errors",

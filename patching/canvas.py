@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
@@ -28,6 +29,8 @@ DOTS_PER_INCH = 150
 LONGEST_LABEL = 24  # characters of a token beside an axis
 LONGEST_PROMPT = 300  # characters of a prompt in the title
 MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
+ELLIPSIS = "\u2026"
+PIXELS = 64  # an em, when characters are measured
 INCHES_PER_CHARACTER = 0.085  # of an upright label, at most
 
 
@@ -110,9 +113,27 @@ def label_tokens(
         axes.get_xticklabels()[position].set_fontweight("bold")
 
 
+def label_bar(bar: Colorbar, text: str, height: float) -> None:
+    """What a colour bar of so many inches measures, in lines that fit it."""
+    together = drawable(text).replace("( ", "(\0")  # no break there
+    bar.set_label("\n".join(textwrap.wrap(together, int(11 * height))).replace("\0", " "))
+
+
 def label_height(labels: Sequence[str]) -> float:
     """Inches that tokens under the columns take."""
     return INCHES_PER_CHARACTER * max(map(len, labels)) + 0.5
+
+
+def fitted(text: str, most: float) -> str:
+    """`text` cut, with an ellipsis, to at most `most` ems: font sizes, as it runs."""
+    if sum(map(_advance, text)) <= most:
+        return text
+    room = most - _advance(ELLIPSIS)
+    for end, char in enumerate(text):
+        room -= _advance(char)
+        if room < 0:
+            return text[:end] + ELLIPSIS
+    return text
 
 
 def has_glyph(char: str) -> bool:
@@ -122,4 +143,17 @@ def has_glyph(char: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _glyphs() -> frozenset[int]:
-    return frozenset(FT2Font(findfont(FONT)).get_charmap())
+    return frozenset(_font().get_charmap())
+
+
+@lru_cache(maxsize=4096)
+def _advance(char: str) -> float:
+    """How far a character moves the next one, in ems."""
+    return _font().load_char(ord(char)).linearHoriAdvance / 2**16 / PIXELS
+
+
+@lru_cache(maxsize=1)
+def _font() -> FT2Font:
+    font = FT2Font(findfont(FONT))
+    font.set_size(PIXELS, 72)  # of 72 points to the inch, so that a point is a pixel
+    return font

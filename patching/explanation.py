@@ -121,6 +121,33 @@ class Explanation:
         number = int(number)
         return TokenScore(int(rank), number, self.tokens[number], float(logit), float(probability))
 
+    def parts(self) -> dict[str, float]:
+        """What target's logit minus foil's is made of. Of a single prompt."""
+        return {
+            "attention": float(self.logit[2].sum()),
+            "embeddings": float(minus_foil(self.initial)),
+            "MLPs": float(minus_foil(self.mlp).sum()),
+            "attention's biases": float(minus_foil(self.bias).sum()),
+            "the final layer norm's bias": float(minus_foil(self.final_bias)),
+        }
+
+    def bars(self, method: str = "alti-logit") -> np.ndarray:
+        """What each token adds to target's logit minus foil's (T,), the embeddings on the last.
+
+        Of a single prompt, by "alti-logit" or "logit"; as it is, not divided
+        by the sum of absolute values as in the plot.
+
+        Raises:
+            ExplanationError: neither of the two, or ALTI-Logit was not asked for.
+        """
+        both = {"logit": self.logit, "alti-logit": self.alti_logit}
+        if both.get(method) is None:
+            there = " and ".join(name for name, array in both.items() if array is not None)
+            raise ExplanationError(f"no bars by {method!r}; there is {there}")
+        bars = both[method][2].copy()
+        bars[-1] += minus_foil(self.initial)
+        return bars
+
     def text_of(self, number: int) -> str:
         """The text of a token that occurs in it."""
         return self.tokens[int(number)]
@@ -384,6 +411,11 @@ def _checked(
     if (answers[:, 0] == answers[:, 1]).any():
         raise ExplanationError("target and foil are the same token: there is no choice to explain")
     return rows, answers
+
+
+def minus_foil(both: np.ndarray) -> np.ndarray:
+    """Target minus foil, of an array that has the two last."""
+    return both[..., 0] - both[..., 1]
 
 
 def _array(x: Tensor) -> np.ndarray:

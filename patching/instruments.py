@@ -13,6 +13,13 @@ INSTRUMENTS = {
     "lens": "what the model would say after each block, at each position (logit lens)",
     "direct": "what each head and each MLP adds to the choice itself (direct logit attribution)",
 }
+FIGURES = {  # instrument -> the figures that show what it found
+    "alti": ("alti",),
+    "alti-logit": ("alti-logit", "alti-logit-layers"),
+    "logit": ("logit", "logit-layers"),
+    "lens": ("lens",),
+    "direct": ("direct",),
+}
 DEFAULT = ("alti", "alti-logit", "lens", "direct")
 
 
@@ -32,3 +39,8 @@ def instruments_asked(asked: str | Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise ExplanationError(f"no method; there are {', '.join(INSTRUMENTS)}")
     return tuple(name for name in INSTRUMENTS if name in names)
+
+
+def figures_of(instruments: Iterable[str]) -> tuple[str, ...]:
+    """The figures of some instruments."""
+    return tuple(figure for name in instruments for figure in FIGURES[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,9 +171,7 @@ def _draw(
         figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
     thin = 25 if panels.alone else panels.height / 0.15
     bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=thin)
-    words = canvas.drawable(f"{result.captions[metric]} [{result.direction}]")
-    wrapped = textwrap.wrap(words.replace("( ", "(\0"), int(11 * height))  # no break there
-    bar.set_label("\n".join(wrapped).replace("\0", " "))
+    canvas.label_bar(bar, f"{result.captions[metric]} [{result.direction}]", height)
     return figure
 
 

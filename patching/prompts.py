@@ -1,7 +1,7 @@
-"""A pair of prompts, and the two answers between which the model decides.
+"""A pair of prompts, or one, and the two answers between which the model decides.
 
 Everything about an experiment that can be checked without a model is checked
-here, when the pair is made.
+here, when they are made.
 """
 
 from __future__ import annotations
@@ -93,10 +93,7 @@ class PromptPair:
             except TokenizerError as error:
                 raise PromptError(f"{name} prompt: {error}") from None
         _check_prompts(ids["clean"], ids["corrupt"], tokenizer.token)
-        answers = [
-            answer_id(tokenizer, answer, name)
-            for name, answer in (("target", target), ("foil", foil))
-        ]
+        answers = _answer_ids(tokenizer, target, foil)
         return cls._build(ids["clean"], ids["corrupt"], *answers, tokenizer.token, clean, corrupt)
 
     @classmethod
@@ -142,8 +139,7 @@ class PromptPair:
         clean_text: str | None = None,
         corrupt_text: str | None = None,
     ) -> PromptPair:
-        if target == foil:
-            raise PromptError(f"target and foil are the same token {text_of(target)!r} ({target})")
+        _check_answers(target, foil, text_of)
         clean_tokens, corrupt_tokens = (tuple(map(text_of, ids)) for ids in (clean, corrupt))
         return cls(
             # Not always the tokens joined: a token can be half a character.
@@ -169,6 +165,37 @@ class PromptPair:
     def __len__(self) -> int:
         """Number of tokens of each prompt (T)."""
         return len(self.clean_ids)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, and the two tokens between which the model decides."""
+
+    text: str
+    ids: tuple[int, ...]  # (T,)
+    target_id: int
+    foil_id: int
+
+    @classmethod
+    def from_text(cls, tokenizer: Tokenizer, text: str, target: str, foil: str) -> Question:
+        """A question from three texts.
+
+        Args:
+            target, foil: see `answer_id`.
+
+        Raises:
+            PromptError: an empty prompt, an answer that is not one token, or
+                the same answer twice.
+        """
+        try:
+            ids = tokenizer.encode(text)
+        except TokenizerError as error:
+            raise PromptError(f"text: {error}") from None
+        if not ids:
+            raise PromptError("the text is empty")
+        answers = _answer_ids(tokenizer, target, foil)
+        _check_answers(*answers, tokenizer.token)
+        return cls(text, tuple(ids), *answers)
 
 
 def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
@@ -204,6 +231,15 @@ def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
         pieces = " + ".join(repr(tokenizer.token(number)) for number in ids)
         raise PromptError(f"{name} {text!r} is {len(ids)} tokens, not one: {pieces}")
     return ids[0]
+
+
+def _answer_ids(tokenizer: Tokenizer, target: str, foil: str) -> tuple[int, int]:
+    return answer_id(tokenizer, target, "target"), answer_id(tokenizer, foil, "foil")
+
+
+def _check_answers(target: int, foil: int, text_of: Callable[[int], str]) -> None:
+    if target == foil:
+        raise PromptError(f"target and foil are the same token {text_of(target)!r} ({target})")
 
 
 def _is_punctuation(char: str) -> bool:

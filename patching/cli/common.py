@@ -30,6 +30,7 @@ EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 SECONDS_BEFORE_A_BAR = 1.0
+Progress = Callable[[int, int], None]  # (done, in all or 0)
 BYTES = {"unit": "B", "unit_scale": True}
 SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"}
 LONGEST_END = 1000  # characters of an error's beginning, and of its end
@@ -114,6 +115,23 @@ class Parser(argparse.ArgumentParser):
         return glued
 
 
+def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[str, str]:
+    """The options that `example` has, as they were given; the example if none was.
+
+    Raises:
+        UsageError: some are given and some are not.
+    """
+    given = {name: getattr(arguments, name) for name in example}
+    missing = [f"--{name}" for name, text in given.items() if text is None]
+    if len(missing) == len(example):
+        return example
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} missing: the {len(example)} prompt options go together"
+        )
+    return given
+
+
 @dataclass(frozen=True)
 class IndexList:
     """Indices as a user writes them: "0,3,5-7", negative ones from the end."""
@@ -157,10 +175,8 @@ class Bars:
         self.shown = sys.stderr.isatty() and not quiet
 
     @contextlib.contextmanager
-    def bar(
-        self, label: str, *, in_bytes: bool = False
-    ) -> Iterator[Callable[[int, int], None] | None]:
-        """A progress callback (done, in all or 0) that draws once a second has passed."""
+    def bar(self, label: str, *, in_bytes: bool = False) -> Iterator[Progress | None]:
+        """A progress callback that draws once a second has passed."""
         if not self.shown:
             yield None
             return

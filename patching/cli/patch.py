@@ -6,7 +6,6 @@ loaded; the work is patching's; the words are report.py's.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import mingpt
 from mingpt.sites import DEFAULT_SITE, SITES
 from patching.cli import common, output
-from patching.cli.common import Bars, IndexList, UsageError
+from patching.cli.common import Bars, IndexList
 from patching.grid import DIRECTIONS, METHODS, Request
 from patching.memory import parse_size
 from patching.metrics import METRICS, metrics_asked
@@ -154,7 +153,7 @@ def build_parser() -> common.Parser:
 def run(argv: Sequence[str]) -> None:
     """Parse, load, sweep, print and write."""
     arguments = build_parser().parse_args(argv)
-    texts = _prompt_texts(arguments)
+    texts = common.texts_asked(arguments, EXAMPLE)
     metrics = metrics_asked(arguments.metric)
     names = ("site", "direction", "by_position", "window")
     chosen = {name: getattr(arguments, name) for name in names}
@@ -186,8 +185,8 @@ def run(argv: Sequence[str]) -> None:
 
     say(f"\n{report.pair_table(pair)}")
     unpatched = run_unpatched(model, pair)
-    tables = [unpatched.next_tokens(run, arguments.top_k) for run in ("clean", "corrupt")]
-    say(f"\n{report.next_token_table(*tables)}")
+    runs = {run: unpatched.next_tokens(run, arguments.top_k) for run in ("clean", "corrupt")}
+    say(f"\n{report.next_token_table(**runs)}")
 
     with bars.bar("patching") as progress:
         result = patch_sweep(
@@ -218,21 +217,6 @@ def run(argv: Sequence[str]) -> None:
     if arguments.json:
         paths = [str(path) for path in written]
         common.tell(json.dumps({**result.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
-
-
-def _prompt_texts(arguments: argparse.Namespace) -> dict[str, str]:
-    """The four texts; the example's if none was given.
-
-    Raises:
-        UsageError: some are given and some are not.
-    """
-    given = {name: getattr(arguments, name) for name in EXAMPLE}
-    missing = [f"--{name}" for name, text in given.items() if text is None]
-    if len(missing) == len(EXAMPLE):
-        return EXAMPLE
-    if missing:
-        raise UsageError(f"{', '.join(missing)} missing: the four prompt options go together")
-    return given
 
 
 def _run_name(result: SweepResult) -> str:

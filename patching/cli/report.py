@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ from patching.text import shortened, visible
 
 if TYPE_CHECKING:
     from mingpt import GPT
+    from patching.candidates import NextTokens
     from patching.prompts import PromptPair
-    from patching.result import NextTokens
 
 _TOKEN_COLUMNS = 24  # of a token in a table; longer ones are cut
 
@@ -47,18 +47,34 @@ def pair_table(pair: PromptPair) -> str:
     return _table(rows, right=(1, 2, 4))
 
 
-def next_token_table(clean: NextTokens, corrupt: NextTokens) -> str:
-    """The likeliest next tokens after either prompt, and then target and foil."""
-    head = ("rank", "id", "token", "logit", "prob")
-    rows = [
-        ("", "clean", "", "", "", "", " ", "corrupt", "", "", "", ""),
-        ("", *head, " ", *head),
+def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
+    """One prompt's tokens."""
+    rows = [("pos", "id", "token")]
+    rows += [
+        (str(position), str(number), _token(token))
+        for position, (number, token) in enumerate(zip(ids, tokens, strict=True))
     ]
-    for left, right in zip_longest(clean.top, corrupt.top):
-        rows.append(("", *_score(left), " ", *_score(right)))
-    for name in ("target", "foil"):
-        rows.append((name, *_score(getattr(clean, name)), " ", *_score(getattr(corrupt, name))))
-    return _table(rows, right=(4, 5, 10, 11))
+    return _table(rows, right=(0, 1))
+
+
+def next_token_table(**runs: NextTokens) -> str:
+    """The likeliest next tokens after each run, side by side, and then target and foil."""
+    head = ("rank", "id", "token", "logit", "prob")
+
+    def row(name: str, parts: Iterable[Sequence[str]]) -> tuple[str, ...]:
+        joined = [cell for part in parts for cell in (" ", *part)]
+        return (name, *joined[1:])  # a blank column between runs
+
+    rows = [] if len(runs) == 1 else [row("", ((name, "", "", "", "") for name in runs))]
+    rows.append(row("", (head for _ in runs)))
+    rows += [
+        row("", map(_score, scores)) for scores in zip_longest(*(r.top for r in runs.values()))
+    ]
+    rows += [
+        row(name, (_score(getattr(run, name)) for run in runs.values()))
+        for name in ("target", "foil")
+    ]
+    return _table(rows, right=[6 * run + column for run in range(len(runs)) for column in (4, 5)])
 
 
 def _score(score: object | None) -> tuple[str, ...]:
