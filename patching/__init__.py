@@ -23,6 +23,8 @@ _HOME = {
     "patch_sweep": "patching.sweep",
     "SweepResult": "patching.result",
     "heatmap": "patching.plot",
+    "agreement": "patching.plot",
+    "compare": "patching.comparison",
     "explain": "patching.explanation",
     "Explanation": "patching.explanation",
     "draw": "patching.portrait",

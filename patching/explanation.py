@@ -11,7 +11,7 @@ import dataclasses
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,7 +29,7 @@ from patching.instruments import DEFAULT, instruments_asked
 from patching.precision import float32_products
 from patching.prompts import Tokenizer
 from patching.reading import widened
-from patching.running import enough_memory, eval_mode, versions
+from patching.running import Progress, enough_memory, eval_mode, steps, versions
 from patching.saving import lists, result_paths, save
 from patching.watching import watch
 
@@ -45,7 +45,6 @@ OUT_OF_MEMORY = (
     "the memory is not enough; ask for fewer methods, explain a shorter prompt,"
     " or use a narrower dtype"
 )
-Progress = Callable[[int, int], None]  # (work done, work in all)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +263,7 @@ def explain(
         raise ExplanationError(f"top_k must be at least 1, not {top_k}")
     rows, answers = _checked(model, torch.as_tensor(ids), target, foil)
     weight = model.transformer.wte.weight
-    step = _steps(progress, rows.numel() * model.config.n_layer * (1 + ("lens" in chosen)))
+    step = steps(progress, rows.numel() * model.config.n_layer * (1 + ("lens" in chosen)))
     on_device = answers.to(weight.device)
     with eval_mode(model), float32_products(model), enough_memory(ExplanationError(OUT_OF_MEMORY)):
         mixing = not {"alti", "alti-logit"}.isdisjoint(chosen)
@@ -288,20 +287,6 @@ def explain(
         seconds=time.perf_counter() - started,
     )
     return whole.prompt(0) if torch.as_tensor(ids).dim() == 1 else whole
-
-
-def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """A function that is told how much more is done."""
-    done = 0
-
-    def step(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, total)
-
-    step(0)
-    return step
 
 
 def _said(logits: Tensor, answers: Tensor, top_k: int) -> dict[str, Tensor]:

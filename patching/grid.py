@@ -20,9 +20,8 @@ WINDOW_SITES = ("attn_out", "mlp_out")
 # Direction -> (the run that is patched, the run whose activations are put in), as
 # Heimersheim & Nanda 2024, arXiv 2404.15255, name them.
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
-
-
-METHODS = ("fast", "loop")  # the engine, or the definition: the same numbers
+# The engine, or the definition: the same numbers. Or an approximation to first order.
+METHODS = ("fast", "loop", "attribution")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +115,12 @@ class Grid:
             yield Cell(index, at["layer"], at.get("head"), at.get("position"))
 
     def layers_of(self, cell: Cell) -> range:
-        """The layers that are patched together for a cell: one, or a window around it."""
-        first = cell.layer - self.window // 2
+        """The layers that are patched together for a cell."""
+        return self.window_of(cell.layer)
+
+    def window_of(self, layer: int) -> range:
+        """A layer, or a window around it, cut at the ends."""
+        first = layer - self.window // 2
         return range(max(first, 0), min(first + self.window, self.sizes["layer"]))
 
     def patches(self, cell: Cell) -> list[Patch]:

@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from patching import canvas
+from patching.comparison import compare
 from patching.errors import DrawingError
 from patching.grid import DIRECTIONS
 from patching.result import SweepResult
@@ -21,6 +23,7 @@ CELL_WIDTH = {True: ((5, 60), (0.55, 0.2)), False: ((5, 30), (0.25, 0.11))}
 PANEL_HEIGHT = {True: (2.2, 12), False: (1.2, 2.6)}  # inches, of one alone and one of many
 MOST_LAYERS = {True: 24, False: 12}  # with a number each, evenly
 WIDEST = 16  # inches of small multiples abreast
+AGREEMENT = 6.8  # inches of the figure that compares two sweeps
 
 
 def heatmap(
@@ -52,10 +55,38 @@ def heatmap(
     """
     canvas.check_format(Path(path).suffix.removeprefix("."))
     canvas.check_cmap(cmap)
-    if metric is not None and metric not in result.metrics:
-        raise DrawingError(f"no metric {metric!r} in it; there are {', '.join(result.metrics)}")
-    heads = _heads(result, head)
-    return canvas.write(path, lambda: _draw(result, metric or result.metric, heads, cmap, title))
+    name, heads = _metric_of(result, metric), _heads(result, head)
+    return canvas.write(path, lambda: _draw(result, name, heads, cmap, title))
+
+
+def agreement(
+    approximate: SweepResult,
+    exact: SweepResult,
+    path: str | Path,
+    *,
+    metric: str | None = None,
+    cmap: str | None = None,
+) -> Path:
+    """Draw an approximate sweep against the exact one: a point for each cell.
+
+    Args:
+        metric, cmap: as of `heatmap`; the colour of a point is its layer.
+
+    Raises:
+        DrawingError: as `heatmap`.
+        SweepError: the two are not of the same cells of the same prompts.
+    """
+    canvas.check_format(Path(path).suffix.removeprefix("."))
+    canvas.check_cmap(cmap)
+    name = _metric_of(approximate, metric)
+    rho = compare(approximate, exact)[name].rank_correlation
+    return canvas.write(path, lambda: _draw_agreement(approximate, exact, name, rho, cmap))
+
+
+def _metric_of(result: SweepResult, asked: str | None) -> str:
+    if asked is not None and asked not in result.metrics:
+        raise DrawingError(f"no metric {asked!r} in it; there are {', '.join(result.metrics)}")
+    return asked or result.metric
 
 
 def _heads(result: SweepResult, head: int | None) -> list[int | None]:
@@ -171,7 +202,34 @@ def _draw(
         figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
     thin = 25 if panels.alone else panels.height / 0.15
     bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=thin)
-    canvas.label_bar(bar, f"{result.captions[metric]} [{result.direction}]", height)
+    label = f"{result.captions[metric]} [{result.direction}]"
+    canvas.label_bar(bar, f"{label}, approximate" if result.is_approximate else label, height)
+    return figure
+
+
+def _draw_agreement(
+    approximate: SweepResult, exact: SweepResult, metric: str, rho: float | None, cmap: str | None
+) -> Figure:
+    heads = [None, None] if approximate.values.ndim > 2 else [None]  # of each head, or of all
+    heading = _title(approximate, heads, int(AGREEMENT * 13))
+    figure = canvas.new_figure(AGREEMENT, AGREEMENT - 0.8 + 0.17 * heading.count("\n"))
+    axes = figure.subplots()
+    x, y = exact.metrics[metric].values, approximate.metrics[metric].values
+    layers = np.broadcast_to(np.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)), x.shape)
+    ends = [np.nanmin((x, y)), np.nanmax((x, y))]
+    axes.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
+    swept = np.isfinite(x)
+    points = axes.scatter(
+        x[swept], y[swept], c=layers[swept], cmap=cmap or "viridis", s=14,
+        vmin=0, vmax=max(len(x) - 1, 1),
+    )  # fmt: skip
+    words = approximate.captions[metric]
+    said = "undefined" if rho is None else f"{rho:.3f}"
+    axes.set_xlabel(canvas.wrapped([f"{words}, exact"], 60))
+    axes.set_ylabel(canvas.wrapped([f"{words}, approximate"], 60))
+    axes.set_title(f"{heading}\nrank correlation (Spearman) {said}", fontsize=9, loc="left")
+    whole = MaxNLocator(integer=True)
+    figure.colorbar(points, ax=axes, pad=0.02, aspect=25, ticks=whole).set_label("layer")
     return figure
 
 
@@ -202,9 +260,11 @@ def _title(result: SweepResult, heads: list[int | None], columns: int) -> str:
     if result.window > 1:
         what += f", {result.window} layers at once"
     base, source = DIRECTIONS[result.direction]
+    how = "Activation patching"
+    if result.is_approximate:
+        how = "Attribution patching (approximate, to first order)"
     lines = [
-        f"Activation patching of {what}, {source} into {base} ({result.direction});"
-        f" model {result.model_name}"
+        f"{how} of {what}, {source} into {base} ({result.direction}); model {result.model_name}"
     ]
     lines += result.notes
     for name in ("clean", "corrupt"):

@@ -140,6 +140,11 @@ class SweepResult:
         return self.arguments.get("window", 1)
 
     @property
+    def is_approximate(self) -> bool:
+        """Whether the values are attribution patching's, not those of patched runs."""
+        return self.arguments.get("method") == "attribution"
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """What the axes of `values` are."""
         if self.site in RESIDUAL_SITES:

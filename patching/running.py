@@ -1,10 +1,10 @@
-"""The state in which a model is run, and what a result depends on beside its arguments."""
+"""How a model is run: its state, progress, and what a result depends on beside its arguments."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,23 @@ from mingpt.errors import MinGPTError
 
 if TYPE_CHECKING:
     from mingpt import GPT
+
+
+Progress = Callable[[int, int], None]  # (work done, work in all)
+
+
+def steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """A function that is told how much more is done, and tells `progress` how much in all."""
+    done = 0
+
+    def step(more: int = 1) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    step(0)
+    return step
 
 
 @contextlib.contextmanager

@@ -1,19 +1,20 @@
 """The sweep: which vector, put from one run into another, carries the answer?
 
-`patch_sweep` checks what is asked for, has it measured by the engine (fast.py)
-or by the plain loop that defines it (loop.py), and puts the results together.
+`patch_sweep` checks what is asked for, has it measured by the engine (fast.py),
+by the plain loop that defines it (loop.py), or to first order (attribution.py),
+and puts the results together.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
 
-from patching import fast, loop
+from patching import attribution, fast, loop
 from patching.batch import Job
 from patching.engine import carry
 from patching.errors import SweepError, named
@@ -25,7 +26,7 @@ from patching.precision import float32_products
 from patching.prompts import PromptPair
 from patching.reading import Measured, check_finite
 from patching.result import MetricValues, SweepResult, Unpatched
-from patching.running import enough_memory, eval_mode, versions
+from patching.running import Progress, enough_memory, eval_mode, steps, versions
 
 if TYPE_CHECKING:
     from mingpt import GPT
@@ -34,7 +35,6 @@ OUT_OF_MEMORY = (
     "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
     " or use a narrower dtype"
 )
-Progress = Callable[[int, int], None]  # (work done, work in all)
 
 
 @torch.no_grad()
@@ -73,13 +73,14 @@ def patch_sweep(
             cut at the ends (attn_out and mlp_out).
         layers, heads, positions: which to patch, negative ones from the end;
             None for all. The other cells of the result are NaN.
-        method: "fast", or "loop" for the definition itself, which runs the
-            whole model once per cell.
+        method: "fast"; "loop" for the definition itself, which runs the whole
+            model once per cell; or "attribution", which is approximate: to first
+            order, from gradients (attribution.py says where that is poor).
         max_memory: bytes that the fast method may hold at a time, beside the
             model; None for half of what is free.
         tf32: let CUDA round float32 factors to TF32's 10 bits; the results say so.
         progress: called with (work done, work in all): cells in the loop, rows
-            times blocks in the fast method.
+            times blocks in the fast method, passes in attribution.
 
     Returns:
         A SweepResult, or for several pairs a list of them. `values` is
@@ -112,9 +113,7 @@ def patch_sweep(
             grids.append(request.grid(model.config, len(one)))
 
     with eval_mode(model), float32_products(model, tf32), enough_memory(SweepError(OUT_OF_MEMORY)):
-        if method == "loop":
-            measured = _loop(model, pairs, grids, direction, metrics, progress)
-        else:
+        if method == "fast":
             device = model.transformer.wte.weight.device
             measured = fast.measure(
                 model,
@@ -126,6 +125,8 @@ def patch_sweep(
                 strict=max_memory is not None,
                 progress=progress,
             )
+        else:
+            measured = _one_by_one(method, model, pairs, grids, direction, metrics, progress)
     asked = {
         "site": site,
         "direction": direction,
@@ -179,7 +180,8 @@ def _result(
     )
 
 
-def _loop(
+def _one_by_one(
+    method: str,
     model: GPT,
     pairs: Sequence[PromptPair],
     grids: Sequence[Grid],
@@ -187,21 +189,16 @@ def _loop(
     metrics: Sequence[Metric],
     progress: Progress | None,
 ) -> list[Measured]:
-    """The plain loop over every pair."""
-    cells = sum(1 for grid in grids for _ in grid.cells())
-    done = 0
-
-    def step(more: int = 1) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, cells)
-
-    step(0)
+    """The methods that take one pair at a time."""
+    measure, work = {
+        "loop": (loop.measure, sum(1 for grid in grids for _ in grid.cells())),
+        "attribution": (attribution.measure, attribution.passes(metrics) * len(pairs)),
+    }[method]
+    step = steps(progress, work)
     measured = []
     for number, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
         with named(number, len(pairs)):
-            measured.append(loop.measure(model, pair, grid, direction, metrics, step))
+            measured.append(measure(model, pair, grid, direction, metrics, step))
     return measured
 
 

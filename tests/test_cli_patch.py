@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import mingpt
 from mingpt import download
 from mingpt.pretrained import BUILTIN_DIRECTORY
-from patching import PromptPair, SweepError, SweepResult, patch_sweep
+from patching import PromptPair, SweepError, SweepResult, compare, patch_sweep
 from patching.cli import common
 from patching.cli.common import Bars, IndexList, UsageError
 from patching.cli.output import slug
@@ -107,6 +107,7 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
         ["--dtype=float64"], ["--target=Brown"], ["--top-k=3"], ["--seed=1"],
         ["--site=z"], ["--site=z", "--by-position"], ["--site=z", "--heads=0"], ["--method=loop"],
         ["--site=mlp_out"], ["--site=mlp_out", "--window=3"], ["--direction=noise"],
+        ["--method=attribution"],
     ]  # fmt: skip
     (tmp_path / "figures").mkdir()
     monkeypatch.setattr("patching.plot.heatmap", lambda result, path, **how: path.touch())
@@ -153,6 +154,39 @@ def test_the_loop_and_little_memory_give_the_same_numbers(tmp_path, capsys):
         grids.append(SweepResult.load(tmp_path / name).values)
     for grid in grids[1:]:
         np.testing.assert_allclose(grid, grids[0], rtol=0, atol=1e-5 * 20)
+
+
+def test_attribution_says_that_it_is_approximate_and_how_good(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    more = ["--method=attribution", "--site=z", "--metric=recovery,kl"]
+    assert main(["--model=builtin", *more, "--out=a.svg"]) == 0
+    assert "16 cells in " in (out := capsys.readouterr().out)
+    assert "s (approximate)" in out
+    assert "Attribution" not in out
+    alone = SweepResult.load("a")
+    assert alone.is_approximate
+    assert main(["--model=builtin", *more, "--compare-exact", "--json", "--out=b.svg"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["paths"] == [
+        "b-recovery.svg", "b-kl.svg", "b-recovery-compared.svg", "b-kl-compared.svg",
+        "b.npz", "b.json", "b-exact.npz", "b-exact.json",
+    ]  # fmt: skip
+    approximate, exact = SweepResult.load("b"), SweepResult.load("b-exact")
+    np.testing.assert_array_equal(approximate.values, alone.values)
+    assert not exact.is_approximate
+    assert exact.clean_next == approximate.clean_next
+    agreement = compare(approximate, exact)
+    assert [*result["agreement"]] == ["recovery", "kl"]
+    for name, found in agreement.items():
+        said = result["agreement"][name]
+        assert said["rank_correlation"] == found.rank_correlation
+        assert f"s) {found.rank_correlation:.4f}; furthest apart:" in err
+        for miss in found.misses:
+            row = [*map(str, miss.index), f"{miss.approximate:.4f}", f"{miss.exact:.4f}"]
+            assert row in [line.split()[:-1] for line in err.splitlines()]
+    assert main(["--model=builtin", "--method=attribution", "--compare-exact", "--out=c.png"]) == 0
+    assert "␣Jones / ␣Smith" in capsys.readouterr().out.split("furthest apart:")[1]
 
 
 @pytest.mark.parametrize(
@@ -345,6 +379,11 @@ BAD_INPUT = {
     "no memory": (["--max-memory="], "no amount of memory: ''"),
     "too little memory": (["--max-memory=10K"], "too little memory"),
     "tf32": (["--tf32", "--device=cpu"], "TF32 is for float32 on CUDA"),
+    "nothing to compare": (["--compare-exact"], "--compare-exact is for --method attribution"),
+    "exact result in the way": (
+        ["--method=attribution", "--compare-exact", "--out=z.png"],
+        "there is a folder of that",
+    ),
     "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "there is a folder of that"),
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
@@ -373,6 +412,7 @@ def bad_input(name: str, folder) -> tuple[list[str], str]:
         pytest.skip("there is a CUDA device")
     (folder / "blocked" / "x.json").mkdir(parents=True)
     (folder / "y" / "x-recovery.png").mkdir(parents=True)
+    (folder / "z-exact.npz").mkdir()
     has_model = any(argument.startswith("--model") for argument in arguments)
     return ([] if has_model else ["--model=builtin"]) + arguments, message
 

@@ -91,6 +91,17 @@ def test_notes_are_in_the_title():
     assert "builtin in place of gpt2" in drawn(result).axes[0].get_title(loc="left")
 
 
+def test_an_approximation_says_so():
+    exact, near = (
+        drawn(result_for(MICHELLE, MICHELLE_SMITH, arguments={"method": method}))
+        for method in ("loop", "attribution")
+    )
+    for figure, how in ((exact, "Activation patching of"), (near, "Attribution patching (approx")):
+        assert figure.axes[0].get_title(loc="left").startswith(how)
+    bars = [figure.axes[1].get_ylabel().replace("\n", " ") for figure in (exact, near)]
+    assert bars[1] == f"{bars[0]}, approximate"
+
+
 @pytest.mark.parametrize("tokens", AWKWARD)
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_awkward_tokens_draw_without_a_warning(tmp_path, tokens, suffix):

@@ -73,9 +73,12 @@ class Place:
     is_folder: bool
     format: str
     figures: tuple[str, ...]  # a name for each; used where there are several
+    results: tuple[str, ...]  # what the name of each result ends in
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace, figures: Sequence[str]) -> Place:
+    def of(
+        cls, arguments: argparse.Namespace, figures: Sequence[str], results: Sequence[str] = ("",)
+    ) -> Place:
         """What --out, --format, --cmap and --top-k say.
 
         Raises:
@@ -100,23 +103,27 @@ class Place:
             raise UsageError(f"{error}{hint}") from None
         if (arguments.format or chosen).lower() != chosen.lower():
             raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
-        place = cls(path, is_folder, chosen, tuple(figures))
+        place = cls(path, is_folder, chosen, tuple(figures), tuple(results))
         for file in place.files("figure"):
             check_writable(file)
         return place
 
-    def stem(self, run_name: str) -> Path:
+    def stem(self, run_name: str, end: str = "") -> Path:
         """The run's files without their suffixes."""
-        return self.path / run_name if self.is_folder else self.path.with_suffix("")
+        stem = self.path / run_name if self.is_folder else self.path.with_suffix("")
+        return stem.with_name(stem.name + end)
 
     def files(self, run_name: str) -> list[Path]:
-        """Each figure, and then the .npz and the .json."""
+        """Each figure, and then each result's .npz and .json."""
         from patching.saving import result_paths
 
         stem = self.stem(run_name)
         several = len(self.figures) > 1
         names = [f"{stem.name}-{name}" if several else stem.name for name in self.figures]
-        return [*(stem.with_name(f"{name}.{self.format}") for name in names), *result_paths(stem)]
+        files = [stem.with_name(f"{name}.{self.format}") for name in names]
+        for end in self.results:
+            files += result_paths(self.stem(run_name, end))
+        return files
 
 
 def run_name(text: str, *parts: str, defining: object) -> str:

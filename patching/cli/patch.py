@@ -6,16 +6,18 @@ loaded; the work is patching's; the words are report.py's.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mingpt
 from mingpt.sites import DEFAULT_SITE, SITES
 from patching.cli import common, output
-from patching.cli.common import Bars, IndexList
+from patching.cli.common import Bars, IndexList, UsageError
 from patching.grid import DIRECTIONS, METHODS, Request
 from patching.memory import parse_size
 from patching.metrics import METRICS, metrics_asked
@@ -30,6 +32,9 @@ EXAMPLE = {
     "target": "Jones",
     "foil": "Smith",
 }
+
+COMPARED = "compared"  # with the exact sweep: the figure that shows it
+EXACT = "-exact"  # that sweep's own files
 
 DESCRIPTION = """\
 Activation patching: which vector carries the answer?
@@ -73,6 +78,14 @@ directions:
   noise              corrupt into clean: what is the answer lost without?
   The metrics are the same; in noise, recovery 1 means that nothing was broken.
 
+methods:
+  fast               every cell, exactly, in one pass
+  loop               the same numbers by definition: the whole model once per cell
+  attribution        APPROXIMATE, to first order: two passes and a gradient, no
+                     patched run. Poor on the residual stream, above all in low
+                     layers, and where attention is saturated (q, k); rather good
+                     on z, v, attn_out and mlp_out. --compare-exact says how good.
+
 examples:
   {COMMAND} --model builtin
       the example of the README on the model that ships with the project
@@ -84,6 +97,8 @@ examples:
   {COMMAND} --model gpt2 --site mlp_out --window 5 --out run/
       five layers' MLPs at a time, as causal tracing does
   {COMMAND} --model gpt2 --layers 0,3,5-7 --positions -1 --json --out run/
+  {COMMAND} --model gpt2-xl --site z --method attribution
+      where to look first, at the price of a few passes
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
@@ -135,7 +150,12 @@ def build_parser() -> common.Parser:
     speed = parser.add_argument_group("speed")
     speed.add_argument(
         "--method", choices=METHODS, default="fast",
-        help="fast (default), or loop: the whole model once per cell, the same numbers",
+        help="fast (default); loop: the whole model once per cell, the same numbers;"
+        " attribution: approximate, by gradients",
+    )  # fmt: skip
+    speed.add_argument(
+        "--compare-exact", action="store_true",
+        help="attribution: run the exact sweep too; print and draw how well the two agree",
     )  # fmt: skip
     speed.add_argument(
         "--max-memory", metavar="SIZE",
@@ -160,16 +180,20 @@ def run(argv: Sequence[str]) -> None:
     check = {axis: [0] if getattr(arguments, axis) else None for axis in ("heads", "positions")}
     Request(**chosen, **check).check()  # before anything is loaded
     max_memory = None if arguments.max_memory is None else parse_size(arguments.max_memory)
+    if arguments.compare_exact and arguments.method != "attribution":
+        raise UsageError("--compare-exact is for --method attribution: the others are exact")
 
     # Only now what takes time to import.
-    import matplotlib
-
     from patching.cli import report
+    from patching.comparison import compare
     from patching.prompts import PromptPair
     from patching.sweep import patch_sweep, run_unpatched
     from patching.text import escaped
 
-    place = output.Place.of(arguments, [metric.name for metric in metrics])
+    figures = [metric.name for metric in metrics]
+    if arguments.compare_exact:
+        figures += [f"{name}-{COMPARED}" for name in figures]
+    place = output.Place.of(arguments, figures, ["", *[EXACT] * arguments.compare_exact])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
     loaded = common.load_model(arguments, bars)
@@ -188,35 +212,45 @@ def run(argv: Sequence[str]) -> None:
     runs = {run: unpatched.next_tokens(run, arguments.top_k) for run in ("clean", "corrupt")}
     say(f"\n{report.next_token_table(**runs)}")
 
-    with bars.bar("patching") as progress:
-        result = patch_sweep(
-            model,
-            pair,
-            **chosen,
-            metric=metrics,
-            method=arguments.method,
-            max_memory=max_memory,
-            tf32=arguments.tf32,
-            progress=progress,
-        )
-    result.unpatched = unpatched  # the tables that were printed are those that are saved
-    result.top_k = arguments.top_k
-    result.arguments["command"] = {
-        name: getattr(arguments, name) for name in (*output.MODEL_ARGUMENTS, "cmap")
-    } | {"format": place.format}
-    result.versions["matplotlib"] = matplotlib.__version__
-    result.notes = (*output.fallback_notes(loaded.fallback), *result.notes)
+    chosen |= {"metric": metrics, "max_memory": max_memory, "tf32": arguments.tf32}
+    results = []
+    for method in (arguments.method, *["fast"] * arguments.compare_exact):
+        with bars.bar("patching") as progress:
+            one = patch_sweep(model, pair, **chosen, method=method, progress=progress)
+        one.unpatched = unpatched  # the tables that were printed are those that are saved
+        results.append(_recorded(one, arguments, loaded.fallback))
+    result = results[0]
     say("")
     for metric in metrics:
         found = result.metrics[metric.name]
         words = escaped(result.captions[metric.name])
         say(f"{words}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}")
-    say(f"{result.cells} cells in {result.seconds:.2f} s")
-    written = _write(result, place, arguments.cmap)
+    approximate = " (approximate)" if result.is_approximate else ""
+    say(f"{result.cells} cells in {result.seconds:.2f} s{approximate}")
+    more = {}
+    if arguments.compare_exact:
+        agreement = compare(*results)
+        more = {"agreement": {name: asdict(found) for name, found in agreement.items()}}
+        say(f"\n{report.agreement_table(*results, agreement)}\n")
+    written = _write(results, place, arguments.cmap)
     output.tell_written(say, written)
     if arguments.json:
-        paths = [str(path) for path in written]
-        common.tell(json.dumps({**result.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
+        more["paths"] = [str(path) for path in written]
+        common.tell(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
+
+
+def _recorded(
+    result: SweepResult, arguments: argparse.Namespace, fallback: str | None
+) -> SweepResult:
+    """The result with all that the command knows of the run."""
+    import matplotlib
+
+    asked = (*output.MODEL_ARGUMENTS, "cmap", "format", "compare_exact")
+    result.top_k = arguments.top_k
+    result.arguments["command"] = {name: getattr(arguments, name) for name in asked}
+    result.versions["matplotlib"] = matplotlib.__version__
+    result.notes = (*output.fallback_notes(fallback), *result.notes)
+    return result
 
 
 def _run_name(result: SweepResult) -> str:
@@ -239,14 +273,20 @@ def _run_name(result: SweepResult) -> str:
     return output.run_name(pair.clean_text, result.site, result.direction, defining=defining)
 
 
-def _write(result: SweepResult, place: output.Place, cmap: str | None) -> dict[Path, bool]:
-    """Write figures and result; the paths, and whether something was there before."""
-    from patching.plot import heatmap
+def _write(
+    results: Sequence[SweepResult], place: output.Place, cmap: str | None
+) -> dict[Path, bool]:
+    """Write figures and results; the paths, and whether something was there before."""
+    from patching.plot import agreement, heatmap
 
-    name = _run_name(result)
+    name = _run_name(results[0])
     files = place.files(name)
     existed = {path: path.exists() for path in files}
-    for metric, figure in zip(place.figures, files, strict=False):  # the result's files follow
-        heatmap(result, figure, metric=metric, cmap=cmap)
-    result.save(place.stem(name))
+    for figure, path in zip(place.figures, files, strict=False):  # the results' files follow
+        if figure in results[0].metrics:
+            heatmap(results[0], path, metric=figure, cmap=cmap)
+        else:
+            agreement(*results, path, metric=figure.removesuffix(f"-{COMPARED}"), cmap=cmap)
+    for result, end in zip(results, place.results, strict=True):
+        result.save(place.stem(name, end))
     return existed

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from patching.text import shortened, visible
+from patching.text import escaped, shortened, visible
 
 if TYPE_CHECKING:
     from mingpt import GPT
     from patching.candidates import NextTokens
+    from patching.comparison import Agreement
     from patching.prompts import PromptPair
+    from patching.result import SweepResult
 
 _TOKEN_COLUMNS = 24  # of a token in a table; longer ones are cut
 
@@ -75,6 +77,37 @@ def next_token_table(**runs: NextTokens) -> str:
         for name in ("target", "foil")
     ]
     return _table(rows, right=[6 * run + column for run in range(len(runs)) for column in (4, 5)])
+
+
+def agreement_table(
+    approximate: SweepResult, exact: SweepResult, agreement: dict[str, Agreement]
+) -> str:
+    """How well two sweeps agree, metric by metric, and where they are furthest apart."""
+    return "\n\n".join(
+        _agreement(approximate, exact, name, found) for name, found in agreement.items()
+    )
+
+
+def _agreement(approximate: SweepResult, exact: SweepResult, name: str, found: Agreement) -> str:
+    rho = found.rank_correlation
+    said = "undefined: one of the two is constant" if rho is None else f"{rho:.4f}"
+    head = (
+        f"{escaped(approximate.captions[name])}: rank correlation with the exact sweep"
+        f" ({exact.seconds:.2f} s) {said}; furthest apart:"
+    )
+    axes = approximate.axes
+    rows = [(*axes, "token", "approximate", "exact", "difference")]
+    for miss in found.misses:
+        values = (miss.approximate, miss.exact, miss.approximate - miss.exact)
+        token = ""
+        if axes[-1] == "position":
+            pair, position = approximate.pair, miss.index[-1]
+            both = (pair.clean_tokens[position], pair.corrupt_tokens[position])
+            token = " / ".join(dict.fromkeys(map(_token, both)))
+        rows.append((*map(str, miss.index), token, *(f"{value:.4f}" for value in values)))
+    columns = len(axes)
+    right = (*range(columns), *range(columns + 1, columns + 4))
+    return f"{head}\n{_table(rows, right=right)}"
 
 
 def _score(score: object | None) -> tuple[str, ...]:
