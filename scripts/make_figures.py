@@ -1,7 +1,7 @@
 """Draw the README's pictures again: python scripts/make_figures.py
 
-The shipped model on the README's example, at two sites, and on one of the
-grammar's other families. Needs no network and no arguments; the same versions give the same files.
+The shipped model on the README's examples. Needs no network and no arguments;
+the same versions give the same files.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import mingpt
-from patching import PromptPair, heatmap, patch_sweep
-from patching.cli.patch import EXAMPLE
+import torch
 
-FIGURES = {
+import mingpt
+from patching import PromptPair, draw, explain, heatmap, patch_sweep
+from patching.cli.explain import EXAMPLE as SUMMER
+from patching.cli.patch import EXAMPLE
+from patching.prompts import Question
+
+SWEEPS = {
     "readme-michelle.png": (EXAMPLE, {}),
     "readme-heads.png": (EXAMPLE, {"site": "v", "by_position": True, "metric": "recovery"}),
     "readme-indirect-object.png": (
@@ -29,14 +33,20 @@ FIGURES = {
         {"metric": "recovery"},
     ),
 }
+EXPLAINED = {"readme-alti-logit.png": "alti-logit", "readme-lens.png": "lens"}
 
 
 def main() -> int:
     """Write every figure into figures/ and say so."""
     model, tokenizer = mingpt.load("builtin")
-    for name, (texts, settings) in FIGURES.items():
+    for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)
         print(f"wrote {heatmap(result, ROOT / 'figures' / name)}")
+    asked = Question.from_text(tokenizer, **SUMMER)
+    answers = (asked.target_id, asked.foil_id)
+    found = explain(model, torch.tensor(asked.ids), *answers, tokenizer=tokenizer)
+    for name, figure in EXPLAINED.items():
+        print(f"wrote {draw(found, figure, ROOT / 'figures' / name)}")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,15 @@ def known_with(files, name: str, **more) -> hub.Repository:
     """A model that is known by name, with the shape of the small one."""
     config = make_model(vocab_size=ROWS).config
     return dataclasses.replace(hub.KNOWN[name], preset=config, **more)
+
+
+def median_seconds(functions, rounds=5) -> list[float]:
+    """Of each function, run in turn."""
+    times = [[] for _ in functions]
+    for _ in range(rounds + 1):
+        for function, seconds in zip(functions, times, strict=True):
+            started = time.perf_counter()
+            result = function()
+            seconds.append(time.perf_counter() - started)
+            del result
+    return [statistics.median(seconds[1:]) for seconds in times]

@@ -2,17 +2,15 @@
 
 import os
 import shutil
-import statistics
 import struct
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, median_seconds
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -42,18 +40,6 @@ def test_the_logits_are_those_of_transformers(theirs, directory):
     ids = torch.randint(50257, (2, 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(ours(ids)[0], theirs(ids).logits, rtol=0, atol=1e-4)
-
-
-def median_seconds(functions, rounds=5) -> list[float]:
-    """Of each function, run in turn."""
-    times = [[] for _ in functions]
-    for _ in range(rounds + 1):
-        for function, seconds in zip(functions, times, strict=True):
-            started = time.perf_counter()
-            result = function()
-            seconds.append(time.perf_counter() - started)
-            del result
-    return [statistics.median(seconds[1:]) for seconds in times]
 
 
 def test_loading_takes_at_most_half_as_long_again_as_copying_the_file(directory):

@@ -39,9 +39,8 @@ def figure_of(found: Explanation, name: str):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("T", [1, 9])
-def test_every_figure_of_awkward_tokens(tmp_path, name, T):
-    path = draw(explained(T), name, tmp_path / "x.png")  # a warning would be an error
+def test_every_figure_of_one_token(tmp_path, name):
+    path = draw(explained(1), name, tmp_path / "x.png")  # a warning would be an error
     assert imread(path).shape[1] >= 800
 
 

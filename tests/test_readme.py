@@ -7,41 +7,45 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from patching.cli.patch import main
+from patching.cli import explain, patch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+MAIN = {"mingpt-patch": patch.main, "mingpt-explain": explain.main}
 COMMANDS = [
-    line.strip().removeprefix("mingpt-patch ")
+    line.strip()
     for line in README.replace("\\\n", "").splitlines()
-    if line.startswith("    mingpt-patch ")
+    if line.startswith(tuple(f"    {name} " for name in MAIN))
 ]
 
 
 def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     names: dict[str, object] = {}
     for block in PYTHON:
         exec(block, names)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "michelle.json", "michelle.npz", "michelle.png"
+        "cabinet.json", "cabinet.npz", "lens.png", "michelle.json", "michelle.npz", "michelle.png"
     ]  # fmt: skip
+    assert names["found"].alti_logit.shape == (3, len(names["ids"]))
     assert names["results"][1].metrics["kl"].values.shape == (4, 4)
     assert [*names["results"][0].metrics] == ["recovery", "kl", "margin"]
     assert names["model"].last_logits.shape == (1, names["tokenizer"].vocab_size)
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
-def test_the_commands_run(tmp_path, monkeypatch, capsys, arguments):
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     monkeypatch.chdir(tmp_path)
-    assert main([*shlex.split(arguments), "--quiet"]) == 0, capsys.readouterr().err
-    figures = 1 + arguments.count(",kl")
-    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2
+    command, *arguments = shlex.split(line)
+    assert MAIN[command]([*arguments, "--quiet"]) == 0, capsys.readouterr().err
+    compared = line.count("--compare-exact")
+    figures = 5 if command == "mingpt-explain" else 1 + line.count(",kl") + compared
+    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * (1 + compared)
 
 
 def test_there_are_commands_to_run():
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 7
 
 
 def test_everything_it_links_and_lists_is_there():
