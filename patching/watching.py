@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from mingpt.model import GPT
@@ -43,7 +42,7 @@ def watch(
     """Run the model once; its recording and last logits stay as they were.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, and where no gradient is taken.
         ids: (B, T) on the model's device.
         mixing: whether ALTI's contributions are worked out as each block passes.
         step: called after each block with how many vectors have passed it.
@@ -56,7 +55,7 @@ def watch(
             seen.embedded = x
         elif site == "resid_post":
             seen.pattern.append(block["pattern"][:, :, -1].clone())  # not a view of all queries
-            seen.v.append(block["v"].contiguous())
+            seen.v.append(block["v"].contiguous())  # nor one of q, k and v together
             seen.mlp_out.append(block["mlp_out"][:, -1].clone())
             seen.resid_post.append(x)
             if mixing:
@@ -66,6 +65,5 @@ def watch(
             step(ids.numel())
         return x
 
-    with torch.no_grad():
-        model.stream(ids, tap)
+    model.stream(ids, tap)
     return seen

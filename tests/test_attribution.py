@@ -15,6 +15,7 @@ from mingpt.sites import HEAD_SITES
 from patching import METRICS, DrawingError, PromptPair, SweepError, agreement, compare, patch_sweep
 from patching.grid import DIRECTIONS, WINDOW_SITES, Request
 from patching.metrics import Readout
+from patching.plot import _draw_agreement
 from patching.result import SweepResult
 
 STEP = 1e-5  # of the activation on its way from base to source
@@ -225,17 +226,19 @@ def test_the_largest_misses_come_first_and_only_swept_cells_count(model, pair):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("site", "change", "message"),
     [
-        ({"site": "z"}, "differ in site: resid_post and z"),
-        ({"direction": "noise"}, "differ in direction: denoise and noise"),
-        ({"metric": "kl"}, "differ in their metrics: logit_diff and kl"),
-        ({"layers": [0]}, "not of the same cells"),
+        ("resid_post", {"site": "z"}, "differ in site: resid_post and z"),
+        ("resid_post", {"direction": "noise"}, "differ in direction: denoise and noise"),
+        ("resid_post", {"metric": "kl"}, "differ in their metrics: logit_diff and kl"),
+        ("resid_post", {"layers": [0]}, "not of the same cells"),
+        ("mlp_out", {"window": 3}, "differ in window: 1 and 3"),
+        ("z", {"by_position": True}, "differ in axes"),
     ],
 )
-def test_only_like_is_compared_with_like(model, pair, tmp_path, change, message):
-    ours = patch_sweep(model, pair, method="attribution")
-    theirs = patch_sweep(model, pair, **change)
+def test_only_like_is_compared_with_like(model, pair, tmp_path, site, change, message):
+    ours = patch_sweep(model, pair, site=site, method="attribution")
+    theirs = patch_sweep(model, pair, **{"site": site, **change})
     for act in (compare, lambda a, b: agreement(a, b, tmp_path / "x.png")):
         with pytest.raises(SweepError, match=message):
             act(ours, theirs)
@@ -250,6 +253,12 @@ def test_the_picture_of_an_agreement(model, pair, tmp_path):
         ]
         path = agreement(*both, tmp_path / "x.png", metric="kl")
         assert imread(path).shape[1] >= 800
+        near, exact = (one.metrics["kl"].values for one in both)
+        axes = _draw_agreement(*both, "kl", 0.5, None).axes[0]
+        points = axes.collections[0].get_offsets()
+        swept = np.isfinite(exact)
+        np.testing.assert_array_equal(points, np.stack((exact[swept], near[swept]), axis=1))
+        assert (axes.get_xlabel()[-7:], axes.get_ylabel()[-13:]) == (", exact", ", approximate")
     with pytest.raises(DrawingError, match="no metric 'loss' in it; there are recovery, kl"):
         agreement(*both, tmp_path / "x.png", metric="loss")
 

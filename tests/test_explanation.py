@@ -157,6 +157,9 @@ def test_only_what_is_asked_for_is_worked_out(model, monkeypatch):
     found = explain(model, torch.arange(5), 1, 2, methods="alti, direct")
     assert found.methods == ("alti", "direct")
     assert found.lens_ids is found.lens_probabilities is found.trajectory is None
+    for method in ("alti", "alti-logit"):
+        found = explain(model, torch.arange(5), 1, 2, methods=method)
+        np.testing.assert_array_equal(found.alti_logit, whole.alti_logit)
     np.testing.assert_array_equal(found.alti, whole.rollout[-1])
 
 
@@ -206,6 +209,9 @@ def test_the_terms_add_up_in_every_precision(case, dtype):
         np.testing.assert_allclose(total, found.logits, rtol=1e-4, atol=1e-4)
     else:
         assert np.isinf(found.tolerance).all()
+        seen = model.to(dtype)(torch.tensor([ids]))[0].float().softmax(-1)[0]  # widened before
+        likeliest = torch.from_numpy(found.lens_probabilities[-1])
+        torch.testing.assert_close(likeliest, seen.amax(-1).detach(), rtol=2e-3, atol=1e-4)
 
 
 def test_terms_that_do_not_add_up_are_an_error(model, monkeypatch):

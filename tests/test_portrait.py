@@ -119,11 +119,14 @@ def test_the_bars_are_the_method_that_is_named_with_the_embeddings_on_the_last_t
 
 
 def test_both_signs_are_drawn_in_their_colours():
-    found = explained(6)
-    figure = figure_of(found, "alti-logit")
-    for bar in figure.axes[0].patches:
-        red, _, blue, _ = bar.get_facecolor()
-        assert (blue > red) == (bar.get_height() >= 0)
+    found = explained(6, n_layer=6)
+    upright = [(bar, bar.get_height()) for bar in figure_of(found, "alti-logit").axes[0].patches]
+    lying = [(bar, bar.get_width()) for bar in figure_of(found, "direct").axes[1].patches]
+    for bars in (upright, lying):
+        assert {length > 0 for _, length in bars} == {True, False}
+        for bar, length in bars:
+            red, _, blue, _ = bar.get_facecolor()
+            assert (blue > red) == (length >= 0)
     values = figure_of(found, "alti-logit-layers").axes[0].images[0]
     np.testing.assert_array_equal(values.get_array(), found.alti_logit_layers[2])
     assert values.norm.vcenter == 0
