@@ -13,6 +13,9 @@ APPROXIMATE, and known to be poor
   is nearly 1 at one key has next to no gradient, however much another query or
   key would change it; and where direct and indirect effects cancel (Kramar et
   al. 2024, "AtP*", arXiv 2403.00745).
+- for metrics that are saturated themselves: log_prob, prob_diff and kl where a
+  probability is near 0 or 1. An estimate can leave the metric's range, a
+  divergence be negative.
 Of a window, the effects of its layers are added up, although what one of them
 changes in the next one's output is overwritten there in the patched run.
 It tends to be good on what is small against the stream: z, v, attn_out and
@@ -21,6 +24,7 @@ mlp_out of the upper blocks. `comparison.py` says how good it is, pair by pair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -80,11 +84,11 @@ def measure(
         at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
         values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
         with torch.enable_grad():
-            logits = widened(reader.logits(runs[base][None]))  # (1, R)
+            logits = reader.logits(runs[base][None])  # (1, R)
         for number, metric in enumerate(metrics):
             gradients = _gradients(metric, logits, reader, there)
             effects = [
-                ((widened(new) - widened(old.detach())) * widened(gradient))[0].sum(-1)
+                ((widened(new) - widened(old.detach())) * gradient)[0].sum(-1)
                 for new, old, gradient in zip(put_in, there, gradients, strict=True)
             ]
             changed = at_base[number] + _cells(torch.stack(effects), grid)
@@ -109,22 +113,27 @@ def _run(model: GPT, ids: Tensor, wanted: str) -> tuple[Tensor, list[Tensor]]:
     return model.transformer.ln_f(x[0, -1]), kept
 
 
-def _gradients(
-    metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]
-) -> tuple[Tensor, ...]:
+def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]) -> list[Tensor]:
     """Of a metric of the base run, by the activation in each block.
+
+    What goes back through the model is about 1 at the logits, by a power of two
+    that changes no digit: float16 has nothing below 6e-8.
 
     Raises:
         SweepError: it has none.
     """
+    wide = widened(logits).detach().requires_grad_()
     with torch.enable_grad():
-        value = metric.read(logits, reader.readout)[0]
+        value = metric.read(wide, reader.readout)[0]
     if not value.requires_grad:
         raise SweepError(
             f"{metric.name} has no gradient: attribution needs a metric that PyTorch can"
             " differentiate"
         )
-    return torch.autograd.grad(value, there, retain_graph=True)
+    (slope,) = torch.autograd.grad(value, wide)
+    scale = 2.0 ** math.frexp(slope.abs().max().item())[1]
+    back = torch.autograd.grad(logits, there, (slope / scale).to(logits.dtype), retain_graph=True)
+    return [widened(gradient) * scale for gradient in back]
 
 
 def _cells(effects: Tensor, grid: Grid) -> Tensor:

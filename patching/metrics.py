@@ -46,6 +46,7 @@ class Metric:
     check: Callable[[Readout], None] = lambda readout: None  # raises where it is undefined
     diverging: bool = False  # drawn in colours that part at the value of the run that is patched
     answers_only: bool = False  # whether R = 2 is enough
+    least_at_clean: bool = False  # no run has less than the clean one, so it has no slope there
 
     def describe(self, pair: PromptPair) -> str:
         """What it measures, in words, for this pair."""
@@ -119,6 +120,7 @@ METRICS = {
             "kl",
             _kl,
             lambda pair: "KL(clean || patched) of the next token, in nats",
+            least_at_clean=True,
         ),
         Metric(
             "recovery",
@@ -158,6 +160,16 @@ def metrics_asked(asked: Asked | Sequence[Asked]) -> list[Metric]:
         if [other.name for other in metrics].count(metric.name) > 1:
             raise SweepError(f"the metric {metric.name} is asked for twice")
     return metrics
+
+
+def check_slopes(metrics: Iterable[Metric], direction: str) -> None:
+    """Raises SweepError for a metric that no gradient tells anything of in that direction."""
+    for metric in metrics:
+        if direction == "noise" and metric.least_at_clean:
+            raise SweepError(
+                f"{metric.name} is at its least in the clean run, so it has no gradient there, and"
+                " attribution in direction noise says nothing of it; logit_diff or recovery do"
+            )
 
 
 def _metric(asked: Asked) -> Metric:

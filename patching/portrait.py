@@ -267,7 +267,7 @@ def _direct(sheet: _Sheet) -> Figure:
     heads = found.heads[0] - found.heads[1]  # (L, nh)
     L, nh = heads.shape
     height = float(np.clip(ROW_HEIGHT * L, LEAST_HEIGHT, MOST_HEIGHT))
-    allowed = float(found.tolerance.sum())
+    allowed = float(found.tolerance.min())
     figure, title = sheet.new(
         f"Direct logit attribution: what heads and MLPs add themselves to {sheet.choice}",
         max(0.33 * nh, 3) + 3,

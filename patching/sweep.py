@@ -21,7 +21,7 @@ from patching.errors import SweepError, named
 from patching.grid import Grid, Request
 from patching.joins import rule
 from patching.memory import allowance
-from patching.metrics import Asked, Metric, metrics_asked
+from patching.metrics import Asked, Metric, check_slopes, metrics_asked
 from patching.precision import float32_products
 from patching.prompts import PromptPair
 from patching.reading import Measured, check_finite
@@ -102,6 +102,8 @@ def patch_sweep(
     request = Request(site, direction, by_position, window, **chosen, method=method)
     request.check()
     metrics = metrics_asked(metric)
+    if method == "attribution":
+        check_slopes(metrics, direction)
     if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory > 0):
         raise SweepError(f"max_memory is a number of bytes, not {max_memory!r}")
     if not pairs:

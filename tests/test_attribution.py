@@ -80,6 +80,10 @@ def test_it_is_the_first_order_of_the_patched_runs(chosen, metric, seed, T):
     ids = torch.randint(40, (2, T), generator=torch.Generator().manual_seed(seed)).tolist()
     ids[0][T // 2], ids[1][T // 2] = 11, 22
     pair = PromptPair.from_ids(*ids, 11, 22)
+    if (metric, chosen["direction"]) == ("kl", "noise"):
+        with pytest.raises(SweepError, match="kl is at its least in the clean run"):
+            patch_sweep(model, pair, **chosen, metric=metric, method="attribution")
+        return
     found = patch_sweep(model, pair, **chosen, metric=metric, method="attribution")
     expected = derivative(model, pair, Request(**chosen), metric)
     np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)
@@ -114,6 +118,21 @@ def test_half_precision_is_near(model, pair, dtype):
     half = patch_sweep(model.to(dtype), pair, method="attribution").values
     assert half.dtype == np.float32
     assert np.abs(half - wide).max() < 0.1 * np.ptp(wide)
+
+
+def test_float16_does_not_lose_small_gradients(model, pair):
+    def tiny(logits):
+        return 1e-7 * logits[pair.foil_id]
+
+    def own(logits):
+        return logits[pair.foil_id]
+
+    model.half()
+    small, large = patch_sweep(
+        model, pair, site="z", metric=[tiny, own], method="attribution"
+    ).metrics.values()
+    effects = [found.values - found.corrupt for found in (small, large)]
+    np.testing.assert_allclose(1e7 * effects[0], effects[1], rtol=0.02, atol=1e-3)
 
 
 def test_the_model_stays_as_it_was_and_needs_no_gradients(model, pair):

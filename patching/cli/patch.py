@@ -20,7 +20,7 @@ from patching.cli import common, output
 from patching.cli.common import Bars, IndexList, UsageError
 from patching.grid import DIRECTIONS, METHODS, Request
 from patching.memory import parse_size
-from patching.metrics import METRICS, metrics_asked
+from patching.metrics import METRICS, check_slopes, metrics_asked
 
 if TYPE_CHECKING:
     from patching.result import SweepResult
@@ -77,14 +77,18 @@ directions:
   denoise            clean into corrupt: what is enough to bring the answer back?
   noise              corrupt into clean: what is the answer lost without?
   The metrics are the same; in noise, recovery 1 means that nothing was broken.
+  Mind the sign: logit_diff is positive for the foil; in mingpt-explain a
+  positive number speaks for the target.
 
 methods:
   fast               every cell, exactly, in one pass
   loop               the same numbers by definition: the whole model once per cell
   attribution        APPROXIMATE, to first order: two passes and a gradient, no
                      patched run. Poor on the residual stream, above all in low
-                     layers, and where attention is saturated (q, k); rather good
-                     on z, v, attn_out and mlp_out. --compare-exact says how good.
+                     layers, and where attention is saturated (q, k); better, as a
+                     rule, on z, v, attn_out and mlp_out. Poor too for metrics that
+                     are saturated themselves (log_prob, prob_diff, kl), whose
+                     estimates can leave their range. --compare-exact says how good.
 
 examples:
   {COMMAND} --model builtin
@@ -180,6 +184,8 @@ def run(argv: Sequence[str]) -> None:
     check = {axis: [0] if getattr(arguments, axis) else None for axis in ("heads", "positions")}
     Request(**chosen, **check).check()  # before anything is loaded
     max_memory = None if arguments.max_memory is None else parse_size(arguments.max_memory)
+    if arguments.method == "attribution":
+        check_slopes(metrics, arguments.direction)
     if arguments.compare_exact and arguments.method != "attribution":
         raise UsageError("--compare-exact is for --method attribution: the others are exact")
 
