@@ -14,7 +14,6 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
@@ -31,6 +30,7 @@ LONGEST_PROMPT = 300  # characters of a prompt in the title
 MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
 ELLIPSIS = "\u2026"
 PIXELS = 64  # an em, when characters are measured
+CHARACTERS_PER_INCH = 11  # of a label beside an axis, at most
 INCHES_PER_CHARACTER = 0.085  # of an upright label, at most
 
 
@@ -95,8 +95,15 @@ def token_label(token: str, most: int = LONGEST_LABEL) -> str:
 
 
 def wrapped(lines: Iterable[str], columns: int) -> str:
-    """Lines of a title or a caption, none of them wider than `columns` characters."""
-    return "\n".join(part for line in lines for part in textwrap.wrap(drawable(line), columns))
+    """Lines, none of them wider than `columns` characters; "( " is kept together."""
+    parts = (drawable(line).replace("( ", "(\0") for line in lines)
+    folded = "\n".join(fold for part in parts for fold in textwrap.wrap(part, columns))
+    return folded.replace("\0", " ")
+
+
+def beside(lines: Iterable[str], inches: float) -> str:
+    """Lines for the label of an axis or a colour bar that is so long."""
+    return wrapped(lines, max(int(CHARACTERS_PER_INCH * inches), 12))
 
 
 def label_tokens(
@@ -111,12 +118,6 @@ def label_tokens(
     )  # fmt: skip
     for position in bold:
         axes.get_xticklabels()[position].set_fontweight("bold")
-
-
-def label_bar(bar: Colorbar, text: str, height: float) -> None:
-    """What a colour bar of so many inches measures, in lines that fit it."""
-    together = drawable(text).replace("( ", "(\0")  # no break there
-    bar.set_label("\n".join(textwrap.wrap(together, int(11 * height))).replace("\0", " "))
 
 
 def label_height(labels: Sequence[str]) -> float:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mingpt.indices import from_the_end
 from patching import alti, direct, lens
 from patching.candidates import NextTokens, TokenScore, text_or_id
 from patching.errors import ExplanationError, ResultError
@@ -109,6 +111,7 @@ class Explanation:
     @cached_property
     def next(self) -> NextTokens:
         """The likeliest next tokens, target and foil. Of a single prompt."""
+        self._check_single()
         top = zip(self.top_ids, self.top_logits, self.top_probabilities, strict=True)
         both = zip((self.target, self.foil), self.logits, self.probabilities, strict=True)
         return NextTokens(
@@ -121,14 +124,25 @@ class Explanation:
         return TokenScore(int(rank), number, self.tokens[number], float(logit), float(probability))
 
     def parts(self) -> dict[str, float]:
-        """What target's logit minus foil's is made of. Of a single prompt."""
-        return {
+        """What target's logit minus foil's is made of. Of a single prompt.
+
+        In half precision there is one more part, `rounding`: what is missing.
+        """
+        self._check_single()
+        parts = {
             "attention": float(self.logit[2].sum()),
             "embeddings": float(minus_foil(self.initial)),
             "MLPs": float(minus_foil(self.mlp).sum()),
             "attention's biases": float(minus_foil(self.bias).sum()),
             "the final layer norm's bias": float(minus_foil(self.final_bias)),
         }
+        if np.isinf(self.tolerance).any():
+            parts["rounding"] = float(minus_foil(self.logits)) - sum(parts.values())
+        return parts
+
+    def _check_single(self) -> None:
+        if not self.is_single:
+            raise ExplanationError("several prompts: take explanation.prompt(0), and so on")
 
     def bars(self, method: str = "alti-logit") -> np.ndarray:
         """What each token adds to target's logit minus foil's (T,), the embeddings on the last.
@@ -137,8 +151,10 @@ class Explanation:
         by the sum of absolute values as in the plot.
 
         Raises:
-            ExplanationError: neither of the two, or ALTI-Logit was not asked for.
+            ExplanationError: neither of the two, ALTI-Logit was not asked for,
+                or several prompts.
         """
+        self._check_single()
         both = {"logit": self.logit, "alti-logit": self.alti_logit}
         if both.get(method) is None:
             there = " and ".join(name for name, array in both.items() if array is not None)
@@ -155,11 +171,13 @@ class Explanation:
         """One prompt's part of an explanation of several.
 
         Raises:
-            ExplanationError: there is no such prompt.
+            ExplanationError: there is no such prompt, or it is of a single one.
         """
-        if self.is_single or not -len(self.ids) <= number < len(self.ids):
-            count = 1 if self.is_single else len(self.ids)
-            raise ExplanationError(f"no prompt {number} to take out of {count}")
+        if self.is_single:
+            raise ExplanationError("it is of a single prompt already")
+        if not isinstance(number, Integral):
+            raise ExplanationError(f"a prompt's number is a whole number, not {number!r}")
+        number = from_the_end("prompt", int(number), len(self.ids), ExplanationError)
         arrays = {name: np.asarray(array[number]) for name, array in self._arrays().items()}
         return dataclasses.replace(self, **arrays, texts=(self.texts[number],))
 
@@ -176,14 +194,19 @@ class Explanation:
         """Every field in types that JSON has; what is not finite becomes None.
 
         Of `contributions` and `rollout`, which are L times as large as all else
-        together, there is only the last rollout, as `alti`.
+        together, there is only the last rollout, as `alti`. Of a single prompt
+        there are the next tokens and the bars of the plots, too.
         """
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("contributions", "rollout"):
             del values[name]
         values["alti"] = self.alti
         values = {k: lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
-        return {"next": dataclasses.asdict(self.next), **values} if self.is_single else values
+        if not self.is_single:
+            return values
+        methods = ("logit",) if self.alti_logit is None else ("logit", "alti-logit")
+        bars = {method: lists(self.bars(method)) for method in methods}
+        return {"next": dataclasses.asdict(self.next), "bars": bars, **values}
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write `path` with the suffixes .npz and .json; return the two paths.
@@ -259,9 +282,9 @@ def explain(
     """
     started = time.perf_counter()
     chosen = instruments_asked(methods)
-    if top_k < 1:
-        raise ExplanationError(f"top_k must be at least 1, not {top_k}")
-    rows, answers = _checked(model, torch.as_tensor(ids), target, foil)
+    if not isinstance(top_k, Integral) or top_k < 1:
+        raise ExplanationError(f"top_k is a whole number from 1 on, not {top_k!r}")
+    rows, answers = _checked(model, ids, target, foil)
     weight = model.transformer.wte.weight
     step = steps(progress, rows.numel() * model.config.n_layer * (1 + ("lens" in chosen)))
     on_device = answers.to(weight.device)
@@ -286,7 +309,7 @@ def explain(
         versions=versions(model),
         seconds=time.perf_counter() - started,
     )
-    return whole.prompt(0) if torch.as_tensor(ids).dim() == 1 else whole
+    return whole.prompt(0) if np.ndim(ids) == 1 else whole
 
 
 def _said(logits: Tensor, answers: Tensor, top_k: int) -> dict[str, Tensor]:
@@ -374,28 +397,37 @@ def _checked(
     model: GPT, ids: Tensor, target: int | Sequence[int], foil: int | Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """ids (B, T) and answers (B, 2), once they are such."""
-    if ids.dim() not in (1, 2) or ids.numel() == 0 or ids.is_floating_point():
-        raise ExplanationError(f"ids must be token ids (T,) or (B, T), not {tuple(ids.shape)}")
-    rows = ids.long().reshape(-1, ids.size(-1))
+    rows = _whole_numbers("ids", ids)
+    if rows.dim() not in (1, 2) or rows.numel() == 0:
+        raise ExplanationError(f"ids must be token ids (T,) or (B, T), not {tuple(rows.shape)}")
+    rows = rows.reshape(-1, rows.size(-1))
     limit, vocab_size = model.config.block_size, model.config.vocab_size
     if rows.size(1) > limit:
         raise ExplanationError(
             f"the prompt has {rows.size(1)} tokens, the model reads at most {limit}"
         )
-    try:
-        answers = torch.stack(
-            [torch.as_tensor(one).expand(len(rows)) for one in (target, foil)], dim=1
-        ).long()
-    except RuntimeError:
-        raise ExplanationError(
-            f"target and foil must be one token id each, or {len(rows)}"
-        ) from None
+    both = [_whole_numbers(name, one) for name, one in (("target", target), ("foil", foil))]
+    if any(one.numel() not in (1, len(rows)) for one in both):
+        raise ExplanationError(f"target and foil must be one token id each, or {len(rows)}")
+    answers = torch.stack([one.reshape(-1).expand(len(rows)) for one in both], dim=1)
     for name, numbers in (("ids", rows), ("target and foil", answers)):
         if numbers.min() < 0 or numbers.max() >= vocab_size:
             raise ExplanationError(f"{name} must be from 0 to {vocab_size - 1}")
     if (answers[:, 0] == answers[:, 1]).any():
         raise ExplanationError("target and foil are the same token: there is no choice to explain")
     return rows, answers
+
+
+def _whole_numbers(name: str, given: object) -> Tensor:
+    """On the CPU, as int64; a word is none (see patching.answer_id)."""
+    try:
+        numbers = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        numbers = None
+    if numbers is None or numbers.is_floating_point() or numbers.dtype == torch.bool:
+        said = f"{given!r:.60}" if numbers is None else str(numbers.dtype)
+        raise ExplanationError(f"{name} must be token ids, whole numbers, not {said}")
+    return numbers.cpu().long()
 
 
 def minus_foil(both: np.ndarray) -> np.ndarray:

@@ -31,8 +31,10 @@ def instruments_asked(asked: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         ExplanationError: none, or one that there is not.
     """
+    if not isinstance(asked, Iterable):
+        raise ExplanationError(f"methods are names, not {asked!r}")
     names = asked.split(",") if isinstance(asked, str) else [*asked]
-    names = [name.strip() for name in names]
+    names = [name.strip() if isinstance(name, str) else name for name in names]
     for name in names:
         if name not in INSTRUMENTS:
             raise ExplanationError(f"no method {name!r}; there are {', '.join(INSTRUMENTS)}")

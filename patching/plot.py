@@ -203,21 +203,21 @@ def _draw(
     thin = 25 if panels.alone else panels.height / 0.15
     bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=thin)
     label = f"{result.captions[metric]} [{result.direction}]"
-    canvas.label_bar(bar, f"{label}, approximate" if result.is_approximate else label, height)
+    label += ", approximate" if result.is_approximate else ""
+    bar.set_label(canvas.beside([label], height))
     return figure
 
 
 def _draw_agreement(
     approximate: SweepResult, exact: SweepResult, metric: str, rho: float | None, cmap: str | None
 ) -> Figure:
-    heads = [None, None] if approximate.values.ndim > 2 else [None]  # of each head, or of all
-    heading = _title(approximate, heads, int(AGREEMENT * 13))
+    heading = _title(approximate, _heads(approximate, None), int(AGREEMENT * 13))
     figure = canvas.new_figure(AGREEMENT, AGREEMENT - 0.8 + 0.17 * heading.count("\n"))
     axes = figure.subplots()
     x, y = exact.metrics[metric].values, approximate.metrics[metric].values
     layers = np.broadcast_to(np.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)), x.shape)
     ends = [np.nanmin((x, y)), np.nanmax((x, y))]
-    axes.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
+    axes.plot(ends, ends, color="0.6", linewidth=1, zorder=0, label="the two are equal")
     swept = np.isfinite(x)
     points = axes.scatter(
         x[swept], y[swept], c=layers[swept], cmap=cmap or "viridis", s=14,
@@ -225,8 +225,9 @@ def _draw_agreement(
     )  # fmt: skip
     words = approximate.captions[metric]
     said = "undefined" if rho is None else f"{rho:.3f}"
-    axes.set_xlabel(canvas.wrapped([f"{words}, exact"], 60))
-    axes.set_ylabel(canvas.wrapped([f"{words}, approximate"], 60))
+    axes.set_xlabel(canvas.beside([f"{words}, exact"], AGREEMENT - 2))
+    axes.set_ylabel(canvas.beside([f"{words}, approximate"], AGREEMENT - 2))
+    axes.legend(fontsize=8, loc="best")
     axes.set_title(f"{heading}\nrank correlation (Spearman) {said}", fontsize=9, loc="left")
     whole = MaxNLocator(integer=True)
     figure.colorbar(points, ax=axes, pad=0.02, aspect=25, ticks=whole).set_label("layer")

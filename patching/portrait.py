@@ -21,12 +21,13 @@ from patching.explanation import Explanation, minus_foil
 from patching.instruments import FIGURES, figures_of
 from patching.text import shortened
 
-NARROWEST = 6.5  # inches of a figure
+NARROWEST, WIDEST = 6.5, 40.0  # inches of a figure; of its axes
+CLOSEST = 0.14  # inches between two tokens under an axis
+LONGEST_ANSWER = 18  # characters of target and foil
 CELL_WIDTH = ((5, 60), (0.55, 0.2))  # tokens, and a column's inches at so many
 ROW_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 0.3, 2.0, 12.0  # inches, of layers
 MOST_LAYERS = 24  # with a number each, evenly
 SQUARE = 13.0  # inches of the ALTI heatmap at most
-MOST_NAMED = 90  # tokens beside it that are written out, evenly
 LINE, EDGE = 0.16, 1.6  # inches of a line of text, and of what stands around the axes
 TOWARDS = {1: "#2166ac", -1: "#b2182b"}  # the ends of RdBu: for the target, for the foil
 # The lens's cells, with lying and with upright text: inches of a column and of a row.
@@ -86,15 +87,24 @@ class _Sheet:
         self, explanation: Explanation, figure: str, cmap: str | None, title: str | None
     ) -> None:
         self.explanation, self.figure, self.cmap, self.own_title = explanation, figure, cmap, title
-        both = [explanation.text_of(number) for number in (explanation.target, explanation.foil)]
-        self.choice = "logit({}) - logit({})".format(*map(canvas.drawable, both))
-        self.sides = "for {1} < 0 < for {0}".format(*map(canvas.token_label, both))
+        answers = (
+            canvas.token_label(explanation.text_of(number), LONGEST_ANSWER)
+            for number in (explanation.target, explanation.foil)
+        )
+        target, foil = answers
+        self.choice = f"logit({target}) - logit({foil})"
+        self.sides = f"for {foil} < 0 < for {target}"
         self.tokens = [canvas.token_label(explanation.text_of(n)) for n in explanation.ids]
 
     @property
     def width(self) -> float:
         """Inches of so many tokens abreast."""
-        return float(np.interp(len(self.tokens), *CELL_WIDTH)) * len(self.tokens)
+        return min(float(np.interp(len(self.tokens), *CELL_WIDTH)) * len(self.tokens), WIDEST)
+
+    def label(self, axes: Axes, inches: float, size: int = 9) -> None:
+        """Write the tokens under axes of so many inches, every second or so where they crowd."""
+        step = -(-len(self.tokens) // int(inches / CLOSEST))
+        canvas.label_tokens(axes, self.tokens, size, step=step)
 
     def title(self, what: str, width: float) -> str:
         """What is shown; wrapped to a figure of `width` inches."""
@@ -134,16 +144,18 @@ def _alti(sheet: _Sheet) -> Figure:
     axes = figure.subplots()
     unread = np.triu(np.ones((T, T), dtype=bool), 1)
     shares = np.ma.masked_array(found.alti, unread)
-    image = axes.matshow(shares, aspect="auto", cmap=sheet.cmap or "viridis", vmin=0)
-    step = -(-T // MOST_NAMED)
+    most = float(shares[1:].max()) if T > 1 else 1.0  # the first token is all its own: 1
+    image = axes.matshow(shares, aspect="auto", cmap=sheet.cmap or "viridis", vmin=0, vmax=most)
     size = 9 if T <= canvas.MOST_SLANTED_LABELS else 7
     axes.xaxis.set_ticks_position("bottom")
-    canvas.label_tokens(axes, sheet.tokens, size, step=step)
-    axes.set_yticks(range(0, T, step), sheet.tokens[::step], fontsize=size)
+    sheet.label(axes, side, size)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    axes.set_yticks(axes.get_xticks(), labels, fontsize=size)
     axes.set(xlabel="token of the prompt (blank: not read yet)", ylabel="position")
-    axes.set_title(title, fontsize=9, loc="left")
-    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
-    canvas.label_bar(bar, f"share of the token in the position (ALTI, {layers} blocks)", side)
+    axes.set_title(title, fontsize=9, loc="left", pad=9)
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend="max" if T > 1 else "neither")
+    words = [f"share of the token in the position (ALTI, {layers} blocks); first row: 1"]
+    bar.set_label(canvas.beside(words, side))
     return figure
 
 
@@ -154,11 +166,12 @@ def _bars(sheet: _Sheet) -> Figure:
         "alti-logit": "ALTI-Logit: what each token of the prompt adds",
         "logit": "Logit: what attention writes of each position",
     }[sheet.figure]
-    total = minus_foil(found.logits)
-    other = " (the other sign)" if raw.sum() * total < 0 else ""
+    shown = ("attention", "embeddings", "rounding")
+    left_out = sum(part for name, part in found.parts().items() if name not in shown)
+    other = " (the other sign)" if raw.sum() * minus_foil(found.logits) < 0 else ""
     caption = (
         f"{sheet.sums()}. The bars are attention and the embeddings, these on the last token:"
-        f" {raw.sum():.4g} together{other}. They leave out {total - raw.sum():.4g}, MLPs and"
+        f" {raw.sum():.4g} together{other}. They leave out {left_out:.4g}, MLPs and"
         f" biases, and are divided by the sum of their absolute values, {np.abs(raw).sum():.4g}."
     )
     figure, title = sheet.new(
@@ -172,9 +185,9 @@ def _bars(sheet: _Sheet) -> Figure:
     axes.bar(range(len(raw)), shares, color=[TOWARDS[1 if x >= 0 else -1] for x in shares])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlim(-0.6, len(raw) - 0.4)
-    canvas.label_tokens(axes, sheet.tokens, 9)
-    axes.set_ylabel(f"{sheet.sides}\n(share of all)")
-    axes.set_title(title, fontsize=9, loc="left")
+    sheet.label(axes, sheet.width)
+    axes.set_ylabel(canvas.beside([sheet.sides, "(share of the bars' absolute sum)"], 2.6))
+    axes.set_title(title, fontsize=9, loc="left", pad=9)
     return figure
 
 
@@ -193,12 +206,12 @@ def _layers(sheet: _Sheet) -> Figure:
     axes = figure.subplots()
     image = axes.matshow(values, aspect="auto", cmap=sheet.cmap or "RdBu", norm=_centred(values))
     axes.xaxis.set_ticks_position("bottom")
-    canvas.label_tokens(axes, sheet.tokens, 9)
+    sheet.label(axes, sheet.width)
     _label_layers(axes, len(values))
     axes.set_xlabel("token of the prompt" if is_alti else "position that is read")
-    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_title(title, fontsize=9, loc="left", pad=9)
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
-    canvas.label_bar(bar, f"{name}, in logits: {sheet.sides}", height)
+    bar.set_label(canvas.beside([f"{name}, in logits", sheet.sides], height))
     return figure
 
 
@@ -210,9 +223,10 @@ def _lens(sheet: _Sheet) -> Figure:
     column, row = LENS_CELL[upright]
     has_text = T <= MOST_LENS_TOKENS
     cells_height = max((row if has_text else ROW_HEIGHT) * L, LEAST_HEIGHT)
+    width = min(column * T, WIDEST)
     figure, title = sheet.new(
         "Logit lens: the likeliest next token if the model stopped after a layer",
-        column * T,
+        width,
         cells_height + canvas.label_height(sheet.tokens) + 3.0,
         "Below, at the last position: the lens uses each layer's own layer-norm statistics, the"
         " bars the final ones; so the bars do not add up to the line's steps."
@@ -224,10 +238,10 @@ def _lens(sheet: _Sheet) -> Figure:
     shown = matplotlib.colormaps[sheet.cmap or "viridis"]
     image = upper.matshow(probabilities, aspect="auto", cmap=shown, vmin=0, vmax=1)
     upper.xaxis.set_ticks_position("bottom")
-    canvas.label_tokens(upper, sheet.tokens, 9 if not upright else 7)
+    sheet.label(upper, width, 7 if upright else 9)
     _label_layers(upper, L)
     upper.set_xlabel("token that was read last")
-    upper.set_title(title, fontsize=9, loc="left")
+    upper.set_title(title, fontsize=9, loc="left", pad=9)
     if has_text:
         room = 72 * 0.92 * max(column, row) / LENS_FONT  # ems
         for (layer, position), number in np.ndenumerate(found.lens_ids):
@@ -247,8 +261,11 @@ def _trajectory(sheet: _Sheet, axes: Axes, L: int) -> None:
     found = sheet.explanation
     attention = found.heads[0].sum(-1) - found.heads[1].sum(-1) + minus_foil(found.bias)
     layers = np.arange(L)
-    axes.bar(layers - 0.2, attention, 0.38, label="attention's own part", color="#7fbf7b")
-    axes.bar(layers + 0.2, minus_foil(found.mlp), 0.38, label="MLP's own part", color="#af8dc3")
+    for shift, part, label, color in (
+        (-0.2, attention, "attention's own part, with its bias", "#7fbf7b"),
+        (0.2, minus_foil(found.mlp), "MLP's own part", "#af8dc3"),
+    ):
+        axes.bar(layers + shift, part, 0.38, label=label, color=color)
     step = -(-L // MOST_LAYERS)
     axes.plot(
         [-step, *layers], minus_foil(found.trajectory), "o-", color="black", markersize=3,
@@ -258,8 +275,9 @@ def _trajectory(sheet: _Sheet, axes: Axes, L: int) -> None:
     axes.set_xticks([-step, *layers[::step]], ["emb.", *map(str, layers[::step])])
     axes.set_xlim(-step - 0.6, L - 0.4)
     axes.set_xlabel("layer")
-    axes.set_ylabel(sheet.choice)
-    axes.legend(fontsize=8, loc="best")
+    axes.set_ylabel(canvas.beside([sheet.choice], 2.8))
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(fontsize=8, ncols=3, frameon=False, **above)  # where it hides nothing
 
 
 def _direct(sheet: _Sheet) -> Figure:
@@ -288,9 +306,9 @@ def _direct(sheet: _Sheet) -> Figure:
     right.axvline(0, color="black", linewidth=0.8)
     right.set_xlabel("MLP, in logits")
     right.tick_params(labelleft=False, labelsize=8)
-    left.set_title(title, fontsize=9, loc="left")
+    left.set_title(title, fontsize=9, loc="left", pad=9)
     bar = figure.colorbar(image, ax=left, pad=0.02, aspect=25)
-    canvas.label_bar(bar, f"head, in logits: {sheet.sides}", height)
+    bar.set_label(canvas.beside(["head, in logits", sheet.sides], height))
     return figure
 
 

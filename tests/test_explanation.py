@@ -209,6 +209,8 @@ def test_the_terms_add_up_in_every_precision(case, dtype):
         np.testing.assert_allclose(total, found.logits, rtol=1e-4, atol=1e-4)
     else:
         assert np.isinf(found.tolerance).all()
+        difference = found.logits[0] - found.logits[1]
+        assert sum(found.parts().values()) == pytest.approx(difference, abs=1e-5)
         seen = model.to(dtype)(torch.tensor([ids]))[0].float().softmax(-1)[0]  # widened before
         likeliest = torch.from_numpy(found.lens_probabilities[-1])
         torch.testing.assert_close(likeliest, seen.amax(-1).detach(), rtol=2e-3, atol=1e-4)
@@ -270,9 +272,16 @@ def test_a_batch_is_its_prompts(model):
         assert part.texts == alone.texts
         assert part.next.top[0].id == alone.next.top[0].id
     assert "next" not in together.to_dict()
-    for whole, number in ((together, 3), (together, -4), (part, 0)):
-        with pytest.raises(ExplanationError, match=f"no prompt {number} to take out of"):
+    for whole, number, message in (
+        (together, 3, "prompt 3 is out of range"),
+        (together, "0", "whole number, not '0'"),
+        (part, 0, "of a single prompt already"),
+    ):
+        with pytest.raises(ExplanationError, match=message):
             whole.prompt(number)
+    for act in (together.bars, together.parts, lambda: together.next):
+        with pytest.raises(ExplanationError, match=r"take explanation\.prompt\(0\)"):
+            act()
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 9), (16 * 9 * 2, 5), (10**9, 1)])
@@ -314,6 +323,9 @@ def test_saved_and_loaded(model, tmp_path, methods):
     assert saved["next"]["target"]["logit"] == found.logits[0]
     assert saved["tokens"] == {str(k): v for k, v in found.tokens.items()}
     assert "rollout" not in saved
+    for method, bars in saved["bars"].items():
+        np.testing.assert_array_equal(np.float32(bars), found.bars(method))
+    assert len(saved["bars"]) == (2 if "alti" in methods else 1)
     np.testing.assert_array_equal(saved["alti"], found.alti)
     (tmp_path / "y.npz").write_bytes(b"no")
     for name in ("y", "z"):
@@ -324,8 +336,13 @@ def test_saved_and_loaded(model, tmp_path, methods):
 @pytest.mark.parametrize(
     ("ids", "target", "foil", "message"),
     [
-        (torch.empty(0, dtype=torch.long), 1, 2, "ids must be token ids"),
-        (torch.ones(3), 1, 2, "ids must be token ids"),
+        (torch.empty(0, dtype=torch.long), 1, 2, r"ids must be token ids \(T,\) or"),
+        (torch.ones(3), 1, 2, "ids must be token ids, whole numbers, not torch.float32"),
+        ("the keys", 1, 2, "ids must be token ids, whole numbers, not 'the keys'"),
+        (torch.ones(3).bool(), 1, 2, "ids must be token ids, whole numbers, not torch.bool"),
+        (torch.arange(3), " are", 2, "target must be token ids, whole numbers, not ' are'"),
+        (torch.arange(3), 1, 1.7, "foil must be token ids, whole numbers, not torch.float32"),
+        (torch.arange(3), 10**30, 2, "target must be token ids, whole numbers, not 10000"),
         (torch.ones(1, 1, 1).long(), 1, 2, "ids must be token ids"),
         (torch.arange(13), 1, 2, "13 tokens, the model reads at most 12"),
         (torch.tensor([40]), 1, 2, "ids must be from 0 to 39"),
@@ -347,7 +364,10 @@ def test_bad_input(model, ids, target, foil, message):
         ({"methods": "alti,lense"}, "no method 'lense'; there are alti, alti-logit, logit, lens,"),
         ({"methods": ""}, "no method ''"),
         ({"methods": []}, "no method; there are"),
-        ({"top_k": 0}, "top_k must be at least 1, not 0"),
+        ({"methods": None}, "methods are names, not None"),
+        ({"methods": [1]}, "no method 1; there are"),
+        ({"top_k": 0}, "top_k is a whole number from 1 on, not 0"),
+        ({"top_k": "x"}, "top_k is a whole number from 1 on, not 'x'"),
     ],
 )
 def test_bad_settings(model, settings, message):
