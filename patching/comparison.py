@@ -35,12 +35,16 @@ def compare(
     """Each metric's agreement, by its name, with the `most` largest misses.
 
     Raises:
-        SweepError: the two are not of the same cells of the same prompts.
+        SweepError: the two are not of the same cells, prompts and model, or the
+            second is approximate too.
     """
-    for name in ("site", "direction", "window", "pair", "axes"):
+    for name in ("model_name", "site", "direction", "window", "pair", "axes"):
         ours, theirs = getattr(approximate, name), getattr(exact, name)
         if ours != theirs:
-            raise SweepError(f"the two sweeps differ in {name}: {ours} and {theirs}")
+            said = "" if name == "pair" else f": {ours} and {theirs}"
+            raise SweepError(f"the two sweeps differ in {name.replace('_', ' ')}{said}")
+    if exact.is_approximate:
+        raise SweepError("the second sweep is to be the exact one, and is approximate")
     if [*approximate.metrics] != [*exact.metrics]:
         raise SweepError(
             f"the two sweeps differ in their metrics: {', '.join(approximate.metrics)}"

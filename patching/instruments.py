@@ -8,7 +8,7 @@ from patching.errors import ExplanationError
 
 INSTRUMENTS = {
     "alti": "how much of each token is in each position, after all blocks (ALTI)",
-    "alti-logit": "what the tokens of the prompt add to the choice, by ALTI-Logit",
+    "alti-logit": "what each token of the prompt adds to the choice, by ALTI-Logit",
     "logit": "what attention writes of each position towards the choice, not followed further",
     "lens": "what the model would say after each block, at each position (logit lens)",
     "direct": "what each head and each MLP adds to the choice itself (direct logit attribution)",

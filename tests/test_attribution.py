@@ -253,6 +253,7 @@ def test_the_largest_misses_come_first_and_only_swept_cells_count(model, pair):
         ("resid_post", {"layers": [0]}, "not of the same cells"),
         ("mlp_out", {"window": 3}, "differ in window: 1 and 3"),
         ("z", {"by_position": True}, "differ in axes"),
+        ("z", {"method": "attribution"}, "the second sweep is to be the exact one"),
     ],
 )
 def test_only_like_is_compared_with_like(model, pair, tmp_path, site, change, message):
@@ -261,6 +262,9 @@ def test_only_like_is_compared_with_like(model, pair, tmp_path, site, change, me
     for act in (compare, lambda a, b: agreement(a, b, tmp_path / "x.png")):
         with pytest.raises(SweepError, match=message):
             act(ours, theirs)
+    model.name = "another"
+    with pytest.raises(SweepError, match="differ in model name: GPT and another"):
+        compare(ours, patch_sweep(model, pair, site=site))
     assert not [*tmp_path.iterdir()]
 
 

@@ -1,6 +1,7 @@
 """scripts/explain.py as a user meets it. What it shares with patch.py is tested there."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -38,11 +39,14 @@ def test_the_example(command, tmp_path, builtin):
         assert [str(position), str(number)] in [line.split()[:2] for line in lines]
     hot, cold = (tokenizer.encode(f" {word}")[0] for word in ("hot", "cold"))
     logits = model(torch.tensor([ids]))[0][0, -1]
+    said = re.search(r"logit\( hot\) (\S+) - logit\( cold\) (\S+) = (\S+), of which", run.stdout)
     difference = (logits[hot] - logits[cold]).item()
-    assert f"logit( hot) {logits[hot]:.4f} - logit( cold) {logits[cold]:.4f} = " in run.stdout
-    assert any(
-        line.startswith("completeness: the terms differ from the logits by") for line in lines
-    )
+    expected = [logits[hot].item(), logits[cold].item(), difference]
+    assert [*map(float, said.groups())] == pytest.approx(expected, abs=2e-4)
+    (row,) = (line.split() for line in lines if line.split()[1:2] == ["␣summer"])
+    summer = explain(model, torch.tensor(ids), hot, cold).bars()[1]
+    assert float(row[2]) == pytest.approx(summer, abs=2e-4)
+    assert "completeness: the terms differ from the logits by" in run.stdout
 
     written = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
     assert sorted(written) == [f"figures/{name}" for name in names_in(tmp_path / "figures")]
@@ -119,7 +123,7 @@ def test_without_a_network_the_shipped_model_steps_in_and_says_so(here, monkeypa
 
 
 BAD_INPUT = {
-    "empty": (["--text=", "--target=hot", "--foil=cold"], "the text is empty"),
+    "empty": (["--text=", "--target=hot", "--foil=cold"], "--text is empty"),
     "too long": (
         ["--text=" + "is " * 140, "--target=hot", "--foil=cold"],
         "tokens, the model reads at most 128",
@@ -130,6 +134,7 @@ BAD_INPUT = {
     "method": (["--method=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
     "no method": (["--method="], "no method ''"),
     "model": (["--model=gpt9"], "no model 'gpt9'"),
+    "no out": (["--out="], "--out is empty"),
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),

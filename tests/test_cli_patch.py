@@ -186,6 +186,7 @@ def test_attribution_says_that_it_is_approximate_and_how_good(tmp_path, monkeypa
             row = [*map(str, miss.index), f"{miss.approximate:.4f}", f"{miss.exact:.4f}"]
             assert row in [line.split()[:-1] for line in err.splitlines()]
     assert main(["--model=builtin", "--method=attribution", "--compare-exact", "--out=c.png"]) == 0
+    assert {"c.png", "c-compared.png"} < {*files_in(tmp_path)}
     assert "␣Jones / ␣Smith" in capsys.readouterr().out.split("furthest apart:")[1]
 
 
@@ -351,7 +352,7 @@ def example(**changes: str) -> list[str]:
 BAD_INPUT = {
     "token counts": (example(corrupt="Michelle Smith was. Michelle"), "clean has 10 and corrupt 5"),
     "identical": (example(corrupt=EXAMPLE["clean"]), "are the same"),
-    "empty": (example(clean=""), "clean prompt is empty"),
+    "empty": (example(clean=""), "--clean is empty"),
     "too long": (
         example(clean="Jones" + " is" * 130, corrupt="Smith" + " is" * 130),
         "131 tokens, the model reads at most 128",
@@ -359,7 +360,7 @@ BAD_INPUT = {
     "several tokens": (example(target="Zaphod"), "tokens, not one: ' Z' + "),
     "unknown id": (example(foil="id:123456"), "no token has the id 123456"),
     "not an id": (example(foil="id:x"), "after id: comes a token's number"),
-    "target is foil": (example(foil="Jones"), "target and foil are the same token"),
+    "target is foil": (example(foil="Jones"), "--target and --foil are the same: 'Jones'"),
     "incomplete": (["--clean=a"], "--corrupt, --target, --foil missing"),
     "unknown model": (["--model=gpt9"], "no model 'gpt9'"),
     "no cuda": (["--device=cuda"], "--device cuda: this machine"),
@@ -387,6 +388,13 @@ BAD_INPUT = {
         "there is a folder of that",
     ),
     "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "there is a folder of that"),
+    "no out": (["--out="], "--out is empty"),
+    "no format": (["--format="], "no figure format ''"),
+    "no slope": (
+        ["--method=attribution", "--direction=noise", "--metric=kl"],
+        "kl is at its least in",
+    ),
+    "same spelt otherwise": (example(foil=" Jones"), "target and foil are the same token"),
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),

@@ -119,7 +119,8 @@ def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[
     """The options that `example` has, as they were given; the example if none was.
 
     Raises:
-        UsageError: some are given and some are not.
+        UsageError: some are given and some are not, or one is empty, or target
+            and foil are the same.
     """
     given = {name: getattr(arguments, name) for name in example}
     missing = [f"--{name}" for name, text in given.items() if text is None]
@@ -129,6 +130,11 @@ def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[
         raise UsageError(
             f"{', '.join(missing)} missing: the {len(example)} prompt options go together"
         )
+    for name, text in given.items():
+        if not text:
+            raise UsageError(f"--{name} is empty")
+    if given["target"] == given["foil"]:
+        raise UsageError(f"--target and --foil are the same: {given['target']!r}")
     return given
 
 

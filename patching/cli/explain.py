@@ -39,7 +39,8 @@ embeddings, each attention head, each MLP and the biases write towards them; the
 sum is checked against the logits, in every run. What attention writes is then
 followed back through the blocks to the words of the prompt (ALTI-Logit, Ferrando
 et al. 2023, arXiv 2305.12535). In numbers and pictures, a positive number
-speaks for the target and a negative one for the foil.
+speaks for the target and a negative one for the foil (in mingpt-patch's
+logit_diff it is the other way round).
 """
 EPILOG = f"""\
 prompt:
@@ -112,7 +113,8 @@ def run(argv: Sequence[str]) -> None:
     from patching.explanation import explain
     from patching.prompts import Question
 
-    place = output.Place.of(arguments, figures_of(methods))
+    figures = figures_of(methods)
+    place = output.Place.of(arguments, [f"-{name}" for name in figures])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
     loaded = common.load_model(arguments, bars)
@@ -133,10 +135,14 @@ def run(argv: Sequence[str]) -> None:
             progress=progress,
         )
     say(f"\n{report.next_token_table(run=found.next)}")
+    for method in ("alti-logit", "logit"):
+        if method in methods:
+            table = report.attribution_table(question.ids, found, method)
+            say(f"\n{INSTRUMENTS[method]}, the embeddings on the last:\n{table}")
     say(f"\n{_choice(found)}\n{_completeness(found)}\nexplained in {found.seconds:.2f} s")
     found = _recorded(found, model, arguments, loaded.fallback)
     with bars.bar("drawing") as progress:
-        written = _write(found, model, place, arguments.cmap, progress)
+        written = _write(found, model, figures, place, arguments.cmap, progress)
     output.tell_written(say, written)
     if arguments.json:
         paths = [str(path) for path in written]
@@ -179,6 +185,7 @@ def _recorded(
 def _write(
     found: Explanation,
     model: GPT,
+    figures: Sequence[str],
     place: output.Place,
     cmap: str | None,
     progress: common.Progress | None,
@@ -195,9 +202,9 @@ def _write(
     name = output.run_name(found.texts[0], "explained", defining=defining)
     files = place.files(name)
     existed = {path: path.exists() for path in files}
-    for number, (figure, path) in enumerate(zip(place.figures, files, strict=False), 1):
-        draw(found, figure, path, cmap=cmap)
-        if progress is not None:
-            progress(number, len(place.figures))
     found.save(place.stem(name))
+    for number, (figure, path) in enumerate(zip(figures, files, strict=False), 1):
+        draw(found, figure, path, cmap=cmap)  # the result's own files follow
+        if progress is not None:
+            progress(number, len(figures))
     return existed

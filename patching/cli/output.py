@@ -72,14 +72,18 @@ class Place:
     path: Path
     is_folder: bool
     format: str
-    figures: tuple[str, ...]  # a name for each; used where there are several
-    results: tuple[str, ...]  # what the name of each result ends in
+    figures: tuple[str, ...]  # what the name of each ends in
+    results: tuple[str, ...]  # likewise
 
     @classmethod
     def of(
         cls, arguments: argparse.Namespace, figures: Sequence[str], results: Sequence[str] = ("",)
     ) -> Place:
         """What --out, --format, --cmap and --top-k say.
+
+        Args:
+            figures, results: what their names end in; a figure alone that is
+                to be a file of a certain name has that name.
 
         Raises:
             UsageError: no such format, the two contradict each other, it
@@ -91,17 +95,22 @@ class Place:
         if arguments.top_k < 1:
             raise UsageError(f"--top-k must be at least 1, not {arguments.top_k}")
         check_cmap(arguments.cmap)
+        if not arguments.out:
+            raise UsageError("--out is empty: name a file or a folder, or leave it out")
         path = expanded(arguments.out)
         check_name(path)
         suffix = path.suffix.removeprefix(".")
         is_folder = arguments.out.endswith(("/", os.sep)) or path.is_dir() or not suffix
-        chosen = (arguments.format or "png") if is_folder else suffix
+        if not is_folder and len(figures) == 1:
+            figures = ("",)
+        asked = "png" if arguments.format is None else arguments.format
+        chosen = asked if is_folder else suffix
         try:
             check_format(chosen)
         except DrawingError as error:
             hint = "" if is_folder else f" (--out {path}/ with a slash would be a folder)"
             raise UsageError(f"{error}{hint}") from None
-        if (arguments.format or chosen).lower() != chosen.lower():
+        if arguments.format is not None and arguments.format.lower() != chosen.lower():
             raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
         place = cls(path, is_folder, chosen, tuple(figures), tuple(results))
         for file in place.files("figure"):
@@ -117,10 +126,8 @@ class Place:
         """Each figure, and then each result's .npz and .json."""
         from patching.saving import result_paths
 
-        stem = self.stem(run_name)
-        several = len(self.figures) > 1
-        names = [f"{stem.name}-{name}" if several else stem.name for name in self.figures]
-        files = [stem.with_name(f"{name}.{self.format}") for name in names]
+        stems = [self.stem(run_name, end) for end in self.figures]
+        files = [stem.with_name(f"{stem.name}.{self.format}") for stem in stems]
         for end in self.results:
             files += result_paths(self.stem(run_name, end))
         return files

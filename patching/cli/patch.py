@@ -33,9 +33,6 @@ EXAMPLE = {
     "foil": "Smith",
 }
 
-COMPARED = "compared"  # with the exact sweep: the figure that shows it
-EXACT = "-exact"  # that sweep's own files
-
 DESCRIPTION = """\
 Activation patching: which vector carries the answer?
 
@@ -196,10 +193,11 @@ def run(argv: Sequence[str]) -> None:
     from patching.sweep import patch_sweep, run_unpatched
     from patching.text import escaped
 
-    figures = [metric.name for metric in metrics]
+    several = len(metrics) > 1
+    ends = [f"-{metric.name}" if several else "" for metric in metrics]
     if arguments.compare_exact:
-        figures += [f"{name}-{COMPARED}" for name in figures]
-    place = output.Place.of(arguments, figures, ["", *[EXACT] * arguments.compare_exact])
+        ends += [f"{end}-compared" for end in ends]
+    place = output.Place.of(arguments, ends, ["", *["-exact"] * arguments.compare_exact])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
     loaded = common.load_model(arguments, bars)
@@ -288,11 +286,12 @@ def _write(
     name = _run_name(results[0])
     files = place.files(name)
     existed = {path: path.exists() for path in files}
-    for figure, path in zip(place.figures, files, strict=False):  # the results' files follow
-        if figure in results[0].metrics:
-            heatmap(results[0], path, metric=figure, cmap=cmap)
-        else:
-            agreement(*results, path, metric=figure.removesuffix(f"-{COMPARED}"), cmap=cmap)
     for result, end in zip(results, place.results, strict=True):
         result.save(place.stem(name, end))
+    metrics = [*results[0].metrics]
+    for metric, path in zip(metrics, files, strict=False):
+        heatmap(results[0], path, metric=metric, cmap=cmap)
+    if len(results) > 1:
+        for metric, path in zip(metrics, files[len(metrics) :], strict=False):
+            agreement(*results, path, metric=metric, cmap=cmap)
     return existed

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mingpt import GPT
     from patching.candidates import NextTokens
     from patching.comparison import Agreement
+    from patching.explanation import Explanation
     from patching.prompts import PromptPair
     from patching.result import SweepResult
 
@@ -57,6 +58,18 @@ def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
         for position, (number, token) in enumerate(zip(ids, tokens, strict=True))
     ]
     return _table(rows, right=(0, 1))
+
+
+def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> str:
+    """What each token adds to target's logit minus foil's, and its share of the plot's bars."""
+    bars = found.bars(method)
+    total = abs(bars).sum() or 1
+    rows = [("pos", "token", "logits", "share")]
+    rows += [
+        (str(position), _token(found.text_of(number)), f"{bar:.4f}", f"{bar / total:.4f}")
+        for position, (number, bar) in enumerate(zip(ids, bars, strict=True))
+    ]
+    return _table(rows, right=(0, 2, 3))
 
 
 def next_token_table(**runs: NextTokens) -> str:
