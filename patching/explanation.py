@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,13 +25,13 @@ from torch import Tensor
 from mingpt.indices import from_the_end
 from patching import alti, direct, lens
 from patching.candidates import NextTokens, TokenScore, text_or_id
-from patching.errors import ExplanationError, ResultError
+from patching.errors import ExplanationError
 from patching.instruments import DEFAULT, instruments_asked
 from patching.precision import float32_products
 from patching.prompts import Tokenizer
 from patching.reading import widened
 from patching.running import Progress, enough_memory, eval_mode, steps, versions
-from patching.saving import lists, result_paths, save
+from patching.saving import lists, opened, save
 from patching.watching import watch
 
 if TYPE_CHECKING:
@@ -224,21 +223,14 @@ class Explanation:
         Raises:
             ResultError: no such file, or not one that `save` wrote.
         """
-        npz, _ = result_paths(path)
-        try:
-            with np.load(npz, allow_pickle=False) as arrays:
-                saved: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+        with opened(path, "explanation") as arrays:
+            saved: dict[str, Any] = {name: arrays[name] for name in arrays}
             for name in _STRUCTURED:
                 saved[name] = json.loads(saved[name].item())
             for name in ("methods", "texts", "notes"):
                 saved[name] = tuple(saved[name])
             saved["tokens"] = {int(number): text for number, text in saved["tokens"].items()}
             return cls(**{**dict.fromkeys(_OPTIONAL), **saved})
-        except (
-            *(OSError, EOFError, KeyError, ValueError, TypeError, AttributeError),
-            zipfile.BadZipFile,
-        ) as error:
-            raise ResultError(f"{npz} is no saved explanation: {error}") from None
 
 
 _OPTIONAL = (

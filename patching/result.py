@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,9 +18,8 @@ import numpy as np
 
 from mingpt.sites import RESIDUAL_SITES
 from patching.candidates import NextTokens, TokenScore
-from patching.errors import ResultError
 from patching.prompts import PromptPair
-from patching.saving import lists, result_paths, save
+from patching.saving import lists, opened, save
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -211,16 +209,14 @@ class SweepResult:
         Raises:
             ResultError: no such file, or not one that `save` wrote.
         """
-        npz, _ = result_paths(path)
-        try:
-            with np.load(npz, allow_pickle=False) as arrays:
-                saved: dict[str, Any] = {name: arrays[name].item() for name in _FIELDS}
-                for name in _STRUCTURED:
-                    saved[name] = json.loads(saved[name])
-                saved["metrics"] = {
-                    name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
-                    for name, ends in saved["metrics"].items()
-                }
+        with opened(path, "sweep") as arrays:
+            saved: dict[str, Any] = {name: arrays[name].item() for name in _FIELDS}
+            for name in _STRUCTURED:
+                saved[name] = json.loads(saved[name])
+            saved["metrics"] = {
+                name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
+                for name, ends in saved["metrics"].items()
+            }
             saved["pair"].pop("differing")
             saved["pair"] = PromptPair(
                 **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["pair"].items()}
@@ -236,8 +232,6 @@ class SweepResult:
                     TokenScore(**tables["foil"]),
                 )
             result = cls(**saved)
-        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            raise ResultError(f"{npz} is no saved sweep: {error}") from None
         vars(result).update(cached)  # what the cached properties would have worked out
         return result
 

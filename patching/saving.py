@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mingpt.files import replacing
+from patching.errors import ResultError
 
 
 def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tuple[Path, Path]:
@@ -19,6 +23,33 @@ def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tu
         np.savez(npz_part, **arrays)
         readable_part.write_text(readable_json(fields), encoding="utf-8")
     return npz, readable
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, what: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a result that `save` wrote; whatever its reader stumbles on is an error.
+
+    Args:
+        what: it is, for the error's words.
+
+    Raises:
+        ResultError: no such file, or not one that `save` wrote for such a result.
+    """
+    try:
+        npz, _ = result_paths(path)
+        if not zipfile.is_zipfile(npz):  # of other files NumPy says that they are unsafe
+            npz.open("rb").close()
+            raise ResultError(f"{npz} is no saved {what}: it is no .npz file")
+        with np.load(npz, allow_pickle=False) as arrays:
+            yield arrays
+    except KeyError as error:
+        field = str(error.args[0]).removesuffix(" is not a file in the archive")
+        raise ResultError(f"{npz} is no saved {what}: it has no field {field}") from None
+    except (
+        *(OSError, EOFError, ValueError, TypeError, AttributeError, IndexError),
+        zipfile.BadZipFile,
+    ) as error:
+        raise ResultError(f"{path} is no saved {what}: {error}") from None
 
 
 def result_paths(path: str | Path) -> tuple[Path, Path]:

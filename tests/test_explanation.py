@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mingpt.config import FLAGS
-from patching import Explanation, ExplanationError, alti, direct, explain, lens
+from patching import (
+    Explanation,
+    ExplanationError,
+    SweepResult,
+    alti,
+    direct,
+    explain,
+    lens,
+    patch_sweep,
+)
 from patching.errors import ResultError
 
 ACTIVATIONS = {
@@ -327,10 +336,25 @@ def test_saved_and_loaded(model, tmp_path, methods):
         np.testing.assert_array_equal(np.float32(bars), found.bars(method))
     assert len(saved["bars"]) == (2 if "alti" in methods else 1)
     np.testing.assert_array_equal(saved["alti"], found.alti)
-    (tmp_path / "y.npz").write_bytes(b"no")
-    for name in ("y", "z"):
-        with pytest.raises(ResultError, match="no saved explanation"):
+
+
+def test_what_is_no_saved_explanation(model, pair, tmp_path):
+    (tmp_path / "junk.npz").write_bytes(b"no")
+    (tmp_path / "folder.npz").mkdir()
+    patch_sweep(model, pair).save(tmp_path / "sweep")
+    explain(model, torch.arange(3), 1, 2).save(tmp_path / "whole")
+    for name, message in (
+        ("junk", "it is no .npz file"),
+        ("none", "No such file"),
+        ("folder", "Is a directory"),
+        ("sweep", "it has no field methods"),
+    ):
+        with pytest.raises(ResultError, match=f"is no saved explanation: .*{message}"):
             Explanation.load(tmp_path / name)
+    with pytest.raises(ResultError, match="is no saved sweep: it has no field site"):
+        SweepResult.load(tmp_path / "whole")
+    with pytest.raises(ResultError, match="is no saved explanation"):
+        Explanation.load(".")
 
 
 @pytest.mark.parametrize(
