@@ -186,7 +186,7 @@ def _bars(sheet: _Sheet) -> Figure:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlim(-0.6, len(raw) - 0.4)
     sheet.label(axes, sheet.width)
-    axes.set_ylabel(canvas.beside([sheet.sides, "(share of the bars' absolute sum)"], 2.6))
+    axes.set_ylabel(canvas.beside([sheet.sides, "(share of their absolute sum)"], 2.6))
     axes.set_title(title, fontsize=9, loc="left", pad=9)
     return figure
 
