@@ -148,6 +148,9 @@ def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
         if expected is not None:
             assert labels[layer, position].get_text() == expected
     np.testing.assert_array_equal(upper.images[0].get_array(), found.lens_probabilities)
+    sure = dataclasses.replace(found, lens_probabilities=np.array([[0.0, 1, 0, 1]] * 2))
+    inks = [text.get_color() for text in figure_of(sure, "lens").axes[0].texts]
+    assert inks == ["white", "black"] * 4  # viridis goes from dark to light
     line = lower.lines[0].get_ydata()
     np.testing.assert_allclose(line, found.trajectory[:, 0] - found.trajectory[:, 1])
     attention, mlp = ([bar.get_height() for bar in group] for group in lower.containers)
