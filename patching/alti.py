@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mingpt.model import CausalSelfAttention
+from patching.reading import widened
 
 # Values of (t, s, C) that are held at a time: 32 M of them are 128 MB in float32.
 MOST_VALUES = 1 << 25
@@ -57,7 +58,8 @@ def contributions(
     pattern (B, nh, T, T), v (B, nh, T, hs), x and y (B, T, C).
     """
     B, T, C = x.shape
-    written = v @ attention.output_heads()  # (B, nh, T, C)
+    pattern, v, x, y = map(widened, (pattern, v, x, y))  # near is a small difference of large sums
+    written = v @ widened(attention.output_heads())  # (B, nh, T, C)
     at_a_time = max(1, MOST_VALUES // (B * T * C))
     rows = []
     for queries in torch.arange(T, device=x.device).split(at_a_time):
@@ -77,4 +79,4 @@ def contributions(
     near = torch.cat(rows, dim=1)  # (B, T, T)
     total = near.sum(-1, keepdim=True)
     alone = torch.eye(T, dtype=x.dtype, device=x.device)
-    return torch.where(total > 0, near / total, alone)
+    return torch.where(total == 0, alone, near / total)

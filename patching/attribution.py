@@ -24,6 +24,7 @@ mlp_out of the upper blocks. `comparison.py` says how good it is, pair by pair.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -65,15 +66,14 @@ def measure(
             "attribution takes gradients, and PyTorch has none of a model that was"
             " made in torch.inference_mode: load it outside"
         )
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.no_grad():
         ids = {
             run: torch.tensor([getattr(pair, f"{run}_ids")], device=model.lm_head.weight.device)
             for run in ("clean", "corrupt")
         }
         base, source = DIRECTIONS[direction]
         runs = {}
-        with torch.no_grad():
-            runs[source], put_in = _run(model, ids[source], grid.site)
+        runs[source], put_in = _run(model, ids[source], grid.site)
         step()
         with torch.enable_grad():
             runs[base], there = _run(model, ids[base], grid.site)
@@ -82,6 +82,7 @@ def measure(
         reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
         check_unpatched(metrics, reader.readout, runs[base].dtype)
         at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
+        at_base = at_base.to(reader.readout.clean_logits.dtype)  # one may count, in whole numbers
         values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
         with torch.enable_grad():
             logits = reader.logits(runs[base][None])  # (1, R)
@@ -123,14 +124,16 @@ def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tenso
         SweepError: it has none.
     """
     wide = widened(logits).detach().requires_grad_()
-    with torch.enable_grad():
+    slope = None
+    with torch.enable_grad(), contextlib.suppress(RuntimeError):  # it leaves PyTorch on its way
         value = metric.read(wide, reader.readout)[0]
-    if not value.requires_grad:
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value, wide, allow_unused=True)
+    if slope is None:
         raise SweepError(
             f"{metric.name} has no gradient: attribution needs a metric that PyTorch can"
             " differentiate"
         )
-    (slope,) = torch.autograd.grad(value, wide)
     scale = 2.0 ** math.frexp(slope.abs().max().item())[1]
     back = torch.autograd.grad(logits, there, (slope / scale).to(logits.dtype), retain_graph=True)
     return [widened(gradient) * scale for gradient in back]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mingpt.model import GPT, CausalSelfAttention
+from mingpt.model import GPT
 from patching.watching import Seen
 
 
@@ -53,20 +53,30 @@ class Terms:
 
 
 def terms(model: GPT, seen: Seen, answers: Tensor) -> Terms:
-    """Take the logits of `answers` (B, 2), target and foil, apart."""
+    """Take the logits of `answers` (B, 2), target and foil, apart.
+
+    In float64, where the device has it: of large terms that cancel, nothing is
+    to be missing but what the model's own arithmetic has rounded.
+    """
     norm = model.transformer.ln_f
-    unembedding = model.lm_head.weight[answers]  # (B, 2, C)
-    towards = _through_frozen(norm, unembedding, seen.final)  # (B, 2, C)
+    is_mps = seen.final.device.type == "mps"
+
+    def wide(x: Tensor) -> Tensor:
+        return x.float() if is_mps else x.double()
+
+    unembedding = wide(model.lm_head.weight[answers])  # (B, 2, C)
+    towards = _through_frozen(norm, unembedding, wide(seen.final))  # (B, 2, C)
     read, bias = [], []
     for block, pattern, v in zip(model.transformer.h, seen.pattern, seen.v, strict=True):
-        read.append(_written_towards(block.attn, pattern, v, towards))
+        heads = wide(block.attn.output_heads())  # (nh, hs, C)
+        read.append(_written_towards(heads, wide(pattern), wide(v), towards))
         bias.append(_dot(towards, _or_zeros(block.attn.c_proj.bias, towards)))
     by_head = torch.stack(read)  # (L, B, 2, nh, T)
     return Terms(
         attention=by_head.sum(3),
         heads=by_head.sum(4),
-        initial=_dot(towards, seen.embedded[:, -1]),
-        mlp=torch.stack([_dot(towards, out) for out in seen.mlp_out]),
+        initial=_dot(towards, wide(seen.embedded[:, -1])),
+        mlp=torch.stack([_dot(towards, wide(out)) for out in seen.mlp_out]),
         bias=torch.stack(bias),
         final_bias=_dot(unembedding, _or_zeros(norm.bias, towards)),
     )
@@ -89,17 +99,15 @@ def _dot(towards: Tensor, x: Tensor) -> Tensor:
 
 
 def _or_zeros(bias: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_zeros(like.size(-1)) if bias is None else bias
+    return like.new_zeros(like.size(-1)) if bias is None else bias.to(like.dtype)
 
 
-def _written_towards(
-    attention: CausalSelfAttention, pattern: Tensor, v: Tensor, towards: Tensor
-) -> Tensor:
+def _written_towards(heads: Tensor, pattern: Tensor, v: Tensor, towards: Tensor) -> Tensor:
     """What each head writes towards each answer, of each position that it reads.
 
-    pattern (B, nh, T) of the last query, v (B, nh, T, hs), towards (B, 2, C)
-    -> (B, 2, nh, T).
+    heads (nh, hs, C), pattern (B, nh, T) of the last query, v (B, nh, T, hs),
+    towards (B, 2, C) -> (B, 2, nh, T).
     """
-    directions = torch.einsum("hdc,bvc->bvhd", attention.output_heads(), towards)
+    directions = torch.einsum("hdc,bvc->bvhd", heads, towards)
     values = torch.einsum("bhsd,bvhd->bvhs", v, directions)
     return pattern[:, None] * values

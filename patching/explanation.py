@@ -54,8 +54,8 @@ class Explanation:
 
     Arrays are in the model's precision (float32 for half precision); where
     three rows are, they are target, foil, and target minus foil; where two,
-    target and foil. Of several prompts every array has a leading B. What
-    belongs to an instrument that was not asked for is None.
+    target and foil. Of several prompts every array has a leading B. ALTI's
+    arrays are None unless alti or alti-logit was asked for, the lens's unless it was.
     """
 
     # What the model says.
@@ -161,6 +161,12 @@ class Explanation:
         bars = both[method][2].copy()
         bars[-1] += minus_foil(self.initial)
         return bars
+
+    def worst(self) -> tuple[float, float]:
+        """Error and tolerance of the logit whose terms come nearest to missing it too far."""
+        error, tolerance = self.error.ravel(), self.tolerance.ravel()
+        ratio = error / tolerance if np.isfinite(tolerance).all() else error
+        return float(error[ratio.argmax()]), float(tolerance[ratio.argmax()])
 
     def text_of(self, number: int) -> str:
         """The text of a token that occurs in it."""
@@ -284,6 +290,10 @@ def explain(
         mixing = not {"alti", "alti-logit"}.isdisjoint(chosen)
         seen = watch(model, rows.to(weight.device), mixing=mixing, step=step)
         logits = model.lm_head(model.transformer.ln_f(seen.final))  # (B, V)
+        if not logits.isfinite().all():
+            raise ExplanationError(
+                f"the model's logits are not finite in {weight.dtype}; use a wider dtype"
+            )
         found = direct.terms(model, seen, on_device)
         arrays = _said(widened(logits), on_device, top_k)
         arrays |= _judged(found, logits.gather(1, on_device))
@@ -291,7 +301,10 @@ def explain(
         if "lens" in chosen:
             arrays |= _through_the_lens(lens.look(model, seen, on_device, step))
     arrays |= {"ids": rows, "target": answers[:, 0], "foil": answers[:, 1]}
-    arrays = dict.fromkeys(_OPTIONAL) | {name: _array(x) for name, x in arrays.items()}
+    precision = torch.promote_types(weight.dtype, torch.float32)
+    arrays = dict.fromkeys(_OPTIONAL) | {
+        name: _array(x.to(precision) if x.is_floating_point() else x) for name, x in arrays.items()
+    }
     whole = Explanation(
         **arrays,
         methods=chosen,
@@ -327,13 +340,15 @@ def _judged(found: direct.Terms, logits: Tensor) -> dict[str, Tensor]:
     """
     error = (found.total() - logits).abs()
     if not error.isfinite().all():
-        raise ExplanationError(f"logits or their terms are not finite in {logits.dtype}")
+        raise ExplanationError(f"the terms of the logits are not finite in {logits.dtype}")
     share = TOLERANCE.get(logits.dtype, torch.inf)
     tolerance = share * found.magnitude() + TOLERANCE_BESIDE.get(logits.dtype, 0.0)
     if (error > tolerance).any():
+        worst = (error / tolerance).argmax()
         raise ExplanationError(
-            f"the terms do not add up to the logits: they differ by {error.max().item():.3g},"
-            f" and may by {tolerance.min().item():.3g}"
+            "the terms do not add up to the logits: they differ by"
+            f" {error.flatten()[worst].item():.3g}, and may by"
+            f" {tolerance.flatten()[worst].item():.3g}"
         )
     return {
         "heads": found.heads.permute(1, 2, 0, 3),
@@ -353,7 +368,9 @@ def _attributions(found: direct.Terms, contributions: list[Tensor]) -> dict[str,
     arrays = {}
     if contributions:
         through = alti.rollout(contributions)
-        layers["alti_logit"] = alti.handed_on(layers["logit"], through)
+        if not through.isfinite().all():
+            raise ExplanationError(f"ALTI's contributions are not finite in {through.dtype}")
+        layers["alti_logit"] = alti.handed_on(layers["logit"], through.to(target.dtype))
         arrays["contributions"] = torch.stack(contributions).transpose(0, 1)
         arrays["rollout"] = through.transpose(0, 1)
     for name, attribution in layers.items():  # (L, B, 3, T)
@@ -428,6 +445,4 @@ def minus_foil(both: np.ndarray) -> np.ndarray:
 
 
 def _array(x: Tensor) -> np.ndarray:
-    """On the CPU, half precision widened, for NumPy has not all of it."""
-    is_half = x.dtype in (torch.float16, torch.bfloat16)
-    return (x.float() if is_half else x).cpu().contiguous().numpy()
+    return x.cpu().contiguous().numpy()

@@ -285,13 +285,13 @@ def _direct(sheet: _Sheet) -> Figure:
     heads = found.heads[0] - found.heads[1]  # (L, nh)
     L, nh = heads.shape
     height = float(np.clip(ROW_HEIGHT * L, LEAST_HEIGHT, MOST_HEIGHT))
-    allowed = float(found.tolerance.min())
+    error, allowed = found.worst()
     figure, title = sheet.new(
         f"Direct logit attribution: what heads and MLPs add themselves to {sheet.choice}",
         max(0.33 * nh, 3) + 3,
         height,
         f"{sheet.sums()}. Together they miss the model's own logits by"
-        f" {found.error.max():.2g}"
+        f" {error:.2g}"
         + (f" (allowed: {allowed:.2g})." if np.isfinite(allowed) else ", in half precision."),
     )
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[max(0.33 * nh, 3), 2])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ def opened(path: str | Path, what: str) -> Iterator[Mapping[str, np.ndarray]]:
         raise ResultError(f"{npz} is no saved {what}: it has no field {field}") from None
     except (
         *(OSError, EOFError, ValueError, TypeError, AttributeError, IndexError),
-        zipfile.BadZipFile,
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, RecursionError),
     ) as error:
         raise ResultError(f"{path} is no saved {what}: {error}") from None
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mingpt import GPT
 
 OUT_OF_MEMORY = (
-    "the memory is not enough; allow the sweep less (--max-memory, in Python max_memory),"
-    " or use a narrower dtype"
+    "the memory is not enough; allow the fast sweep less (--max-memory, in Python"
+    " max_memory), or use shorter prompts or a narrower dtype"
 )
 
 

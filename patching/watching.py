@@ -15,8 +15,7 @@ from patching import alti
 class Seen:
     """What a run of ids (B, T) leaves behind; lists have an entry for each block.
 
-    The last position, whose next token is explained, is all that is kept where
-    nothing else is read.
+    Of pattern and MLPs the last position alone is kept, whose next token is explained.
     """
 
     embedded: Tensor = field(init=False)  # (B, T, C) the stream as it enters block 0

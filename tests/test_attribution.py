@@ -14,7 +14,7 @@ from mingpt import SITES
 from mingpt.sites import HEAD_SITES
 from patching import METRICS, DrawingError, PromptPair, SweepError, agreement, compare, patch_sweep
 from patching.grid import DIRECTIONS, WINDOW_SITES, Request
-from patching.metrics import Readout
+from patching.metrics import Metric, Readout
 from patching.plot import _draw_agreement
 from patching.result import SweepResult
 
@@ -168,8 +168,15 @@ def test_a_function_of_your_own(model, pair):
     def likeliest(logits):
         return logits.argmax()
 
-    for metric in (likeliest, lambda logits: logits.sum().item()):
-        with pytest.raises(SweepError, match=r"(likeliest|custom) has no gradient: attribution"):
+    def constant(logits):
+        return torch.ones((), requires_grad=True)
+
+    whole = Metric("whole", lambda logits, readout: logits.argmax(-1))
+    for metric in (
+        likeliest, constant, whole, lambda logits: logits.sum().item(),
+        lambda logits: logits.numpy().max(),
+    ):  # fmt: skip
+        with pytest.raises(SweepError, match=r"(likeliest|constant|whole|custom) has no gradient"):
             patch_sweep(model, pair, metric=["logit_diff", metric], method="attribution")
 
 
@@ -177,6 +184,13 @@ def test_a_model_that_has_no_gradients(pair):
     with torch.inference_mode():
         model = make_model()
     with pytest.raises(SweepError, match=r"made in torch\.inference_mode: load it outside"):
+        patch_sweep(model, pair, method="attribution")
+
+
+def test_logits_that_overflow_are_an_error(model, pair):
+    with torch.no_grad():
+        model.transformer.ln_f.weight *= 1e39
+    with pytest.raises(SweepError, match="the model's logits are not finite in float32"):
         patch_sweep(model, pair, method="attribution")
 
 

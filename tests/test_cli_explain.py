@@ -78,7 +78,10 @@ def test_json_holds_what_was_printed(here, capsys):
     for row in (*result["next"]["top"], result["next"]["target"], result["next"]["foil"]):
         for shown in (f"{row['logit']:.4f}", f"{row['probability']:.4f}", str(row["id"])):
             assert shown in err
-    assert f"differ from the logits by {max(result['error']):.2g} (at most" in err
+    both = zip(result["error"], result["tolerance"], strict=True)
+    error, limit = max(both, key=lambda one: one[0] / one[1])
+    said = f"differ from the logits by {error:.2g} (at most {limit:.2g})"
+    assert said in err
     assert result["alti"] is result["lens_ids"] is None
 
 
@@ -95,10 +98,13 @@ def test_a_subset_and_the_method_that_is_not_the_default(here, capsys):
 
 def test_two_different_runs_never_share_a_file(here, monkeypatch, capsys):
     (here / "figures").mkdir()
+    asked = ["--text=This summer is"]
     monkeypatch.setattr("patching.portrait.draw", lambda found, figure, path, **how: path.touch())
     runs = [
         [], ["--method=lens"], ["--method=direct"], ["--top-k=3"], ["--dtype=float64"],
         ["--cmap=magma"], ["--seed=1"],
+        [*asked, "--target=hot", "--foil=cold"], [*asked, "--target=cold", "--foil=hot"],
+        [*asked, "--target=hot", "--foil=calm"],
     ]  # fmt: skip
     for more in runs:
         assert main(["--model=builtin", "--quiet", *more]) == 0

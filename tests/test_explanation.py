@@ -218,11 +218,44 @@ def test_the_terms_add_up_in_every_precision(case, dtype):
         np.testing.assert_allclose(total, found.logits, rtol=1e-4, atol=1e-4)
     else:
         assert np.isinf(found.tolerance).all()
+        np.testing.assert_allclose(found.rollout.sum(-1), 1, atol=1e-5)
         difference = found.logits[0] - found.logits[1]
         assert sum(found.parts().values()) == pytest.approx(difference, abs=1e-5)
         seen = model.to(dtype)(torch.tensor([ids]))[0].float().softmax(-1)[0]  # widened before
         likeliest = torch.from_numpy(found.lens_probabilities[-1])
         torch.testing.assert_close(likeliest, seen.amax(-1).detach(), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "beside"), [(torch.float32, 1e-6, 1e-6), (torch.float64, 1e-13, 1e-12)]
+)
+def test_how_far_the_terms_may_be_off(model, dtype, share, beside):
+    found = explain(model.to(dtype), torch.arange(6), 1, 2)
+    terms = [np.abs(found.logit_layers[:2]).sum((1, 2)), np.abs(found.initial)]
+    terms += [np.abs(found.mlp).sum(0), np.abs(found.bias).sum(0), np.abs(found.final_bias)]
+    np.testing.assert_allclose(found.tolerance, share * sum(terms) + beside, rtol=1e-5)
+
+
+def test_the_parts_of_the_difference(model):
+    found = explain(model, torch.arange(6), 1, 2)
+    assert found.parts() == pytest.approx(
+        {
+            "attention": found.logit[2].sum(),
+            "embeddings": found.initial[0] - found.initial[1],
+            "MLPs": (found.mlp[:, 0] - found.mlp[:, 1]).sum(),
+            "attention's biases": (found.bias[:, 0] - found.bias[:, 1]).sum(),
+            "the final layer norm's bias": found.final_bias[0] - found.final_bias[1],
+        },
+        rel=1e-5,
+    )
+    assert sum(found.parts().values()) == pytest.approx(found.logits[0] - found.logits[1], abs=1e-5)
+    for scores in (found.next.top, (found.next.target, found.next.foil)):
+        for score in scores:
+            logits = model(torch.arange(6)[None])[0][0, -1]
+            assert score.logit == pytest.approx(logits[score.id].item(), abs=1e-5)
+            expected = logits.softmax(-1)[score.id].item()
+            assert score.probability == pytest.approx(expected, rel=1e-4)
+            assert score.rank == 1 + (logits > logits[score.id]).sum()
 
 
 def test_terms_that_do_not_add_up_are_an_error(model, monkeypatch):
@@ -341,10 +374,15 @@ def test_saved_and_loaded(model, tmp_path, methods):
 def test_what_is_no_saved_explanation(model, pair, tmp_path):
     (tmp_path / "junk.npz").write_bytes(b"no")
     (tmp_path / "folder.npz").mkdir()
+    np.savez_compressed(tmp_path / "damaged.npz", methods=np.arange(999))
+    content = bytearray((tmp_path / "damaged.npz").read_bytes())
+    content[200:240] = b"\xff" * 40
+    (tmp_path / "damaged.npz").write_bytes(content)
     patch_sweep(model, pair).save(tmp_path / "sweep")
     explain(model, torch.arange(3), 1, 2).save(tmp_path / "whole")
     for name, message in (
         ("junk", "it is no .npz file"),
+        ("damaged", "Bad CRC-32|Error -3"),
         ("none", "No such file"),
         ("folder", "Is a directory"),
         ("sweep", "it has no field methods"),
@@ -406,6 +444,34 @@ def test_too_little_memory_is_an_error_with_advice_that_helps(model, monkeypatch
     monkeypatch.setattr(alti, "contributions", fail)
     with pytest.raises(ExplanationError, match="ask for fewer methods"):
         explain(model, torch.arange(3), 1, 2)
+
+
+def test_another_tokens_logit_that_overflows_is_an_error_too():
+    model = make_model(tie_word_embeddings=False).half()
+    with torch.no_grad():
+        model.lm_head.weight[7] = 6e4
+    with pytest.raises(ExplanationError, match=r"not finite in torch\.float16; use a wider dtype"):
+        explain(model, torch.arange(3), 1, 2)
+
+
+def test_large_values_that_cancel_are_no_error():
+    """As GPT-2 has them: one block writes what is far larger than all else, another takes it."""
+    for seed in range(20):
+        model = make_model(seed, n_layer=4)
+        with torch.no_grad():
+            for layer, sign in ((0, 1), (3, -1)):
+                model.transformer.h[layer].mlp.c_proj.bias[3] += sign * 3000.0
+        found = explain(model, torch.arange(6), 1, 2)
+        assert (found.error <= 0.7 * found.tolerance).all()
+
+
+def test_half_precision_is_that_of_the_run_alone():
+    """What is worked out of a bfloat16 run is not rounded again."""
+    model = make_model(block_size=64).bfloat16()
+    ids = torch.randint(40, (64,), generator=torch.Generator().manual_seed(0))
+    half, wide = explain(model, ids, 1, 2), explain(model.float(), ids, 1, 2)
+    assert np.abs(half.rollout - wide.rollout).max() < 0.05
+    assert np.corrcoef(half.alti_logit[2], wide.alti_logit[2])[0, 1] > 0.99
 
 
 def test_logits_that_overflow_are_an_error(model):

@@ -129,7 +129,8 @@ def test_both_signs_are_drawn_in_their_colours():
             assert (blue > red) == (length >= 0)
     values = figure_of(found, "alti-logit-layers").axes[0].images[0]
     np.testing.assert_array_equal(values.get_array(), found.alti_logit_layers[2])
-    assert values.norm.vcenter == 0
+    for image in (values, figure_of(found, "direct").axes[0].images[0]):
+        assert (image.norm.vcenter, image.cmap.name) == (0, "RdBu")  # which is blue above
 
 
 def test_the_heatmap_of_alti_is_the_last_rollout_and_hides_what_is_not_read():
@@ -150,6 +151,7 @@ def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
     np.testing.assert_array_equal(upper.images[0].get_array(), found.lens_probabilities)
     sure = dataclasses.replace(found, lens_probabilities=np.array([[0.0, 1, 0, 1]] * 2))
     inks = [text.get_color() for text in figure_of(sure, "lens").axes[0].texts]
+    assert upper.images[0].get_clim() == (0, 1)
     assert inks == ["white", "black"] * 4  # viridis goes from dark to light
     line = lower.lines[0].get_ydata()
     np.testing.assert_allclose(line, found.trajectory[:, 0] - found.trajectory[:, 1])
@@ -176,8 +178,9 @@ def test_direct_attribution_shows_every_head_and_mlp():
     np.testing.assert_array_equal(lengths, found.mlp[:, 0] - found.mlp[:, 1])
     assert left.yaxis_inverted()  # layer 0 on top, of the bars as of the heatmap
     assert left.get_ylim() == right.get_ylim()
-    text = texts_of(figure)
-    assert f"miss the model's own logits by {found.error.max():.2g}" in text
+    wrong = dataclasses.replace(found, error=np.array([1.0, 2.0]), tolerance=np.array([2.5, 6.0]))
+    text = texts_of(figure_of(wrong, "direct"))
+    assert "miss the model's own logits by 1 (allowed: 2.5)" in text
     half = dataclasses.replace(found, tolerance=np.full(2, np.inf))
     assert "in half precision" in texts_of(figure_of(half, "direct"))
 

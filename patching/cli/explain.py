@@ -161,9 +161,9 @@ def _choice(found: Explanation) -> str:
 
 
 def _completeness(found: Explanation) -> str:
-    allowed = float(found.tolerance.min())
+    error, allowed = found.worst()
     limit = f"at most {allowed:.2g}" if math.isfinite(allowed) else "not judged in half precision"
-    return f"completeness: the terms differ from the logits by {found.error.max():.2g} ({limit})"
+    return f"completeness: the terms differ from the logits by {error:.2g} ({limit})"
 
 
 def _recorded(
