@@ -53,7 +53,7 @@ def test_eleven_tokens_take_a_few_forward_passes(gpt2_shape):
             lambda: explain(gpt2_shape, ids, 262, 1107),
             lambda: patch_sweep(gpt2_shape, pair, method="attribution"),
         ],
-        rounds=7,
+        rounds=5,
     )
     floors = (count * product / SIDE**3 for count in products(gpt2_shape.config, 11))
     for name, seconds, floor in zip(

@@ -449,7 +449,8 @@ def test_too_little_memory_is_an_error_with_advice_that_helps(model, monkeypatch
 def test_another_tokens_logit_that_overflows_is_an_error_too():
     model = make_model(tie_word_embeddings=False).half()
     with torch.no_grad():
-        model.lm_head.weight[7] = 6e4
+        x = model.stream(torch.arange(3)[None], lambda layer, site, x: x)
+        model.lm_head.weight[7] = 6e4 * model.transformer.ln_f(x[0, -1]).sign()
     with pytest.raises(ExplanationError, match=r"not finite in torch\.float16; use a wider dtype"):
         explain(model, torch.arange(3), 1, 2)
 

@@ -216,7 +216,7 @@ def test_a_chosen_metric_and_one_of_ones_own(tmp_path):
     assert first != second
 
 
-def test_many_heads_draw_without_a_warning(tmp_path, n_head=17):
+def test_many_heads_draw_without_a_warning(tmp_path, n_head=9):
     words = [f" word{n}" for n in range(30)]
     result = result_for(words, [" other", *words[1:]], n_layer=12, n_head=n_head)
     image = imread(heatmap(result, tmp_path / "x.png"))

@@ -339,7 +339,7 @@ def test_running_out_of_memory_is_an_error_that_says_what_to_do(model, pair, mon
         raise error
 
     monkeypatch.setattr("patching.fast.carry", full)
-    with pytest.raises(SweepError, match="the memory is not enough; allow the sweep less"):
+    with pytest.raises(SweepError, match="the memory is not enough; allow the fast sweep less"):
         patch_sweep(model, pair)
 
 
