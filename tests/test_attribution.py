@@ -67,7 +67,7 @@ def requests(draw):
     return chosen
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     chosen=requests(),
     metric=st.sampled_from([*METRICS]),
@@ -226,6 +226,7 @@ def brute_force_spearman(x, y) -> float:
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
 
 
+@settings(max_examples=40)
 @given(
     both=st.lists(
         st.tuples(st.integers(-3, 3), st.floats(-3, 3, width=16)), min_size=2, max_size=12

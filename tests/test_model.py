@@ -299,3 +299,9 @@ def test_unknown_preset_is_refused_with_the_list():
 def test_bad_ids_are_refused(model, ids):
     with pytest.raises(ConfigError, match="ids"):
         model(ids)
+
+
+def test_a_stream_checks_its_ids_too(model):
+    for ids in (torch.arange(3), torch.zeros(1, 13, dtype=torch.long), torch.ones(1, 2)):
+        with pytest.raises(ConfigError, match="ids"):
+            model.stream(ids, lambda layer, site, x: x)

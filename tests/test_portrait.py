@@ -38,7 +38,7 @@ def figure_of(found: Explanation, name: str):
     return draws(_Sheet(found, name, None, None))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [name for name in FIGURES if "-" not in name])
 def test_every_figure_of_one_token(tmp_path, name):
     path = draw(explained(1), name, tmp_path / "x.png")  # a warning would be an error
     assert imread(path).shape[1] >= 800
@@ -56,7 +56,7 @@ def boxes(texts, renderer):
     return [box for box in found if box.width > 0]
 
 
-@pytest.mark.parametrize(("T", "n_layer"), [(5, 12), (15, 4), (60, 12)])
+@pytest.mark.parametrize(("T", "n_layer"), [(5, 12), (60, 12)])
 @pytest.mark.parametrize("name", figures_of(DEFAULT))  # those by logit are drawn by the same code
 def test_nothing_is_clipped_or_overlaps(T, n_layer, name):
     figure = figure_of(explained(T, n_layer=n_layer), name)

@@ -7,6 +7,7 @@ import pytest
 from mingpt import BPETokenizer
 from mingpt.pretrained import BUILTIN_DIRECTORY
 from patching import PromptError, PromptPair, answer_id
+from patching.prompts import Question
 
 CLEAN = "Michelle Jones was a top-notch student. Michelle"
 CORRUPT = "Michelle Smith was a top-notch student. Michelle"
@@ -132,3 +133,8 @@ def test_from_ids():
 def test_bad_ids_are_refused(arguments, message):
     with pytest.raises(PromptError, match=message):
         PromptPair.from_ids(*arguments)
+
+
+def test_a_question_has_a_text(builtin):
+    with pytest.raises(PromptError, match="the text is empty"):
+        Question.from_text(builtin[1], "", "hot", "cold")
