@@ -24,7 +24,6 @@ mlp_out of the upper blocks. `comparison.py` says how good it is, pair by pair.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -124,15 +123,20 @@ def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tenso
         SweepError: it has none.
     """
     wide = widened(logits).detach().requires_grad_()
-    slope = None
-    with torch.enable_grad(), contextlib.suppress(RuntimeError):  # it leaves PyTorch on its way
-        value = metric.read(wide, reader.readout)[0]
+    slope, why = None, ""
+    try:
+        with torch.enable_grad():
+            value = metric.read(wide, reader.readout)[0]
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value, wide, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # the metric leaves PyTorch on its way
+        why = f" ({error})"
     if slope is None:
         raise SweepError(
             f"{metric.name} has no gradient: attribution needs a metric that PyTorch can"
-            " differentiate"
+            f" differentiate{why}"
         )
     scale = 2.0 ** math.frexp(slope.abs().max().item())[1]
     back = torch.autograd.grad(logits, there, (slope / scale).to(logits.dtype), retain_graph=True)

@@ -4,7 +4,7 @@ The residual stream is a sum of what embedding, heads, MLPs and biases have
 written, and the final layer norm, its statistics kept as they were, is linear.
 So a logit is a sum too, a term for each part (Elhage et al. 2021, "A
 Mathematical Framework for Transformer Circuits"; Ferrando et al. 2023, arXiv
-2305.12535, equations 8 to 10, take the heads' further apart by position).
+2305.12535, take the heads' further apart by position).
 
 Shapes: B prompts, T tokens, L = n_layer, nh heads, hs = C / nh, 2 = (target, foil).
 """

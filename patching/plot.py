@@ -53,7 +53,6 @@ def heatmap(
     Raises:
         DrawingError: another suffix, no such colour map, metric or head.
     """
-    canvas.check_format(Path(path).suffix.removeprefix("."))
     canvas.check_cmap(cmap)
     name, heads = _metric_of(result, metric), _heads(result, head)
     return canvas.write(path, lambda: _draw(result, name, heads, cmap, title))
@@ -76,7 +75,6 @@ def agreement(
         DrawingError: as `heatmap`.
         SweepError: the two are not of the same cells of the same prompts.
     """
-    canvas.check_format(Path(path).suffix.removeprefix("."))
     canvas.check_cmap(cmap)
     name = _metric_of(approximate, metric)
     rho = compare(approximate, exact)[name].rank_correlation

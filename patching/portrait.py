@@ -64,7 +64,6 @@ def draw(
         DrawingError: another suffix, no such figure or colour map, an
             explanation of several prompts, or without what is to be drawn.
     """
-    canvas.check_format(Path(path).suffix.removeprefix("."))
     canvas.check_cmap(cmap)
     known = figures_of(FIGURES)
     if figure not in known:
@@ -74,10 +73,8 @@ def draw(
     drawn = figures_of(explanation.methods)
     if figure not in drawn:
         raise DrawingError(f"nothing to draw {figure} from; there is {', '.join(drawn)}")
-    drawing = _DRAWINGS[figure.removesuffix("-layers")]
-    if figure.endswith("-layers"):
-        drawing = _layers
-    return canvas.write(path, lambda: drawing(_Sheet(explanation, figure, cmap, title)))
+    sheet = _Sheet(explanation, figure, cmap, title)
+    return canvas.write(path, lambda: _DRAWINGS[figure](sheet))
 
 
 class _Sheet:
@@ -87,11 +84,10 @@ class _Sheet:
         self, explanation: Explanation, figure: str, cmap: str | None, title: str | None
     ) -> None:
         self.explanation, self.figure, self.cmap, self.own_title = explanation, figure, cmap, title
-        answers = (
+        target, foil = (
             canvas.token_label(explanation.text_of(number), LONGEST_ANSWER)
             for number in (explanation.target, explanation.foil)
         )
-        target, foil = answers
         self.choice = f"logit({target}) - logit({foil})"
         self.sides = f"for {foil} < 0 < for {target}"
         self.tokens = [canvas.token_label(explanation.text_of(n)) for n in explanation.ids]
@@ -328,7 +324,9 @@ def _luminance(rgba: Sequence[float]) -> float:
 _DRAWINGS: dict[str, Callable[[_Sheet], Figure]] = {
     "alti": _alti,
     "alti-logit": _bars,
+    "alti-logit-layers": _layers,
     "logit": _bars,
+    "logit-layers": _layers,
     "lens": _lens,
     "direct": _direct,
 }

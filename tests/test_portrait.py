@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from patching import DrawingError, Explanation, draw, explain
 from patching.canvas import FONT, fitted, new_figure
 from patching.instruments import DEFAULT, INSTRUMENTS, figures_of
-from patching.portrait import _DRAWINGS, MOST_LENS_TOKENS, _layers, _Sheet
+from patching.portrait import _DRAWINGS, MOST_LENS_TOKENS, _Sheet
 
 FIGURES = figures_of(INSTRUMENTS)
 WORDS = ["The", " keys", " $x^2$", "\n\n", "東京", "\ufffd", "antidisestablishmentarianism", "i"]
@@ -34,8 +34,7 @@ def explained(T: int, seed: int = 0, **shape) -> Explanation:
 
 
 def figure_of(found: Explanation, name: str):
-    draws = _layers if name.endswith("-layers") else _DRAWINGS[name]
-    return draws(_Sheet(found, name, None, None))
+    return _DRAWINGS[name](_Sheet(found, name, None, None))
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "-" not in name])

@@ -172,7 +172,7 @@ def _recorded(
     """The explanation with all that the command knows of the run."""
     import matplotlib
 
-    asked = ("model", "n_head", "device", "dtype", "seed", "method", "top_k", "cmap", "format")
+    asked = (*output.MODEL_ARGUMENTS, "method", "top_k", "cmap", "format")
     return dataclasses.replace(
         found,
         notes=output.fallback_notes(fallback),
