@@ -30,6 +30,12 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(ROOT / "no-such-cache"
 torch.set_num_threads(2)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is measured wants the machine for itself, and half a gigabyte at least."""
+    if item.get_closest_marker("cost") and item.config.option.markexpr != "cost":
+        pytest.skip("measures time or memory on GPT-2's shape: pytest -m cost")
+
+
 def make_model(seed: int = 0, **fields) -> GPT:
     """A random model in eval mode, with weights large enough to make positions matter."""
     torch.manual_seed(seed)

@@ -13,6 +13,7 @@ from mingpt import GPT, GPTConfig
 from patching import PromptPair, explain, patch_sweep
 
 SIDE = 1536  # of the square product that tells the rate
+pytestmark = pytest.mark.cost
 
 
 @pytest.fixture(scope="module")

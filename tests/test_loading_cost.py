@@ -18,6 +18,7 @@ from mingpt import GPT
 
 LARGEST = 50257 * 768  # values of the largest tensor, wte
 PARAMETERS = 124_439_808
+pytestmark = pytest.mark.cost
 
 
 @pytest.fixture(scope="module")
