@@ -28,7 +28,8 @@ class GPTConfig:
 
     Raises:
         ConfigError: a size that is no whole number from 1 to LARGEST_SIZE, a
-            width that the heads do not divide, a dropout outside [0, 1), an
+            width that the heads do not divide, heads that the keys' and values'
+            do not divide, a dropout outside [0, 1), an
             epsilon or range that is no positive number, a flag that is no
             bool, or an unknown activation.
     """
@@ -38,6 +39,10 @@ class GPTConfig:
     n_embd: int = 768  # width of the residual stream (C)
     vocab_size: int = 50257  # rows of the embedding and of the unembedding (V)
     block_size: int = 1024  # longest sequence the model can read, in tokens
+    # Heads of keys and values, each read by n_head / n_kv_head query heads; None is n_head.
+    # 1 is multi-query attention (Shazeer 2019, arXiv 1911.02150), more of them
+    # grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245).
+    n_kv_head: int | None = None
     n_inner: int | None = None  # width of the MLP's hidden layer; None is 4 * n_embd
     activation: str = "gelu_new"  # of the MLP: gelu_new (tanh form), gelu (exact) or relu
     layer_norm_epsilon: float = 1e-5  # added to the variance in every layer norm
@@ -54,10 +59,15 @@ class GPTConfig:
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "vocab_size", "block_size"):
             self._check_size(name, getattr(self, name))
-        if self.n_inner is not None:
-            self._check_size("n_inner", self.n_inner)
+        for name in ("n_kv_head", "n_inner"):
+            if getattr(self, name) is not None:
+                self._check_size(name, getattr(self, name))
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+        if self.n_head % self.kv_heads:
+            raise ConfigError(
+                f"n_head {self.n_head} is not divisible by n_kv_head {self.n_kv_head}"
+            )
         if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
             raise ConfigError(
                 f"activation {self.activation!r} is unknown; there are {', '.join(ACTIVATIONS)}"
@@ -85,6 +95,11 @@ class GPTConfig:
     def head_size(self) -> int:
         """Width of one attention head (hs)."""
         return self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values, the default resolved."""
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @property
     def inner_size(self) -> int:

@@ -15,8 +15,9 @@ from mingpt.errors import CheckpointError, ConfigError
 
 NAME = "config.json"
 
-# model_type of what transformers' GPT-2 can read, and of what only we can.
+# model_type of what transformers' GPT-2 can read, and of what only we can; what it then adds.
 _GPT2, _OURS = "gpt2", "mingpt"
+_ONLY_OURS = ("bias", "n_kv_head")
 # Our field -> the key in transformers' GPT2Config, in the order of a file.
 _KEYS = {
     "scale_attn_weights": "scale_attn_weights",
@@ -83,15 +84,26 @@ def read(path: str | Path) -> GPTConfig:
 def to_fields(config: GPTConfig) -> dict[str, object]:
     """What `read` reads: as transformers' GPT-2 has it, if it could compute the same.
 
-    A model without biases it would give biases of zero, so that has a
-    model_type which it refuses.
+    A model without biases it would give biases of zero, and one whose heads
+    share keys and values it cannot have: they have a model_type which it refuses.
     """
-    head = {"model_type": _GPT2 if config.bias else _OURS, "add_cross_attention": False}
+    only_ours = _only_ours(config)
+    head = {"model_type": _OURS if only_ours else _GPT2, "add_cross_attention": False}
     values = {key: getattr(config, ours) for ours, key in _KEYS.items()}
     flags = {key: values.pop(key) for key in _KEYS if key in FLAGS}  # named alike in both
-    if not config.bias:
-        return {**head, **flags, "bias": False, **values}
+    if only_ours:
+        return {**head, **flags, **only_ours, **values}
     return {**head, **flags, "architectures": ["GPT2LMHeadModel"], **values}
+
+
+def _only_ours(config: GPTConfig) -> dict[str, object]:
+    """The fields by which a model is none that transformers' GPT-2 can compute."""
+    fields: dict[str, object] = {}
+    if not config.bias:
+        fields["bias"] = False
+    if config.kv_heads < config.n_head:
+        fields["n_kv_head"] = config.kv_heads
+    return fields
 
 
 def of_nanogpt(path: str | Path, model_args: object) -> GPTConfig:
@@ -204,8 +216,14 @@ def _known(path: str | Path, fields: dict[str, object]) -> dict[str, object]:
     activation = known.get("activation")
     if isinstance(activation, str):
         known["activation"] = _ACTIVATION_ALIASES.get(activation, activation)
-    if fields.get("model_type") == _OURS and "bias" in fields:
-        known["bias"] = fields["bias"]
+    if fields.get("model_type") == _OURS:
+        return known | {key: fields[key] for key in _ONLY_OURS if key in fields}
+    shared = fields.get("n_kv_head")
+    if shared not in (None, known.get("n_head", GPTConfig.n_head)):
+        raise CheckpointError(
+            f"{path}: n_kv_head = {shared!r} is not supported where model_type is {_GPT2!r},"
+            f" only where it is {_OURS!r}"
+        )
     return known
 
 

@@ -9,7 +9,8 @@ Files are not this module's business (see checkpoint.py and pretrained.py), nor
 are sweeps and plots (see the package `patching`).
 
 Shapes, here and in the whole project:
-    B batch, T tokens, C = n_embd, nh = n_head, hs = C / nh, V = vocab_size.
+    B batch, T tokens, C = n_embd, nh = n_head, hs = C / nh, V = vocab_size,
+    nkv = n_kv_head: nh, unless several heads share their keys and values.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a position reads itself and those before it.
 
     Vaswani et al. 2017, "Attention Is All You Need", eq. 1, with a causal mask.
+    Keys and values may have fewer heads than queries; head h then reads those of
+    h // (nh / nkv) (Ainslie et al. 2023, arXiv 2305.13245, section 2.2).
     The softmax is written out and is the same code in every run, so that a run
     that records or patches is bit for bit the run that does not.
 
@@ -67,11 +70,15 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.n_head = config.n_head
+        self.kv_heads = config.kv_heads
+        self.head_size = config.head_size
+        kv_size = config.kv_heads * config.head_size
+        self.sizes = (config.n_embd, kv_size, kv_size)  # of q, k and v in c_attn's output
         self.divisor = math.sqrt(config.head_size) if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             self.divisor *= layer + 1
         self.upcast = config.reorder_and_upcast_attn
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
@@ -79,44 +86,58 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
         """(B, T, C) -> (B, T, C); `future` (T, T) is True where a key may not be read."""
         B, T, C = x.size()
-        q, k, v = (self.heads(part) for part in self.c_attn(x).split(C, dim=2))
-        q, k, v = tap("q", q), tap("k", k), tap("v", v)  # (B, nh, T, hs)
+        q, k, v = map(self.heads, self.split(self.c_attn(x)))
+        q = tap("q", q)  # (B, nh, T, hs)
+        k, v = tap("k", k), tap("v", v)  # (B, nkv, T, hs)
         pattern = tap("pattern", self.pattern(q, k, future))  # (B, nh, T, T)
-        z = tap("z", self.attn_dropout(pattern) @ v)  # (B, nh, T, hs)
+        z = tap("z", self.mix(self.attn_dropout(pattern), v))  # (B, nh, T, hs)
         z = z.transpose(1, 2).reshape(B, T, C)  # heads side by side
         return self.resid_dropout(self.c_proj(z))
 
     def queries(self, x: Tensor) -> Tensor:
-        """The first third of c_attn's output alone: (..., C) -> (..., C)."""
+        """The first part of c_attn's output alone: (..., C) -> (..., C)."""
         return self._part_of_c_attn(x, slice(None, x.size(-1)))
 
     def keys_values(self, x: Tensor) -> Tensor:
-        """The other two thirds of it: (..., C) -> (..., 2C)."""
+        """The other two parts of it, side by side: (..., C) -> (..., 2 nkv hs)."""
         return self._part_of_c_attn(x, slice(x.size(-1), None))
 
     def _part_of_c_attn(self, x: Tensor, rows: slice) -> Tensor:
         bias = self.c_attn.bias
         return F.linear(x, self.c_attn.weight[rows], None if bias is None else bias[rows])
 
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_attn's output as its three parts: (..., C) and twice (..., nkv hs)."""
+        return qkv.split(self.sizes, dim=-1)
+
     def heads(self, x: Tensor) -> Tensor:
-        """(..., T, C) -> (..., nh, T, hs), a view: q, k, v or z taken apart."""
-        return x.unflatten(-1, (self.n_head, -1)).transpose(-3, -2)
+        """(..., T, n hs) -> (..., n, T, hs), a view: q, k, v or z taken apart."""
+        return x.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
+
+    def of_each_query(self, x: Tensor) -> Tensor:
+        """k or v as every query head reads it: (..., nkv, T, hs) -> (..., nh, T, hs)."""
+        shared = self.n_head // x.size(-3)
+        return x if shared == 1 else x.repeat_interleave(shared, dim=-3)
 
     def output_heads(self) -> Tensor:
         """W_O head by head (nh, hs, C), a view: what c_proj makes of each head's z."""
         return self.c_proj.weight.t().unflatten(0, (self.n_head, -1))
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """(..., queries, hs) and (..., T, hs) -> (..., queries, T), before the mask."""
+        """(..., nh, queries, hs) and (..., nkv, T, hs) -> (..., nh, queries, T), no mask yet."""
         if self.upcast:
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = q.to(wide), k.to(wide)
-        return (q @ k.transpose(-2, -1)) / self.divisor
+        return _each_with_its_own(q, k.transpose(-2, -1)) / self.divisor
 
     def pattern(self, q: Tensor, k: Tensor, future: Tensor) -> Tensor:
-        """Each query's weights over the keys (..., queries, T); they sum to 1."""
+        """Each query's weights over the keys (..., nh, queries, T); they sum to 1."""
         scores = self.scores(q, k).masked_fill(future, float("-inf"))
         return F.softmax(scores, dim=-1).to(q.dtype)
+
+    def mix(self, pattern: Tensor, v: Tensor) -> Tensor:
+        """z: (..., nh, queries, T) and (..., nkv, T, hs) -> (..., nh, queries, hs)."""
+        return _each_with_its_own(pattern, v)
 
 
 class MLP(nn.Module):
@@ -473,6 +494,18 @@ class GPT(nn.Module):
             # Through bytes, because NumPy has no bfloat16.
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _each_with_its_own(x: Tensor, shared: Tensor) -> Tensor:
+    """(..., nh, n, a) @ (..., nkv, a, b) -> (..., nh, n, b), each head with the one it shares.
+
+    The heads that share one are rows of one product, so that nothing is copied.
+    """
+    nh, nkv = x.size(-3), shared.size(-3)
+    if nh == nkv:
+        return x @ shared
+    rows = x.unflatten(-3, (nkv, nh // nkv)).flatten(-3, -2)  # (..., nkv, nh / nkv * n, a)
+    return (rows @ shared).unflatten(-2, (nh // nkv, -1)).flatten(-4, -3)
 
 
 def _layer_norm(config: GPTConfig) -> nn.LayerNorm:

@@ -7,7 +7,8 @@ A block computes, in this order (x enters it, row by row of the table below):
 
 The names are the field's (Elhage et al. 2021, "A Mathematical Framework for
 Transformer Circuits"; Nanda's TransformerLens). At every site the next to last
-axis is the position and, where there are heads, the one before it the head.
+axis is the position and, where there are heads, the one before it the head. Of k
+and v there are nkv = n_kv_head heads, each read by n_head / n_kv_head of the others.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ RESIDUAL_SITES = {
 HEAD_SITES = {
     "z": "each head's output, before c_proj mixes the heads (B, nh, T, hs)",
     "q": "each head's queries (B, nh, T, hs)",
-    "k": "each head's keys (B, nh, T, hs)",
-    "v": "each head's values (B, nh, T, hs)",
+    "k": "each head's keys (B, nkv, T, hs)",
+    "v": "each head's values (B, nkv, T, hs)",
     "pattern": "each head's attention weights: query position x key position (B, nh, T, T)",
 }
 SITES = {**RESIDUAL_SITES, **HEAD_SITES}
+SHARED_SITES = ("k", "v")  # of which there can be fewer heads than of the others
 DEFAULT_SITE = "resid_post"
 
 
@@ -92,8 +94,14 @@ def recorded_shape(site: str, config: GPTConfig, B: int, T: int) -> dict[str, in
     axes = {"n_layer": config.n_layer, "B": B}
     if site in RESIDUAL_SITES:
         return axes | {"T": T, "C": config.n_embd}
-    axes |= {"nh": config.n_head, "T": T}
+    heads = heads_at(site, config)
+    axes |= {"nh" if heads == config.n_head else "nkv": heads, "T": T}
     return axes | ({"keys": T} if site == "pattern" else {"hs": config.n_embd // config.n_head})
+
+
+def heads_at(site: str, config: GPTConfig) -> int:
+    """How many heads a site of HEAD_SITES has."""
+    return config.kv_heads if site in SHARED_SITES else config.n_head
 
 
 def as_patches(patch: tuple[int, int] | Patch | Iterable[Patch]) -> list[Patch]:

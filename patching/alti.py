@@ -55,11 +55,11 @@ def contributions(
     Nearness by the L1 distance, as Ferrando et al. 2022 has it. A row in which
     every distance is longer than y_t itself is the token's own: 1 at s = t.
 
-    pattern (B, nh, T, T), v (B, nh, T, hs), x and y (B, T, C).
+    pattern (B, nh, T, T), v (B, nkv, T, hs), x and y (B, T, C).
     """
     B, T, C = x.shape
     pattern, v, x, y = map(widened, (pattern, v, x, y))  # near is a small difference of large sums
-    written = v @ widened(attention.output_heads())  # (B, nh, T, C)
+    written = attention.of_each_query(v) @ widened(attention.output_heads())  # (B, nh, T, C)
     at_a_time = max(1, MOST_VALUES // (B * T * C))
     rows = []
     for queries in torch.arange(T, device=x.device).split(at_a_time):

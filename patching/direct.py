@@ -69,7 +69,8 @@ def terms(model: GPT, seen: Seen, answers: Tensor) -> Terms:
     read, bias = [], []
     for block, pattern, v in zip(model.transformer.h, seen.pattern, seen.v, strict=True):
         heads = wide(block.attn.output_heads())  # (nh, hs, C)
-        read.append(_written_towards(heads, wide(pattern), wide(v), towards))
+        values = block.attn.of_each_query(wide(v))
+        read.append(_written_towards(heads, wide(pattern), values, towards))
         bias.append(_dot(towards, _or_zeros(block.attn.c_proj.bias, towards)))
     by_head = torch.stack(read)  # (L, B, 2, nh, T)
     return Terms(

@@ -183,13 +183,13 @@ def _pass(
         runs, overrides = layout.n_runs, layout.last_overrides
         x = rows_of(x, layout.last)  # (sequences, C)
         q = block.attn.queries(block.ln_1(x))
-        kv = block.attn.keys_values(normed)  # (P, 2C) of the rows that are projected
+        kv = block.attn.keys_values(normed)  # (P, 2 nkv hs) of the rows that are projected
         k, v = kv.chunk(2, dim=-1)
         z = _attend_last(block, q, kv, layout)
         del kv
     else:
-        qkv = block.attn.c_attn(normed)  # (P, 3C)
-        q, k, v = qkv.chunk(3, dim=-1)
+        qkv = block.attn.c_attn(normed)  # (P, C + 2 nkv hs)
+        q, k, v = block.attn.split(qkv)
         z = _attend(block, qkv, layout)
         del qkv
     keep("q", q[:runs])
@@ -215,11 +215,11 @@ def _pass(
 
 def _attend(block: Block, qkv: Tensor, layout: Layout) -> Tensor:
     """Every row's z (N, C). Each sequence is written out whole, with what it shares."""
-    scale = 1 / block.attn.divisor
+    attn, scale = block.attn, 1 / block.attn.divisor
     z = qkv.new_empty(layout.n_rows, block.ln_1.weight.numel())
     for part in layout.attended:
-        whole = rows_of(qkv, part.read).unflatten(0, (-1, part.T)).chunk(3, dim=-1)
-        q, k, v = map(block.attn.heads, whole)  # (E, nh, T, hs)
+        whole = attn.split(rows_of(qkv, part.read).unflatten(0, (-1, part.T)))
+        q, k, v = map(attn.of_each_query, map(attn.heads, whole))  # (E, nh, T, hs)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         out = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (E * T, C)
         z[part.rows] = rows_of(out, part.own)
@@ -228,12 +228,12 @@ def _attend(block: Block, qkv: Tensor, layout: Layout) -> Tensor:
 
 def _attend_last(block: Block, q: Tensor, kv: Tensor, layout: Layout) -> Tensor:
     """The last positions' z (sequences, C)."""
-    scale = 1 / block.attn.divisor
+    attn, scale = block.attn, 1 / block.attn.divisor
     z = torch.empty_like(q)
     for part in layout.attended:
         whole = rows_of(kv, part.read).unflatten(0, (-1, part.T)).chunk(2, dim=-1)
-        k, v = map(block.attn.heads, whole)  # (E, nh, T, hs)
-        q_last = block.attn.heads(rows_of(q, part.sequences)[:, None])  # (E, nh, 1, hs)
+        k, v = map(attn.of_each_query, map(attn.heads, whole))  # (E, nh, T, hs)
+        q_last = attn.heads(rows_of(q, part.sequences)[:, None])  # (E, nh, 1, hs)
         out = F.scaled_dot_product_attention(q_last, k, v, scale=scale)
         z[part.sequences] = out.flatten(1)  # (E, C)
     return z

@@ -10,7 +10,7 @@ from itertools import product
 
 from mingpt.config import GPTConfig
 from mingpt.indices import from_the_end
-from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch
+from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
@@ -85,8 +85,8 @@ class Request:
         axes = {"layer": indices("layer", self.layers, config.n_layer)}
         sizes = {"layer": config.n_layer}
         if has_heads:
-            axes["head"] = indices("head", self.heads, config.n_head)
-            sizes["head"] = config.n_head
+            sizes["head"] = heads_at(self.site, config)
+            axes["head"] = indices("head", self.heads, sizes["head"])
         if not has_heads or self.by_position:
             axes["position"] = indices("position", self.positions, T)
             sizes["position"] = T
@@ -105,7 +105,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values: (n_layer, T), (n_layer, n_head) or (n_layer, n_head, T)."""
+        """Of the values: (n_layer, T), (n_layer, heads) or (n_layer, heads, T)."""
         return tuple(self.sizes.values())
 
     def cells(self) -> Iterator[Cell]:

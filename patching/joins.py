@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mingpt.sites import HEAD_SITES
+from mingpt.sites import HEAD_SITES, SHARED_SITES
 from patching.batch import Passage, rows_of, spans, to_device
 from patching.engine import Rule, by_rows
 from patching.experiments import Experiment
@@ -95,7 +95,8 @@ def _resid_post(site: str, passage: Passage, changed: _Changed) -> Tensor:
     else:
         patched, is_same = _z(site, passage, changed)
         z = block.attn.heads(base("z")[:, None]).squeeze(-2).clone()  # (n, nh, hs)
-        z[torch.arange(len(row), device=row.device), changed.head] = patched
+        each = torch.arange(len(row), device=row.device)[:, None]
+        z[each, _readers(site, passage, changed)] = patched
         attn_out = block.attn.c_proj(z.flatten(1))
     resid_mid = base("resid_pre") + attn_out
     resid_post = resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
@@ -104,32 +105,43 @@ def _resid_post(site: str, passage: Passage, changed: _Changed) -> Tensor:
     return torch.where(is_same[:, None], base("resid_post"), resid_post)
 
 
+def _readers(site: str, passage: Passage, changed: _Changed) -> Tensor:
+    """The heads whose z the patch changes (n, g): of keys and values, those that share them."""
+    attn = passage.block.attn
+    shared = attn.n_head // attn.kv_heads if site in SHARED_SITES else 1
+    return changed.head[:, None] * shared + torch.arange(shared, device=changed.head.device)
+
+
 def _z(site: str, passage: Passage, changed: _Changed) -> tuple[Tensor, Tensor]:
-    """The patched head's z in the changed rows (n, hs), and which are patched with their equal."""
-    attn, row, head, at = passage.block.attn, changed.row, changed.head, changed.at
+    """z in the changed rows, of the heads that read what is patched (n, g, hs).
+
+    And which rows are patched with their equal (n,).
+    """
+    attn, head, at = passage.block.attn, changed.head, changed.at
+    readers, row = _readers(site, passage, changed), changed.row[:, None]  # (n, g), (n, 1)
 
     def base(name: str) -> Tensor:
-        return attn.heads(passage.base(name))  # (nh, positions, hs)
+        return attn.heads(passage.base(name))  # (nh or nkv, positions, hs)
 
     def source(name: str) -> Tensor:
         return attn.heads(passage.source(name))
 
     if site == "z":
-        z = source("z")[head, row]
-        return z, (z == base("z")[head, row]).all(-1)
+        z = source("z")[readers, row]
+        return z, (z == base("z")[readers, row]).flatten(1).all(-1)
     future = torch.ones(passage.T, passage.T, dtype=torch.bool, device=row.device).triu(1)
     future = future[passage.first :]  # (queries, T)
     if site in ("k", "v"):
-        equal = (source(site) == base(site)).all(-1)  # (nh, T)
+        equal = (source(site) == base(site)).all(-1)  # (nkv, T)
         is_same = equal.all(-1)[head] if at is None else equal[head, at]  # (n,)
     if site == "v" and at is not None:
-        weight = attn.pattern(base("q"), base("k"), future)[head, row, at, None]  # (n, 1)
-        z = base("z")[head, row] + weight * (source("v") - base("v"))[head, at]
-        return z, is_same
+        weight = attn.pattern(base("q"), base("k"), future)[readers, row, at[:, None]]  # (n, g)
+        change = (source("v") - base("v"))[head, at]  # (n, hs)
+        return base("z")[readers, row] + weight[..., None] * change[:, None], is_same
     if site == "k" and at is not None:
-        scores = attn.scores(base("q"), base("k"))[head, row]  # (n, T)
-        patched = attn.scores(base("q"), source("k"))[head, row, at]  # (n,)
-        scores[torch.arange(len(row), device=row.device), at] = patched
+        scores = attn.scores(base("q"), base("k"))[readers, row]  # (n, g, T)
+        patched = attn.scores(base("q"), source("k"))[readers, row, at[:, None]]  # (n, g)
+        scores.scatter_(-1, at[:, None, None].expand_as(patched[..., None]), patched[..., None])
         scores.masked_fill_(future[row], float("-inf"))
         weights = scores.softmax(-1).to(base("v").dtype)  # scores may be wider
         z = torch.cat([weights[rows] @ base("v")[of] for of, rows in changed.runs])
@@ -140,5 +152,5 @@ def _z(site: str, passage: Passage, changed: _Changed) -> tuple[Tensor, Tensor]:
     pattern = attn.pattern(q, k, future)  # (nh, queries, T)
     if site in ("q", "pattern"):
         before = attn.pattern(base("q"), base("k"), future)
-        is_same = (pattern == before).all(-1)[head, row]
-    return (pattern @ v)[head, row], is_same
+        is_same = (pattern == before).all(-1)[readers, row].squeeze(-1)
+    return attn.mix(pattern, v)[readers, row], is_same

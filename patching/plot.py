@@ -256,6 +256,8 @@ def _title(result: SweepResult, heads: list[int | None], columns: int) -> str:
         what += " of a head, all positions at once"
     elif heads != [None]:
         what += f" of head {heads[0]}" if len(heads) == 1 else " of each head"
+    if result.shared_by > 1:
+        what += f" ({result.values.shape[1]} heads, each read by {result.shared_by} query heads)"
     if result.window > 1:
         what += f", {result.window} layers at once"
     base, source = DIRECTIONS[result.direction]

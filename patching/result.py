@@ -114,7 +114,7 @@ class SweepResult:
 
     @property
     def values(self) -> np.ndarray:
-        """The first metric's grid: (n_layer, T), (n_layer, n_head) or (n_layer, n_head, T)."""
+        """The first metric's grid: (n_layer, T), (n_layer, heads) or (n_layer, heads, T)."""
         return self.metrics[self.metric].values
 
     @property
@@ -136,6 +136,11 @@ class SweepResult:
     def window(self) -> int:
         """How many layers were patched at once."""
         return self.arguments.get("window", 1)
+
+    @property
+    def shared_by(self) -> int:
+        """How many query heads read each head of the site: more than 1 of shared k and v alone."""
+        return self.arguments.get("shared_by", 1)
 
     @property
     def is_approximate(self) -> bool:

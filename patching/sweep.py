@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mingpt.sites import SHARED_SITES
 from patching import attribution, fast, loop
 from patching.batch import Job
 from patching.engine import carry
@@ -85,7 +86,7 @@ def patch_sweep(
     Returns:
         A SweepResult, or for several pairs a list of them. `values` is
         (n_layer, T); at the heads' sites (n_layer, n_head) or, by position,
-        (n_layer, n_head, T).
+        (n_layer, n_head, T). Of k and v there are n_kv_head heads.
 
     Raises:
         SweepError: an unknown site, metric, direction or method; settings that
@@ -139,6 +140,8 @@ def patch_sweep(
         "max_memory": max_memory,
         "tf32": tf32,
     }
+    if site in SHARED_SITES and model.config.kv_heads < model.config.n_head:
+        asked["shared_by"] = model.config.n_head // model.config.kv_heads
     results = []
     for number, (one, grid, found) in enumerate(zip(pairs, grids, measured, strict=True)):
         with named(number, len(pairs)):

@@ -20,7 +20,7 @@ class Seen:
 
     embedded: Tensor = field(init=False)  # (B, T, C) the stream as it enters block 0
     pattern: list[Tensor] = field(default_factory=list)  # (B, nh, T) of the last query
-    v: list[Tensor] = field(default_factory=list)  # (B, nh, T, hs)
+    v: list[Tensor] = field(default_factory=list)  # (B, nkv, T, hs)
     mlp_out: list[Tensor] = field(default_factory=list)  # (B, C)
     resid_post: list[Tensor] = field(default_factory=list)  # (B, T, C)
     contributions: list[Tensor] = field(default_factory=list)  # (B, T, T); none unless asked for

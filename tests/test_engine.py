@@ -23,11 +23,12 @@ METRICS = ["logit_diff", "target_logit", "log_prob", "prob_diff", "kl"]
 
 @st.composite
 def shapes(draw) -> dict:
-    n_head = draw(st.sampled_from([1, 2, 3]))
+    n_head = draw(st.sampled_from([1, 2, 3, 4]))
     return {
         "seed": draw(st.integers(0, 99)),
         "n_layer": draw(st.integers(1, 4)),
         "n_head": n_head,
+        "n_kv_head": draw(st.sampled_from([n for n in (1, 2, 3, 4) if n_head % n == 0])),
         "n_embd": n_head * draw(st.sampled_from([4, 6])),
         "activation": draw(st.sampled_from(["gelu_new", "gelu", "relu"])),
         **{flag: draw(st.booleans()) for flag in FLAGS},

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mingpt
-from mingpt.sites import DEFAULT_SITE, SITES
+from mingpt.sites import DEFAULT_SITE, SITES, heads_at
 from patching.cli import common, output
 from patching.cli.common import Bars, IndexList, UsageError
 from patching.grid import DIRECTIONS, METHODS, Request
@@ -54,7 +54,8 @@ prompts:
 
 sites, in the order of a block:
   resid_pre          the residual stream as it enters the block
-  q, k, v            queries, keys, values of each attention head
+  q, k, v            queries, keys, values of each attention head (where heads
+                     share keys and values, k and v have fewer heads)
   pattern            attention weights of each head, a row for each query
   z                  output of each head, before c_proj mixes them
   attn_out           what attention adds to the stream
@@ -204,9 +205,8 @@ def run(argv: Sequence[str]) -> None:
     model = loaded.model
     say(report.model_line(model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
-    sizes = {
-        "layers": model.config.n_layer, "heads": model.config.n_head, "positions": len(pair)
-    }  # fmt: skip
+    heads = heads_at(arguments.site, model.config)
+    sizes = {"layers": model.config.n_layer, "heads": heads, "positions": len(pair)}
     for axis, size in sizes.items():
         asked = getattr(arguments, axis)
         chosen[axis] = asked and asked.of(axis.removesuffix("s"), size)

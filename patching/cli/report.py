@@ -24,8 +24,9 @@ def model_line(model: GPT, fallback: str | None) -> str:
     """Which model runs, its shape, and why it is not the one that was hoped for."""
     config, weight = model.config, model.transformer.wte.weight
     count = sum(parameter.numel() for parameter in model.parameters())
+    shared = f" ({config.kv_heads} of keys and values)" if config.kv_heads < config.n_head else ""
     line = (
-        f"model: {model.name} ({config.n_layer} layers, {config.n_head} heads,"
+        f"model: {model.name} ({config.n_layer} layers, {config.n_head} heads{shared},"
         f" width {config.n_embd}, {count / 1e6:.1f}M parameters;"
         f" {str(weight.dtype).removeprefix('torch.')} on {weight.device})"
     )
