@@ -27,13 +27,15 @@ settings.load_profile("seeded")
 # does what its owner has in the hub's cache change any. Only `gpt2` looks at these again.
 OWNERS = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(ROOT / "no-such-cache")}
-torch.set_num_threads(2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What is measured wants the machine for itself, and half a gigabyte at least."""
-    if item.get_closest_marker("cost") and item.config.option.markexpr != "cost":
+    is_measured = item.get_closest_marker("cost") is not None
+    if is_measured and item.config.option.markexpr != "cost":
         pytest.skip("measures time or memory on GPT-2's shape: pytest -m cost")
+    # To models as small as the others', a second thread brings nothing but waiting.
+    torch.set_num_threads(2 if is_measured else 1)
 
 
 def make_model(seed: int = 0, **fields) -> GPT:

@@ -90,7 +90,7 @@ def test_it_writes_a_table_and_a_plot(quick, tmp_path, capsys):
         "| 8 | 24 |",
         "pattern by position",
         "resid_post, kl",
-        "2 threads",
+        f"{torch.get_num_threads()} threads",
         "| bfloat16 |",
     ):
         assert word in table
