@@ -18,6 +18,10 @@ class PatchError(MinGPTError, ValueError):
     """A patch that cannot be applied: nothing recorded, wrong shape, out of range."""
 
 
+class GenerationError(MinGPTError):
+    """A continuation that cannot be made: the model has no distribution of the next token."""
+
+
 class TokenizerError(MinGPTError, ValueError):
     """Text, ids or tokenizer files that the tokenizer cannot work with."""
 

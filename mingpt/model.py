@@ -27,9 +27,12 @@ from torch.nn import functional as F
 
 from mingpt import checkpoint
 from mingpt.config import GPTConfig
+from mingpt.decoding import Decoding, draw
 from mingpt.download import Progress
 from mingpt.errors import ConfigError, PatchError
+from mingpt.kvcache import KVCache
 from mingpt.pretrained import Source, as_source
+from mingpt.sequences import Sequences
 from mingpt.sites import (
     DEFAULT_SITE,
     Patch,
@@ -288,18 +291,45 @@ class GPT(nn.Module):
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
         return logits, loss
 
-    def _run(self, idx: Tensor, record: tuple[str, ...], patches: list[ResolvedPatch]) -> Tensor:
-        """The transformer itself: ids (B, T) -> logits (B, T, V)."""
+    def next_logits(
+        self,
+        idx: Tensor,
+        cache: KVCache | None = None,
+        *,
+        record: Sequence[str] = (),
+        patches: Sequence[ResolvedPatch] = (),
+    ) -> Tensor:
+        """The next token's logits alone (B, V): forward's last position.
+
+        Args:
+            idx: token ids (B, T); with a cache, those that follow what is in it.
+            cache: of tokens read before. It has these too then.
+            record, patches: sites and patches, already checked (mingpt.sites).
+
+        Raises:
+            ConfigError: as `forward`; or no room for the tokens in the cache.
+        """
+        return self._run(idx, record, patches, cache, slice(-1, None))[:, 0]
+
+    def _run(
+        self,
+        idx: Tensor,
+        record: Sequence[str],
+        patches: Sequence[ResolvedPatch],
+        cache: KVCache | None = None,
+        positions: slice = slice(None),
+    ) -> Tensor:
+        """The transformer itself: ids (B, T) -> logits (B, T, V), or of some positions."""
         taps = Taps(record, patches)
-        x = self.stream(idx, taps.tap)  # (B, T, C)
-        logits = self.lm_head(self.transformer.ln_f(x))  # (B, T, V)
+        x = self.stream(idx, taps.tap, cache)  # (B, T, C)
+        logits = self.lm_head(self.transformer.ln_f(x[:, positions]))  # (B, T, V)
         # Only now, so that a forward that fails leaves both as they were.
         if record:
             self.recording = {site: torch.stack(xs) for site, xs in taps.recorded.items()}
         self.last_logits = logits[:, -1].detach().clone()  # (B, V)
         return logits
 
-    def stream(self, idx: Tensor, tap: LayerTap) -> Tensor:
+    def stream(self, idx: Tensor, tap: LayerTap, cache: KVCache | None = None) -> Tensor:
         """The residual stream after the last block (B, T, C); what becomes logits.
 
         Args:
@@ -308,18 +338,31 @@ class GPT(nn.Module):
                 name, in the order of the pass, which goes on with what it gets
                 back. `forward` records and patches by one; others are for those
                 who look at a run as it goes by.
+            cache: as in `next_logits`. The tap sees the new tokens' activations;
+                keys and values are kept as it gives them back.
 
         Raises:
-            ConfigError: as `forward`.
+            ConfigError: as `next_logits`.
         """
         self._check_ids(idx)
-        T = idx.size(1)
-        future = torch.ones(T, T, dtype=torch.bool, device=idx.device).triu(1)
-        x = self.embed(idx, torch.arange(T, device=idx.device))  # (B, T, C)
+        T, before = idx.size(1), 0
+        if cache is not None:
+            before = cache.length
+            if before + T > cache.room:
+                raise ConfigError(
+                    f"the cache has room for {cache.room} tokens, not for {before} and {T} more"
+                )
+        keys = torch.arange(before + T, device=idx.device)
+        future = keys > keys[before:, None]  # (T, before + T)
+        x = self.embed(idx, keys[before:])  # (B, T, C)
+        if cache is not None:
+            tap = cache.after(tap)
         for layer, block in enumerate(self.transformer.h):
             tap_layer = partial(tap, layer)
             x = block(tap_layer("resid_pre", x), future, tap_layer)  # (B, T, C)
             x = tap_layer("resid_post", x)
+        if cache is not None:
+            cache.length += T
         return x
 
     def embed(self, idx: Tensor, position: Tensor) -> Tensor:
@@ -379,19 +422,27 @@ class GPT(nn.Module):
         do_sample: bool = False,
         top_k: int | None = None,
         *,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        use_cache: bool = True,
         record: bool | str | Iterable[str] = False,
         patch: tuple[int, int] | Patch | Sequence[Patch] | None = None,
     ) -> Tensor:
-        """Append `max_new_tokens` tokens to each sequence, one at a time.
+        """Append `max_new_tokens` tokens to each sequence, one at a time: minGPT's own call.
+
+        For several prompts, samples with seeds, beams and places to stop, see
+        mingpt.generation.
 
         Args:
             idx: the prompts (B, T). Once a sequence is longer than block_size,
                 the model reads its last block_size tokens.
             max_new_tokens: how many to append, at least 0.
-            temperature: logits are divided by it; above 0.
             do_sample: draw from the distribution (torch's global generator)
                 instead of taking the likeliest token.
-            top_k: keep only the k likeliest tokens; None keeps all.
+            temperature, top_k, top_p, repetition_penalty: see mingpt.decoding.
+            use_cache: keep keys and values, so that a step reads one token as
+                long as the sequence fits the context; False for the definition,
+                which gives the same tokens.
             record: as in `forward`, of the first one, which reads the prompt
                 alone.
             patch: as in `forward`; positions are the prompt's. Applied in every
@@ -402,15 +453,12 @@ class GPT(nn.Module):
             dropout is active here too.
 
         Raises:
-            ConfigError: a bad temperature, top_k or max_new_tokens.
+            ConfigError: a setting that is out of its range.
             PatchError: as `forward`; or a prompt longer than block_size.
         """
         if max_new_tokens < 0:
             raise ConfigError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be above 0, not {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ConfigError(f"top_k must be at least 1, not {top_k}")
+        decoding = Decoding(temperature, top_k, top_p, repetition_penalty)
         limit = self.config.block_size
         self._check_ids(idx[:, -limit:])
         sites, resolved = sites_to_record(record), []
@@ -418,20 +466,16 @@ class GPT(nn.Module):
             if idx.size(1) > limit:
                 raise PatchError(f"the prompt has {idx.size(1)} tokens, the model reads {limit}")
             resolved = self._resolve_patches(idx, patch)
-        for step in range(max_new_tokens):
-            window = idx[:, -limit:]
-            holds_prompt = idx.size(1) <= limit
-            logits = self._run(window, sites if step == 0 else (), resolved if holds_prompt else [])
-            logits = logits[:, -1] / temperature  # (B, V)
-            if top_k is not None:
-                kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, [-1]]
-                logits = logits.masked_fill(logits < kth, float("-inf"))
+        room = idx.size(1) + max_new_tokens
+        sequences = Sequences(self, idx, room, use_cache=use_cache, record=sites, patches=resolved)
+        for _ in range(max_new_tokens):
+            scores = decoding.filtered(sequences.logits(), sequences.ids)  # (B, V)
             if do_sample:
-                chosen = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1)
+                tokens = draw(scores, torch.rand(len(idx), dtype=torch.float64))
             else:
-                chosen = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
-            idx = torch.cat((idx, chosen), dim=1)
-        return idx
+                tokens = scores.argmax(dim=-1)
+            sequences.append(tokens.to(idx.device))
+        return sequences.ids
 
     # ------------------------------------------------------------- weights
 

@@ -179,7 +179,7 @@ def test_generate_one_token_keeps_the_prompts_logits_and_recording(model):
     ids = torch.randint(40, (1, 8))
     expected = model(ids)[0][:, -1]
     model.generate(ids, 1, record=True)
-    assert torch.equal(model.last_logits, expected)
+    torch.testing.assert_close(model.last_logits, expected)  # of one row, by another kernel
     assert model.activations.shape == (3, 1, 8, 16)
 
 

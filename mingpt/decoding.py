@@ -1,0 +1,130 @@
+"""From the logits of the next token to the token: what is changed, what is cut, what is drawn.
+
+In the order in which transformers does it: the repetition penalty, the
+temperature, top-k, top-p. No model here, and no state: a draw is a function of
+the logits and of a number from [0, 1).
+
+Shapes: B sequences, T tokens of each so far, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from mingpt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the distribution of the next token is changed before one is drawn from it.
+
+    Raises:
+        ConfigError: a number that is out of its range.
+    """
+
+    temperature: float = 1.0  # logits are divided by it; below 1 sharpens, above 1 flattens
+    top_k: int | None = None  # only the k likeliest, and those that tie with the last; None: all
+    # Only the smallest set whose probability reaches p, the one that crosses the line
+    # included: Holtzman et al. 2020, arXiv 1904.09751, section 3.1. None: all.
+    top_p: float | None = None
+    # Of each token that occurred already, a logit above 0 is divided by it and one below
+    # multiplied: Keskar et al. 2019, arXiv 1909.05858, section 4.1. 1: nothing.
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "repetition_penalty"):
+            value = getattr(self, name)
+            if not (_is_real(value) and 0 < value < math.inf):
+                raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+        if self.top_k is not None and not (_is_whole(self.top_k) and self.top_k >= 1):
+            raise ConfigError(f"top_k must be a whole number of at least 1, not {self.top_k!r}")
+        if self.top_p is not None and not (_is_real(self.top_p) and 0 < self.top_p <= 1):
+            raise ConfigError(f"top_p must be a number in (0, 1], not {self.top_p!r}")
+
+    def scores(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Logits (B, V) after penalty and temperature, up to a constant of each row.
+
+        Args:
+            ids: the sequences so far (B, T), prompts included.
+        """
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        penalised = with_penalty(wide, ids, self.repetition_penalty)
+        # The largest is 0 then, and stays so at any temperature, whatever the others overflow to.
+        lowered = penalised - penalised.amax(-1, keepdim=True)
+        return lowered / max(self.temperature, torch.finfo(wide.dtype).tiny)
+
+    def keep(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """What top-k leaves, and what top-p leaves of that: True where kept, (B, V) each."""
+        by_k = torch.ones_like(scores, dtype=torch.bool)
+        if self.top_k is not None:
+            by_k = within_top_k(scores, self.top_k)
+        if self.top_p is None or self.top_p == 1:
+            return by_k, by_k
+        return by_k, by_k & within_top_p(scores.masked_fill(~by_k, -math.inf), self.top_p)
+
+    def filtered(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """The scores (B, V), -inf where a token has been cut: what is drawn from is their softmax.
+
+        Args: as `scores`.
+        """
+        scores = self.scores(logits, ids)
+        return scores.masked_fill(~self.keep(scores)[1], -math.inf)
+
+
+def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Logits (B, V) with those of the tokens in `ids` (B, T) made less likely."""
+    if penalty == 1:
+        return logits
+    there = logits.gather(-1, ids)
+    return logits.scatter(-1, ids, torch.where(there < 0, there * penalty, there / penalty))
+
+
+def within_top_k(scores: Tensor, k: int) -> Tensor:
+    """Whether each of scores (B, V) is among its row's k largest, or equal to the k-th."""
+    return scores >= scores.topk(min(k, scores.size(-1))).values[:, -1:]
+
+
+def within_top_p(scores: Tensor, p: float) -> Tensor:
+    """Whether each of scores (B, V) is in the smallest set of its row that reaches p.
+
+    Of those that tie at the edge, as many as it takes.
+    """
+    candidates = int(scores.isfinite().sum(-1).max())  # after top-k there are few to sort
+    largest, order = scores.topk(candidates)
+    probability = largest.softmax(-1)
+    before = probability.cumsum(-1) - probability
+    inside = torch.zeros_like(scores, dtype=torch.bool)
+    # The likeliest is always in, though a tiny p may be less than nothing to its rounding.
+    return inside.scatter(-1, order, (before < p).index_fill(-1, order.new_zeros(1), True))
+
+
+def draw(scores: Tensor, uniform: Tensor) -> Tensor:
+    """Tokens (B,) by inversion: the first whose cumulative probability exceeds the number.
+
+    In float64, so that the same numbers draw the same tokens on every device.
+
+    Args:
+        scores: (B, V), -inf where a token cannot be drawn.
+        uniform: (B,) in [0, 1), float64, on the CPU.
+    """
+    if scores.device.type == "mps":  # it has no float64
+        scores = scores.cpu()
+    total = scores.double().softmax(-1).cumsum(-1)
+    wanted = uniform.to(total.device)[:, None] * total[:, -1:]
+    tokens = torch.searchsorted(total, wanted, right=True).squeeze(-1)
+    # Where rounding has made the number the whole sum: the last token that can be drawn.
+    last = scores.size(-1) - 1 - scores.isfinite().flip(-1).to(torch.uint8).argmax(-1)
+    return torch.minimum(tokens, last)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
