@@ -21,6 +21,7 @@ _HOME = {
     "PRESETS": "mingpt.config",
     "BPETokenizer": "mingpt.bpe",
     "load": "mingpt.loading",
+    "load_tokenizer": "mingpt.loading",
     "generate": "mingpt.generation",
     "beam_search": "mingpt.beams",
     "Sample": "mingpt.generation",

@@ -55,6 +55,9 @@ class Source(Protocol):
     def config(self, progress: Progress | None = None) -> GPTConfig:
         """The model's shape."""
 
+    def rows(self, progress: Progress | None = None) -> int:
+        """Of the model's embedding; a model of the hub need not be here with its weights."""
+
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """The tokenizer's files: the model's own, or else GPT-2's if their size fits."""
 
@@ -74,6 +77,10 @@ class DirectorySource:
     def config(self, progress: Progress | None = None) -> GPTConfig:
         """As Source."""
         return checkpoint.config_in(self.directory)
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """As Source."""
+        return self.config(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
@@ -97,6 +104,10 @@ class FileSource:
     def config(self, progress: Progress | None = None) -> GPTConfig:
         """As Source."""
         return self._checkpoint.config
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """As Source."""
+        return self.config(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
@@ -136,14 +147,20 @@ class HubSource:
         preset, place = self.repository.preset, self.place
         if place is not None:
             return checkpoint.config_in(place.directory, preset=preset, root=place.root)
-        if self.offline or hub.is_offline():  # at once, whatever file would be the first
+        if self._is_offline:  # at once, whatever file would be the first
             weights = f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it"
             wanted = f"{weights}, nor has {cache.hub_directory()} {self.repository}"
             raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
-        if preset is not None:
-            return preset
-        (path,) = self._obtain([(configfile.NAME,)], progress, self._hint)
-        return configfile.read(path)
+        return self._shape(progress)
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """As Source: where only the tokenizer was cached, as transformers does, that is enough."""
+        preset = self.repository.preset
+        for place in (*cache.complete(self.repository), *cache.places(self.repository)):
+            if (place.directory / configfile.NAME).is_file():
+                config = checkpoint.config_in(place.directory, preset=preset, root=place.root)
+                return config.vocab_size
+        return self._shape(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """As Source."""
@@ -151,7 +168,10 @@ class HubSource:
             with contextlib.suppress(TokenizerError):
                 return place.tokenizer_files()
         if self.repository.preset is not None and (files := _gpt2s_here()):
-            is_ours = self.place is None or self.place.root == cache.directory()
+            # Without a network, and without a model, only the tokenizer is looked at.
+            is_ours = (
+                not self._is_offline if self.place is None else self.place.root == cache.directory()
+            )
             # A model in our cache is to be whole without any other, when it is copied or those go.
             is_elsewhere = files[0].parent != cache.directory()
             return self._adopted(files) if is_ours and is_elsewhere else files
@@ -173,6 +193,16 @@ class HubSource:
             place = self._ours
         return checkpoint.of_directory(place.directory, preset=preset, root=place.root)
 
+    def _shape(self, progress: Progress | None) -> GPTConfig:
+        if self.repository.preset is not None:
+            return self.repository.preset
+        (path,) = self._obtain([(configfile.NAME,)], progress, self._hint)
+        return configfile.read(path)
+
+    @property
+    def _is_offline(self) -> bool:
+        return self.offline or hub.is_offline()
+
     @property
     def _ours(self) -> Place:
         return Place(cache.folder(self.repository), cache.directory())
@@ -184,9 +214,10 @@ class HubSource:
             self._obtain([tuple(containers.shard_names(path))], progress)
 
     def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
-        # First what may not be there: a pair that is says that this was asked for.
-        with contextlib.suppress(NotFoundError):
-            self._obtain([(vocabulary.ADDED,)], progress)
+        if not self._is_offline:
+            # First what may not be there: a pair that is says that this was asked for.
+            with contextlib.suppress(NotFoundError):
+                self._obtain([(vocabulary.ADDED,)], progress)
         self._obtain(vocabulary.FILES, progress)
         return self._ours.tokenizer_files()
 

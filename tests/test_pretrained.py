@@ -216,6 +216,49 @@ def test_a_repository_without_a_tokenizer_says_so(online, files):
     assert GPT.from_pretrained("me/mine")  # the model alone there is
 
 
+def test_the_tokenizer_alone_fetches_no_weights(online, tmp_path, files):
+    online.add_repository("me/mine", files)
+    tokenizer = mingpt.load_tokenizer("me/mine")
+    names = ["COMMIT", "SHA256SUMS", "config.json", "merges.txt", "vocab.json"]
+    assert fetched(tmp_path) == [f"me--mine/{name}" for name in names]
+    online.files.clear()
+    again = mingpt.load_tokenizer("me/mine", offline=True)
+    assert again.vocab == tokenizer.vocab
+    assert again.rows == ROWS
+
+
+def test_gpt2s_tokenizer_needs_its_two_files_and_no_model(online, tmp_path):
+    put(tmp_path / "cache", {"encoder.json": VOCAB, "vocab.bpe": MERGES})
+    for name in ("gpt2", "gpt2-xl"):
+        assert mingpt.load_tokenizer(name, offline=True).rows == 50257
+    assert fetched(tmp_path) == ["encoder.json", "vocab.bpe"]
+    assert online.requests == []
+
+
+def test_a_tokenizer_that_transformers_cached_is_enough(online, tmp_path, files):
+    names = ("config.json", "vocab.json", "merges.txt")
+    put_in_hub_cache(tmp_path / "hub", "models--x--y", {name: files[name] for name in names})
+    assert mingpt.load_tokenizer("x/y", offline=True).rows == ROWS
+    put_in_hub_cache(tmp_path / "hub", "models--distilgpt2", {k: files[k] for k in names[1:]})
+    assert mingpt.load_tokenizer("gpt2", offline=True).encode(" Jones")  # its relative's
+    assert not (tmp_path / "cache").exists()  # nor is that copied, for a model that is not here
+
+
+@pytest.mark.parametrize("name", ["gpt2", "me/mine"])
+def test_a_tokenizer_that_is_not_to_be_had_says_so(online, tmp_path, name):
+    message = {"gpt2": r"no vocab\.json \+ merges\.txt or tok", "me/mine": r"no config\.json"}[name]
+    with pytest.raises(DownloadError, match=message + r".*the network is not to be used"):
+        mingpt.load_tokenizer(name, offline=True)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_tokenizer_that_does_not_fit_its_model_is_refused_with_it_or_without(tmp_path, files):
+    fields = {**json.loads(files["config.json"]), "vocab_size": 9}
+    put(tmp_path / "mine", {**files, "config.json": json.dumps(fields).encode()})
+    with pytest.raises(TokenizerError, match=r"mine: the tokenizer has \d+ tokens, .* only 9 rows"):
+        mingpt.load_tokenizer(tmp_path / "mine")
+
+
 def test_a_repository_that_is_not_there_says_so(online, tmp_path):
     with pytest.raises(DownloadError, match=r"me--mine has no config\.json, .* has no such file"):
         mingpt.load("me/mine")
