@@ -208,7 +208,24 @@ class BPETokenizer:
             if ids.dim() != 1:
                 raise TokenizerError(f"decode takes a 1-D tensor, not {tuple(ids.shape)}")
             ids = ids.tolist()
-        return b"".join(self._bytes(number) for number in ids).decode("utf-8", errors="replace")
+        return b"".join(self.data(number) for number in ids).decode("utf-8", errors="replace")
+
+    def data(self, number: int) -> bytes:
+        """The bytes of one token, which may end, or begin, in the middle of a character.
+
+        Those of "<pad:50300>" for a row of the embedding that stands for no token.
+
+        Raises:
+            TokenizerError: an id that the vocabulary does not have.
+        """
+        symbol = self._symbol_of_id.get(int(number))
+        if symbol is None and self.is_padding(int(number)):
+            return f"<pad:{number}>".encode()
+        if symbol is None:
+            raise TokenizerError(f"no token has the id {number}; they go to {self.vocab_size - 1}")
+        if symbol in self._added or not all(char in _BYTE_OF_CHAR for char in symbol):
+            return symbol.encode()  # a special token that is written out in the file
+        return bytes(_BYTE_OF_CHAR[char] for char in symbol)
 
     def token(self, number: int) -> str:
         r"""The text of one token; bytes that are no UTF-8 by themselves as \xNN.
@@ -218,7 +235,7 @@ class BPETokenizer:
         Raises:
             TokenizerError: an id that the vocabulary does not have.
         """
-        return self._bytes(number).decode("utf-8", errors="backslashreplace")
+        return self.data(number).decode("utf-8", errors="backslashreplace")
 
     def tokens(self, text: str) -> list[str]:
         """The text of every token of `text`, e.g. ["Michelle", " Jones"]."""
@@ -232,16 +249,6 @@ class BPETokenizer:
     def vocab_size(self) -> int:
         """The smallest number above every id."""
         return max(self._symbol_of_id) + 1
-
-    def _bytes(self, number: int) -> bytes:
-        symbol = self._symbol_of_id.get(int(number))
-        if symbol is None and self.is_padding(int(number)):
-            return f"<pad:{number}>".encode()
-        if symbol is None:
-            raise TokenizerError(f"no token has the id {number}; they go to {self.vocab_size - 1}")
-        if symbol in self._added or not all(char in _BYTE_OF_CHAR for char in symbol):
-            return symbol.encode()  # a special token that is written out in the file
-        return bytes(_BYTE_OF_CHAR[char] for char in symbol)
 
     def _check(self) -> None:
         if not all(type(number) is int and number >= 0 for number in self.vocab.values()):

@@ -110,6 +110,11 @@ def test_bytes_that_are_no_text_are_shown_as_escapes(shipped):
     assert shipped.decode(shipped.encode("東")[:1]) == "\ufffd"
 
 
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_bytes_of_the_tokens_are_those_of_the_text(shipped, text):
+    assert b"".join(map(shipped.data, shipped.encode(text))) == text.encode()
+
+
 def test_end_of_text_is_ordinary_unless_asked_for(shipped):
     text = f"one{END_OF_TEXT}two"
     special = shipped.vocab[END_OF_TEXT]
