@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from patching.text import escaped, shortened, visible
+from patching.text import SPACE, escaped, shortened, visible
+from patching.tokenview import alignment
 
 if TYPE_CHECKING:
     from mingpt import GPT
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from patching.explanation import Explanation
     from patching.prompts import PromptPair
     from patching.result import SweepResult
+    from patching.tokenview import Row
 
 _TOKEN_COLUMNS = 24  # of a token in a table; longer ones are cut
+_MARKS = ("Mn", "Me")  # Unicode's categories of what is drawn onto the character before it
+_CARRIER = "\u25cc"  # the dotted circle, for a mark with nothing before it
 
 
 def model_line(model: GPT, fallback: str | None) -> str:
@@ -35,30 +39,43 @@ def model_line(model: GPT, fallback: str | None) -> str:
 
 def pair_table(pair: PromptPair) -> str:
     """Both tokenizations side by side; a star marks the positions that differ."""
-    rows = [("", "pos", "id", "clean", "id", "corrupt")]
-    differing = set(pair.differing)
-    for position in range(len(pair)):
-        rows.append(
-            (
-                "*" if position in differing else "",
-                str(position),
-                str(pair.clean_ids[position]),
-                _token(pair.clean_tokens[position]),
-                str(pair.corrupt_ids[position]),
-                _token(pair.corrupt_tokens[position]),
-            )
-        )
-    return _table(rows, right=(1, 2, 4))
+    return alignment_table(
+        alignment(pair.clean_ids, pair.corrupt_ids),
+        ids=(pair.clean_ids, pair.corrupt_ids),
+        tokens=(pair.clean_tokens, pair.corrupt_tokens),
+        names=("clean", "corrupt"),
+    )
+
+
+def alignment_table(
+    rows: Sequence[Row],
+    ids: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[str]],
+    names: Sequence[str],
+) -> str:
+    """Any two prompts' tokens, paired as tokenview.alignment does; of each its positions."""
+
+    def side(prompt: int, at: int | None) -> tuple[str, ...]:
+        if at is None:
+            return ("",) * 3
+        return (str(at), str(ids[prompt][at]), token_cell(tokens[prompt][at]))
+
+    cells = [("", "pos", "id", names[0], "pos", "id", names[1])]
+    for row in rows:
+        cells.append(("*" if row.differs else "", *side(0, row.a), *side(1, row.b)))
+    if all(row.a == row.b for row in rows):  # one column of positions is enough
+        return table([(*row[:4], *row[5:]) for row in cells], right=(1, 2, 4))
+    return table(cells, right=(1, 2, 4, 5))
 
 
 def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
     """One prompt's tokens."""
     rows = [("pos", "id", "token")]
     rows += [
-        (str(position), str(number), _token(token))
+        (str(position), str(number), token_cell(token))
         for position, (number, token) in enumerate(zip(ids, tokens, strict=True))
     ]
-    return _table(rows, right=(0, 1))
+    return table(rows, right=(0, 1))
 
 
 def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> str:
@@ -67,10 +84,10 @@ def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> st
     total = abs(bars).sum() or 1
     rows = [("pos", "token", "logits", "share")]
     rows += [
-        (str(position), _token(found.text_of(number)), f"{bar:.4f}", f"{bar / total:.4f}")
+        (str(position), token_cell(found.text_of(number)), f"{bar:.4f}", f"{bar / total:.4f}")
         for position, (number, bar) in enumerate(zip(ids, bars, strict=True))
     ]
-    return _table(rows, right=(0, 2, 3))
+    return table(rows, right=(0, 2, 3))
 
 
 def next_token_table(**runs: NextTokens) -> str:
@@ -90,7 +107,7 @@ def next_token_table(**runs: NextTokens) -> str:
         row(name, (_score(getattr(run, name)) for run in runs.values()))
         for name in ("target", "foil")
     ]
-    return _table(rows, right=[6 * run + column for run in range(len(runs)) for column in (4, 5)])
+    return table(rows, right=[6 * run + column for run in range(len(runs)) for column in (4, 5)])
 
 
 def agreement_table(
@@ -117,11 +134,11 @@ def _agreement(approximate: SweepResult, exact: SweepResult, name: str, found: A
         if axes[-1] == "position":
             pair, position = approximate.pair, miss.index[-1]
             both = (pair.clean_tokens[position], pair.corrupt_tokens[position])
-            token = " / ".join(dict.fromkeys(map(_token, both)))
+            token = " / ".join(dict.fromkeys(map(token_cell, both)))
         rows.append((*map(str, miss.index), token, *(f"{value:.4f}" for value in values)))
     columns = len(axes)
     right = (*range(columns), *range(columns + 1, columns + 4))
-    return f"{head}\n{_table(rows, right=right)}"
+    return f"{head}\n{table(rows, right=right)}"
 
 
 def _score(score: object | None) -> tuple[str, ...]:
@@ -130,34 +147,42 @@ def _score(score: object | None) -> tuple[str, ...]:
     return (
         str(score.rank),
         str(score.id),
-        _token(score.token),
+        token_cell(score.token),
         f"{score.logit:.4f}",
         f"{score.probability:.4f}",
     )
 
 
-def _token(token: str) -> str:
-    return shortened(visible(token), _TOKEN_COLUMNS)
+def token_cell(token: str) -> str:
+    """A token or a piece as a table has it: nothing in it invisible, cut if it is long."""
+    text = visible(token).replace(" ", SPACE)  # of a run of white space, not only the first ones
+    if unicodedata.category(text[:1] or " ") in _MARKS:
+        text = _CARRIER + text
+    cut = shortened(text, _TOKEN_COLUMNS)
+    while width(cut) > _TOKEN_COLUMNS:
+        cut = shortened(cut, len(cut) - 1)
+    return cut
 
 
-def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+def table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     """Columns two spaces apart; those in `right` are flush right."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = [
-            " " * (width - _width(cell)) + cell
+            " " * (most - width(cell)) + cell
             if column in right
-            else cell + " " * (width - _width(cell))
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            else cell + " " * (most - width(cell))
+            for column, (cell, most) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def _width(text: str) -> int:
-    """Columns on a terminal: wide East Asian characters take two, combining marks none."""
+def width(text: str) -> int:
+    """Columns on a terminal: wide East Asian characters take two, marks on others none."""
     return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        0 if unicodedata.category(char) in _MARKS
+        else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text
-    )
+    )  # fmt: skip
