@@ -9,6 +9,7 @@ is there is used without any network, and hashed when it arrives only.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -141,6 +142,15 @@ class HubSource:
     def is_here(self) -> bool:
         """As Source."""
         return self.place is not None
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer is on this machine, be the weights here or not."""
+        try:
+            dataclasses.replace(self, offline=True).tokenizer_files()
+        except (DownloadError, TokenizerError):
+            return False
+        return True
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
         """As Source; nothing is fetched for the models that are known by name."""

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 from mingpt.errors import DownloadError, MinGPTError
 from mingpt.indices import from_the_end
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import torch
 
     from mingpt import GPT, BPETokenizer
+    from mingpt.pretrained import HubSource, Source
+
+Loaded = TypeVar("Loaded")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
@@ -33,6 +36,12 @@ SECONDS_BEFORE_A_BAR = 1.0
 Progress = Callable[[int, int], None]  # (done, in all or 0)
 BYTES = {"unit": "B", "unit_scale": True}
 SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"}
+MODEL_NAMES = (
+    "builtin; gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2; owner/name, a GPT-2 on the"
+    " Hugging Face hub; a directory with config.json and its weights; or nanoGPT's or minGPT's"
+    " .pt file"
+)
+DEFAULT_MODEL = "gpt2"
 LONGEST_END = 1000  # characters of an error's beginning, and of its end
 
 
@@ -223,14 +232,25 @@ class Bars:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--model, --n-head, --offline, --device, --dtype, --seed: the same words in every command."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        metavar="NAME|PATH",
-        help="builtin; gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2; owner/name, a GPT-2 on"
-        " the Hugging Face hub; a directory with config.json and its weights; or nanoGPT's or"
-        " minGPT's .pt file. Default: gpt2 if it is in a cache or can be fetched (548 MB, once),"
+    add_source_arguments(
+        group,
+        f"{MODEL_NAMES}. Default: gpt2 if it is in a cache or can be fetched (548 MB, once),"
         " else builtin",
     )
+    group.add_argument(
+        "--device", choices=DEVICES, default="auto", help="default: auto (cuda, mps, else cpu)"
+    )
+    group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    group.add_argument(
+        "--seed", type=int, default=0, help="of PyTorch's random numbers, 0 or more; default: 0"
+    )
+
+
+def add_source_arguments(
+    group: argparse._ArgumentGroup, model_help: str, **settings: object
+) -> None:
+    """Of these --model, --n-head and --offline; `settings` are add_argument's, of --model."""
+    group.add_argument("--model", metavar="NAME|PATH", help=model_help, **settings)
     group.add_argument(
         "--n-head", type=int, metavar="N",
         help="attention heads, of a minGPT .pt file with no config.json beside it",
@@ -239,13 +259,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--offline", action="store_true",
         help="only what is on this machine; HF_HUB_OFFLINE=1 says the same",
     )  # fmt: skip
-    group.add_argument(
-        "--device", choices=DEVICES, default="auto", help="default: auto (cuda, mps, else cpu)"
-    )
-    group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
-    group.add_argument(
-        "--seed", type=int, default=0, help="of PyTorch's random numbers, 0 or more; default: 0"
-    )
 
 
 @dataclass(frozen=True)
@@ -269,39 +282,88 @@ def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
     """
     import torch
 
-    from mingpt import hub
-    from mingpt.download import reach
     from mingpt.loading import load
-    from mingpt.pretrained import BUILTIN, resolve
+    from mingpt.pretrained import resolve
 
     device = find_device(arguments.device, arguments.dtype)
     dtype = getattr(torch, arguments.dtype)
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
     torch.manual_seed(arguments.seed)
-    fallback = None
     source = resolve(
-        "gpt2" if arguments.model is None else arguments.model,
+        DEFAULT_MODEL if arguments.model is None else arguments.model,
         n_head=arguments.n_head,
         offline=arguments.offline,
     )
     with bars.bar("fetching", in_bytes=True) as progress:
+
+        def loaded(source: Source) -> tuple[GPT, BPETokenizer]:
+            return load(source, dtype=dtype, progress=progress)
+
         if arguments.model is not None:
-            model, tokenizer = load(source, dtype=dtype, progress=progress)
+            (model, tokenizer), fallback = loaded(source), None
         else:
-            try:
-                if not (source.is_here or source.offline or hub.is_offline()):
-                    print(
-                        f"fetching GPT-2 124M, {hub.KNOWN['gpt2'].megabytes} MB, once;"
-                        f" --model {BUILTIN} skips it",
-                        file=sys.stderr,
-                    )
-                    reach(hub.endpoint())  # once: no network is to cost a few seconds at most
-                model, tokenizer = load(source, dtype=dtype, progress=progress)
-            except DownloadError as error:
-                fallback = str(error)
-                model, tokenizer = load(BUILTIN, dtype=dtype)
+            (model, tokenizer), fallback = or_builtin(source, loaded, whole=True)
     return LoadedModel(model.to(device), tokenizer, fallback)
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer, the name of its model, and why it is not the one hoped for (or None)."""
+
+    name: str
+    tokenizer: BPETokenizer
+    fallback: str | None
+
+
+def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTokenizer]:
+    """Those of every --model, without the models; without any as `load_model`.
+
+    Raises:
+        MinGPTError: as mingpt.load_tokenizer.
+    """
+    from mingpt.loading import load_tokenizer
+    from mingpt.pretrained import BUILTIN, resolve
+
+    names = arguments.model or [DEFAULT_MODEL]
+    where = {"n_head": arguments.n_head, "offline": arguments.offline}
+    sources = [resolve(name, **where) for name in dict.fromkeys(names)]
+    with bars.bar("fetching", in_bytes=True) as progress:
+
+        def loaded(source: Source) -> BPETokenizer:
+            return load_tokenizer(source, progress=progress)
+
+        if arguments.model:
+            return [LoadedTokenizer(source.name, loaded(source), None) for source in sources]
+        tokenizer, fallback = or_builtin(sources[0], loaded, whole=False)
+    return [LoadedTokenizer(DEFAULT_MODEL if fallback is None else BUILTIN, tokenizer, fallback)]
+
+
+def or_builtin(
+    source: HubSource, load: Callable[[Source], Loaded], *, whole: bool
+) -> tuple[Loaded, str | None]:
+    """What `load` makes of GPT-2, or where that is not to be had, of the shipped model, and why.
+
+    Args:
+        whole: the weights are needed too.
+    """
+    from mingpt import hub
+    from mingpt.download import reach
+    from mingpt.pretrained import BUILTIN, resolve
+
+    is_here = source.is_here if whole else source.has_tokenizer
+    try:
+        if not (is_here or source.offline or hub.is_offline()):
+            if whole:
+                print(
+                    f"fetching GPT-2 124M, {hub.KNOWN[DEFAULT_MODEL].megabytes} MB, once;"
+                    f" --model {BUILTIN} skips it",
+                    file=sys.stderr,
+                )
+            reach(hub.endpoint())  # once: no network is to cost a few seconds at most
+        return load(source), None
+    except DownloadError as error:
+        return load(resolve(BUILTIN)), str(error)
 
 
 def find_device(name: str, dtype: str) -> torch.device:
