@@ -109,19 +109,25 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _glued(self, args: Sequence[str]) -> list[str]:
-        """`--option -value` as `--option=-value`, unless -value is an option itself."""
-        glued: list[str] = []
+        """`--option -value` as `--option=-value`, unless -value is an option itself.
+
+        And options first: argparse does not go on with a list after one of them.
+        """
+        options: list[str] = []
+        others: list[str] = []
         waiting = list(args)
         while waiting:
             arg = waiting.pop(0)
-            action = self._option_string_actions.get(arg)
-            takes_value = action is not None and action.nargs is None
-            following = waiting[0] if waiting else ""
-            is_option = following.split("=", 1)[0] in self._option_string_actions
-            if takes_value and following.startswith("-") and not is_option:
+            if arg == "--":
+                others += [arg, *waiting]
+                break
+            action = self._option_string_actions.get(arg.split("=", 1)[0])
+            takes_value = action is not None and action.nargs is None and "=" not in arg
+            following = waiting[0].split("=", 1)[0] if waiting else ""
+            if takes_value and waiting and following not in self._option_string_actions:
                 arg = f"{arg}={waiting.pop(0)}"
-            glued.append(arg)
-        return glued
+            (others if action is None else options).append(arg)
+        return options + others
 
 
 def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[str, str]:
