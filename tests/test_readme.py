@@ -7,11 +7,15 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from patching.cli import explain, patch
+from patching.cli import explain, patch, tokens
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-MAIN = {"mingpt-patch": patch.main, "mingpt-explain": explain.main}
+MAIN = {
+    "mingpt-patch": patch.main,
+    "mingpt-explain": explain.main,
+    "mingpt-tokens": tokens.main,
+}
 COMMANDS = [
     line.strip()
     for line in README.replace("\\\n", "").splitlines()
@@ -39,13 +43,16 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     monkeypatch.chdir(tmp_path)
     command, *arguments = shlex.split(line)
     assert MAIN[command]([*arguments, "--quiet"]) == 0, capsys.readouterr().err
+    if command == "mingpt-tokens":  # writes nothing
+        assert [*tmp_path.iterdir()] == []
+        return
     compared = line.count("--compare-exact")
     figures = 5 if command == "mingpt-explain" else 1 + line.count(",kl") + compared
     assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * (1 + compared)
 
 
 def test_there_are_commands_to_run():
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 9
 
 
 def test_everything_it_links_and_lists_is_there():

@@ -1,0 +1,14 @@
+"""Tokens on view, from a clone: python scripts/tokens.py --help
+
+The command itself is patching/cli/tokens.py; installed, it is `mingpt-tokens`.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone's own packages
+
+from patching.cli.tokens import main
+
+if __name__ == "__main__":
+    sys.exit(main())
