@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,20 +41,31 @@ class NextTokens:
         Args:
             text_of: a token's text; an id that has none is written "id:50300".
         """
-        logits = logits.detach().cpu().double()  # in this order: MPS has no float64
-        probabilities = logits.softmax(-1)
+        top = likeliest(logits, k, text_of)
+        return cls(top, *token_scores(logits, (target, foil), text_of))
 
-        def score(number: int) -> TokenScore:
-            return TokenScore(
-                rank=1 + int((logits > logits[number]).sum()),
-                id=number,
-                token=text_or_id(text_of, number),
-                logit=logits[number].item(),
-                probability=probabilities[number].item(),
-            )
 
-        top = logits.topk(min(k, len(logits))).indices.tolist()
-        return cls(tuple(map(score, top)), score(target), score(foil))
+def likeliest(logits: Tensor, k: int, text_of: Callable[[int], str]) -> tuple[TokenScore, ...]:
+    """The `k` likeliest tokens by logits (V,), in order; `text_of` as of NextTokens.of."""
+    return token_scores(logits, logits.topk(min(k, len(logits))).indices.tolist(), text_of)
+
+
+def token_scores(
+    logits: Tensor, numbers: Iterable[int], text_of: Callable[[int], str]
+) -> tuple[TokenScore, ...]:
+    """These tokens by logits (V,)."""
+    logits = logits.detach().cpu().double()  # in this order: MPS has no float64
+    probabilities = logits.softmax(-1)
+    return tuple(
+        TokenScore(
+            rank=1 + int((logits > logits[number]).sum()),
+            id=number,
+            token=text_or_id(text_of, number),
+            logit=logits[number].item(),
+            probability=probabilities[number].item(),
+        )
+        for number in numbers
+    )
 
 
 def text_or_id(text_of: Callable[[int], str], number: int) -> str:

@@ -235,21 +235,32 @@ class Bars:
 # --------------------------------------------------------------------- models
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --n-head, --offline, --device, --dtype, --seed: the same words in every command."""
+def add_model_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    more: str = "",
+    seed: str = "of PyTorch's random numbers",
+    **settings: object,
+) -> None:
+    """--model, --n-head, --offline, --device, --dtype, --seed: the same words in every command.
+
+    Args:
+        more: words to add on --model.
+        seed: what it is the seed of.
+        settings: add_argument's, of --model.
+    """
     group = parser.add_argument_group("model")
     add_source_arguments(
         group,
-        f"{MODEL_NAMES}. Default: gpt2 if it is in a cache or can be fetched (548 MB, once),"
+        f"{MODEL_NAMES}.{more} Default: gpt2 if it is in a cache or can be fetched (548 MB, once),"
         " else builtin",
+        **settings,
     )
     group.add_argument(
         "--device", choices=DEVICES, default="auto", help="default: auto (cuda, mps, else cpu)"
     )
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
-    group.add_argument(
-        "--seed", type=int, default=0, help="of PyTorch's random numbers, 0 or more; default: 0"
-    )
+    group.add_argument("--seed", type=int, default=0, help=f"{seed}, 0 or more; default: 0")
 
 
 def add_source_arguments(

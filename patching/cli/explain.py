@@ -114,6 +114,7 @@ def run(argv: Sequence[str]) -> None:
     from patching.prompts import Question
 
     figures = figures_of(methods)
+    output.check_output(arguments)
     place = output.Place.of(arguments, [f"-{name}" for name in figures])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)

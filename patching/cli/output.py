@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mingpt import GPT
 
 LONGEST_NAME = 255  # bytes, on every file system in use
+DEFAULT_OUT = "figures/"
 MODEL_ARGUMENTS = ("model", "n_head", "device", "dtype", "seed")
 
 
@@ -34,9 +35,35 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, top_k: int) -> None
         "--top-k", type=int, default=top_k, metavar="K",
         help=f"rows of the table of next tokens; default: {top_k}",
     )  # fmt: skip
+    add_place_arguments(output)
+    output.add_argument("--cmap", metavar="NAME", help="a matplotlib colour map, e.g. magma")
+    output.add_argument(
+        "--json", action="store_true", help="the result as JSON on stdout, all else on stderr"
+    )
+    output.add_argument(
+        "--quiet", action="store_true", help="only the model's line and the paths written; no bar"
+    )
+
+
+def check_output(arguments: argparse.Namespace) -> None:
+    """Whether --top-k and --cmap say something.
+
+    Raises:
+        UsageError: no row in the table.
+        DrawingError: no such colour map.
+    """
+    from patching.canvas import check_cmap
+
+    if arguments.top_k < 1:
+        raise UsageError(f"--top-k must be at least 1, not {arguments.top_k}")
+    check_cmap(arguments.cmap)
+
+
+def add_place_arguments(output: argparse._ArgumentGroup) -> None:
+    """--out and --format."""
     output.add_argument(
         "--out",
-        default="figures/",
+        default=DEFAULT_OUT,
         metavar="FILE|DIR",
         help="the figure's file, or a folder in which it is named after the prompt and a hash of"
         " the run; of several figures, each one's name comes before the suffix; the result goes"
@@ -44,13 +71,6 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, top_k: int) -> None
     )
     output.add_argument(
         "--format", metavar="NAME", help="of figures in a folder: png (default), svg or pdf"
-    )
-    output.add_argument("--cmap", metavar="NAME", help="a matplotlib colour map, e.g. magma")
-    output.add_argument(
-        "--json", action="store_true", help="the result as JSON on stdout, all else on stderr"
-    )
-    output.add_argument(
-        "--quiet", action="store_true", help="only the model's line and the paths written; no bar"
     )
 
 
@@ -79,22 +99,18 @@ class Place:
     def of(
         cls, arguments: argparse.Namespace, figures: Sequence[str], results: Sequence[str] = ("",)
     ) -> Place:
-        """What --out, --format, --cmap and --top-k say.
+        """What --out and --format say.
 
         Args:
             figures, results: what their names end in; a figure alone that is
                 to be a file of a certain name has that name.
 
         Raises:
-            UsageError: no such format, the two contradict each other, it
-                cannot be written, or no row in the table.
-            DrawingError: no such colour map.
+            UsageError: no such format, the two contradict each other, or it
+                cannot be written.
         """
-        from patching.canvas import check_cmap, check_format
+        from patching.canvas import check_format
 
-        if arguments.top_k < 1:
-            raise UsageError(f"--top-k must be at least 1, not {arguments.top_k}")
-        check_cmap(arguments.cmap)
         if not arguments.out:
             raise UsageError("--out is empty: name a file or a folder, or leave it out")
         path = expanded(arguments.out)

@@ -198,6 +198,7 @@ def run(argv: Sequence[str]) -> None:
     ends = [f"-{metric.name}" if several else "" for metric in metrics]
     if arguments.compare_exact:
         ends += [f"{end}-compared" for end in ends]
+    output.check_output(arguments)
     place = output.Place.of(arguments, ends, ["", *["-exact"] * arguments.compare_exact])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)

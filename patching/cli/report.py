@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from patching.tokenview import alignment
 
 if TYPE_CHECKING:
     from mingpt import GPT
-    from patching.candidates import NextTokens
+    from patching.candidates import NextTokens, TokenScore
     from patching.comparison import Agreement
     from patching.explanation import Explanation
     from patching.prompts import PromptPair
@@ -92,22 +92,32 @@ def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> st
 
 def next_token_table(**runs: NextTokens) -> str:
     """The likeliest next tokens after each run, side by side, and then target and foil."""
+    answers = {name: [getattr(run, name) for run in runs.values()] for name in ("target", "foil")}
+    return scores_table({name: run.top for name, run in runs.items()}, answers)
+
+
+def scores_table(
+    runs: Mapping[str, Sequence[TokenScore]], answers: Mapping[str, Sequence[TokenScore]]
+) -> str:
+    """Candidates after each run by its name, side by side; then rows with a name of their own.
+
+    Args:
+        answers: name of the row -> of each run the candidate.
+    """
     head = ("rank", "id", "token", "logit", "prob")
 
     def row(name: str, parts: Iterable[Sequence[str]]) -> tuple[str, ...]:
         joined = [cell for part in parts for cell in (" ", *part)]
         return (name, *joined[1:])  # a blank column between runs
 
-    rows = [] if len(runs) == 1 else [row("", ((name, "", "", "", "") for name in runs))]
+    rows = [] if len(runs) == 1 else [row("", ((escaped(name), "", "", "", "") for name in runs))]
     rows.append(row("", (head for _ in runs)))
-    rows += [
-        row("", map(_score, scores)) for scores in zip_longest(*(r.top for r in runs.values()))
-    ]
-    rows += [
-        row(name, (_score(getattr(run, name)) for run in runs.values()))
-        for name in ("target", "foil")
-    ]
-    return table(rows, right=[6 * run + column for run in range(len(runs)) for column in (4, 5)])
+    rows += [row("", map(_score, scores)) for scores in zip_longest(*runs.values())]
+    rows += [row(name, map(_score, scores)) for name, scores in answers.items()]
+    right = [6 * run + column for run in range(len(runs)) for column in (4, 5)]
+    if not answers:  # no column for the names that there are not
+        rows, right = [cells[1:] for cells in rows], [column - 1 for column in right]
+    return table(rows, right)
 
 
 def agreement_table(
