@@ -79,17 +79,7 @@ def beam_search(
             than beams, a penalty that is out of its range.
     """
     check(model.config, [prompt], max_new_tokens, num_samples=num_samples)
-    if num_beams < 1:
-        raise ConfigError(f"num_beams must be at least 1, not {num_beams}")
-    if num_samples > num_beams:
-        raise ConfigError(f"{num_beams} beams cannot give {num_samples} continuations")
-    if not abs(length_penalty) <= LARGEST_PENALTY:
-        raise ConfigError(
-            f"length_penalty must be from -{LARGEST_PENALTY} to {LARGEST_PENALTY},"
-            f" not {length_penalty}"
-        )
-    if not 0 < repetition_penalty < math.inf:
-        raise ConfigError(f"repetition_penalty must be a number above 0, not {repetition_penalty}")
+    check_beams(num_beams, num_samples, length_penalty, repetition_penalty)
     stop = stop or Stop()
     idx = torch.tensor([[*prompt]], device=model.lm_head.weight.device)
     sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
@@ -118,6 +108,23 @@ def beam_search(
         )
         for beam in finished[:num_samples]
     ]
+
+
+def check_beams(
+    num_beams: int, num_samples: int, length_penalty: float, repetition_penalty: float
+) -> None:
+    """Raises ConfigError as `beam_search` says."""
+    if num_beams < 1:
+        raise ConfigError(f"num_beams must be at least 1, not {num_beams}")
+    if num_samples > num_beams:
+        raise ConfigError(f"{num_beams} beams cannot give {num_samples} continuations")
+    if not abs(length_penalty) <= LARGEST_PENALTY:
+        raise ConfigError(
+            f"length_penalty must be from -{LARGEST_PENALTY} to {LARGEST_PENALTY},"
+            f" not {length_penalty}"
+        )
+    if not 0 < repetition_penalty < math.inf:
+        raise ConfigError(f"repetition_penalty must be a number above 0, not {repetition_penalty}")
 
 
 def _candidates(

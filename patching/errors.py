@@ -24,6 +24,10 @@ class ExplanationError(MinGPTError, ValueError):
     """A prediction that cannot be explained, or whose terms do not add up."""
 
 
+class ProbeError(MinGPTError, ValueError):
+    """A pattern that cannot be counted."""
+
+
 class DrawingError(MinGPTError, ValueError):
     """A figure that cannot be drawn as asked."""
 

@@ -27,6 +27,11 @@ def visible(token: str, drawable: Callable[[str], bool] = lambda char: True) -> 
     return SPACE * (len(token) - len(rest)) + escaped(rest, drawable)
 
 
+def readable(text: str) -> str:
+    """`text` for a terminal: its lines as they are, what else is not printable escaped."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
 def shortened(text: str, most: int) -> str:
     """`text` cut to `most` characters, an ellipsis as the last of them."""
     return text if len(text) <= most else text[: most - 1] + "\u2026"

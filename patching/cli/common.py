@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 from mingpt.errors import DownloadError, MinGPTError
@@ -123,11 +124,17 @@ class Parser(argparse.ArgumentParser):
                 break
             action = self._option_string_actions.get(arg.split("=", 1)[0])
             takes_value = action is not None and action.nargs is None and "=" not in arg
-            following = waiting[0].split("=", 1)[0] if waiting else ""
-            if takes_value and waiting and following not in self._option_string_actions:
+            if takes_value and waiting and not self._is_option(waiting[0]):
                 arg = f"{arg}={waiting.pop(0)}"
             (others if action is None else options).append(arg)
+            while action is not None and action.nargs == "+" and waiting:
+                if waiting[0].startswith("-"):
+                    break
+                options.append(waiting.pop(0))  # they are the option's, not texts of their own
         return options + others
+
+    def _is_option(self, arg: str) -> bool:
+        return arg.split("=", 1)[0] in self._option_string_actions
 
 
 def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[str, str]:
@@ -151,6 +158,24 @@ def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[
     if given["target"] == given["foil"]:
         raise UsageError(f"--target and --foil are the same: {given['target']!r}")
     return given
+
+
+def lines_of(option: str, path: Path) -> list[str]:
+    """The lines of a text file that are not blank.
+
+    Raises:
+        UsageError: it cannot be read, is not in UTF-8, or has none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{option} {path} is no text in UTF-8") from None
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise UsageError(f"{option} {path} is empty")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -287,10 +312,24 @@ class LoadedModel:
     fallback: str | None
 
 
-def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
-    """The model of the command line, on its device.
+def model_names(arguments: argparse.Namespace) -> list[str | None]:
+    """Those of a --model that may be given several times, each once; [None] without any.
 
-    Without --model this is GPT-2 124M if it is in the cache or can be fetched,
+    Raises:
+        CheckpointError: one of which it is clear, before any is loaded, that it is no model.
+    """
+    from mingpt.pretrained import resolve
+
+    names = [*dict.fromkeys(arguments.model or ())]
+    for name in names:
+        resolve(name, n_head=arguments.n_head, offline=arguments.offline)
+    return names or [None]
+
+
+def load_model(arguments: argparse.Namespace, name: str | None, bars: Bars) -> LoadedModel:
+    """The model of that name, on the command line's device.
+
+    None, without --model, is GPT-2 124M if it is in the cache or can be fetched,
     else the shipped model, with the reason.
 
     Raises:
@@ -308,7 +347,7 @@ def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
         raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
     torch.manual_seed(arguments.seed)
     source = resolve(
-        DEFAULT_MODEL if arguments.model is None else arguments.model,
+        DEFAULT_MODEL if name is None else name,
         n_head=arguments.n_head,
         offline=arguments.offline,
     )
@@ -317,7 +356,7 @@ def load_model(arguments: argparse.Namespace, bars: Bars) -> LoadedModel:
         def loaded(source: Source) -> tuple[GPT, BPETokenizer]:
             return load(source, dtype=dtype, progress=progress)
 
-        if arguments.model is not None:
+        if name is not None:
             (model, tokenizer), fallback = loaded(source), None
         else:
             (model, tokenizer), fallback = or_builtin(source, loaded, whole=True)

@@ -118,7 +118,7 @@ def run(argv: Sequence[str]) -> None:
     place = output.Place.of(arguments, [f"-{name}" for name in figures])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
-    loaded = common.load_model(arguments, bars)
+    loaded = common.load_model(arguments, arguments.model, bars)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(report.model_line(model, loaded.fallback), always=True)
     question = Question.from_text(tokenizer, **texts)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 255  # bytes, on every file system in use
 DEFAULT_OUT = "figures/"
+BOTH = (".npz", ".json")  # a result to compute with, and the same to read
 MODEL_ARGUMENTS = ("model", "n_head", "device", "dtype", "seed")
 
 
@@ -59,15 +60,22 @@ def check_output(arguments: argparse.Namespace) -> None:
     check_cmap(arguments.cmap)
 
 
-def add_place_arguments(output: argparse._ArgumentGroup) -> None:
-    """--out and --format."""
+def add_place_arguments(
+    output: argparse._ArgumentGroup, kinds: str = ".npz and .json", *, note: str = ""
+) -> None:
+    """--out and --format.
+
+    Args:
+        kinds: of files that the result is written as.
+        note: on the default, which then is None.
+    """
     output.add_argument(
         "--out",
-        default=DEFAULT_OUT,
+        default=None if note else DEFAULT_OUT,
         metavar="FILE|DIR",
         help="the figure's file, or a folder in which it is named after the prompt and a hash of"
         " the run; of several figures, each one's name comes before the suffix; the result goes"
-        " beside them as .npz and .json; default: figures/",
+        f" beside them as {kinds}; default: {DEFAULT_OUT}{note}",
     )
     output.add_argument(
         "--format", metavar="NAME", help="of figures in a folder: png (default), svg or pdf"
@@ -94,16 +102,22 @@ class Place:
     format: str
     figures: tuple[str, ...]  # what the name of each ends in
     results: tuple[str, ...]  # likewise
+    kinds: tuple[str, ...]  # of files that a result is
 
     @classmethod
     def of(
-        cls, arguments: argparse.Namespace, figures: Sequence[str], results: Sequence[str] = ("",)
+        cls,
+        arguments: argparse.Namespace,
+        figures: Sequence[str],
+        results: Sequence[str] = ("",),
+        kinds: tuple[str, ...] = BOTH,
     ) -> Place:
         """What --out and --format say.
 
         Args:
             figures, results: what their names end in; a figure alone that is
                 to be a file of a certain name has that name.
+            kinds: of files that a result is.
 
         Raises:
             UsageError: no such format, the two contradict each other, or it
@@ -111,24 +125,26 @@ class Place:
         """
         from patching.canvas import check_format
 
-        if not arguments.out:
+        if arguments.out == "":
             raise UsageError("--out is empty: name a file or a folder, or leave it out")
-        path = expanded(arguments.out)
+        out = arguments.out or DEFAULT_OUT
+        path = expanded(out)
         check_name(path)
         suffix = path.suffix.removeprefix(".")
-        is_folder = arguments.out.endswith(("/", os.sep)) or path.is_dir() or not suffix
+        is_folder = out.endswith(("/", os.sep)) or path.is_dir() or not suffix
         if not is_folder and len(figures) == 1:
             figures = ("",)
         asked = "png" if arguments.format is None else arguments.format
         chosen = asked if is_folder else suffix
         try:
-            check_format(chosen)
+            if figures or is_folder:  # a result alone has a suffix of its own
+                check_format(chosen)
         except DrawingError as error:
             hint = "" if is_folder else f" (--out {path}/ with a slash would be a folder)"
             raise UsageError(f"{error}{hint}") from None
         if arguments.format is not None and arguments.format.lower() != chosen.lower():
             raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
-        place = cls(path, is_folder, chosen, tuple(figures), tuple(results))
+        place = cls(path, is_folder, chosen, tuple(figures), tuple(results), kinds)
         for file in place.files("figure"):
             check_writable(file)
         return place
@@ -139,13 +155,15 @@ class Place:
         return stem.with_name(stem.name + end)
 
     def files(self, run_name: str) -> list[Path]:
-        """Each figure, and then each result's .npz and .json."""
+        """Each figure, and then each result's files."""
         from patching.saving import result_paths
 
         stems = [self.stem(run_name, end) for end in self.figures]
         files = [stem.with_name(f"{stem.name}.{self.format}") for stem in stems]
         for end in self.results:
-            files += result_paths(self.stem(run_name, end))
+            files += [
+                path for path in result_paths(self.stem(run_name, end)) if path.suffix in self.kinds
+            ]
         return files
 
 

@@ -202,7 +202,7 @@ def run(argv: Sequence[str]) -> None:
     place = output.Place.of(arguments, ends, ["", *["-exact"] * arguments.compare_exact])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
-    loaded = common.load_model(arguments, bars)
+    loaded = common.load_model(arguments, arguments.model, bars)
     model = loaded.model
     say(report.model_line(model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)

@@ -135,15 +135,7 @@ def words_asked(asked: str) -> list[str]:
     with contextlib.suppress(OSError):  # too long for a name, say: then it is none
         is_file = path.is_file()
     is_file = is_file or asked.endswith(".txt") or "/" in asked or os.sep in asked
-    if is_file:
-        try:
-            parts = path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise UsageError(f"--suggest {path} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"--suggest {path} is no text in UTF-8") from None
-    else:
-        parts = asked.split(",")
+    parts = common.lines_of("--suggest", path) if is_file else asked.split(",")
     words = [*dict.fromkeys(part.strip() for part in parts if part.strip())]
     if not words:
         raise UsageError(f"--suggest {asked!r}: there is no word in it")

@@ -1,0 +1,330 @@
+"""What mingpt-generate was asked for, done model by model: continued, printed, compared, written.
+
+The work is patching's, and the words are samplereport.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patching.cli import common, output
+from patching.cli.common import Bars
+
+if TYPE_CHECKING:
+    from mingpt.generation import Choice
+    from patching.candidates import TokenScore
+    from patching.choices import Candidate
+    from patching.cli.samplereport import Key
+    from patching.continuations import Continuation, Settings
+    from patching.probes import Count, Pattern
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be done with each model."""
+
+    prompts: list[str]
+    settings: list[Settings]
+    num_samples: int
+    seed: int
+    patterns: list[Pattern]
+    rows: int
+    steps: bool
+    plot: bool
+
+
+@dataclass
+class Block:
+    """What came of one model with one of the settings."""
+
+    settings: Settings
+    samples: list[list[Continuation]] = field(default_factory=list)  # of each prompt
+    counts: list[Count] = field(default_factory=list)
+    steps: dict[tuple[int, int], list[list[Candidate]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """How many were generated; beams of a prompt take their steps together."""
+        lengths = [[len(one.sample.ids) for one in samples] for samples in self.samples]
+        together = self.settings.num_beams is not None
+        return sum(max(of_prompt) if together else sum(of_prompt) for of_prompt in lengths)
+
+    @property
+    def milliseconds_per_token(self) -> float:
+        """Of wall-clock time; of several samples at once, each gets its share."""
+        return 1000 * self.seconds / max(self.tokens, 1)
+
+
+@dataclass
+class Run:
+    """What came of one model."""
+
+    name: str
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    checksum: str | None = None  # where something is written
+    next: list[tuple[TokenScore, ...]] = field(default_factory=list)  # of each prompt
+    log_probs: list[list[float]] = field(default_factory=list)  # of each prompt's tokens
+    blocks: list[Block] = field(default_factory=list)
+
+
+def run_model(
+    arguments: argparse.Namespace,
+    name: str | None,
+    asked: Asked,
+    say: Callable[..., None],
+    *,
+    alone: bool,
+) -> Run:
+    """Everything with one model, which is gone afterwards; printed as it comes if it is alone."""
+    from mingpt.generation import check, log_likelihood
+    from patching.candidates import likeliest
+    from patching.cli import report, samplereport
+    from patching.continuations import encoded
+    from patching.running import versions
+
+    bars = Bars(arguments.quiet)
+    loaded = common.load_model(arguments, name, bars)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    say(report.model_line(model, loaded.fallback), always=True)
+    run = Run(model.name, output.fallback_notes(loaded.fallback), versions(model))
+    ids = encoded(tokenizer, asked.prompts)
+    check(model.config, ids, 1, seed=asked.seed)  # before any of them is run
+    for prompt, one in zip(asked.prompts, ids, strict=True):
+        run.log_probs.append(log_likelihood(model, one))
+        run.next.append(likeliest(model.last_logits[0], asked.rows, tokenizer.token))
+        if alone:
+            say(f"\nprompt: {samplereport.readable(prompt)}")
+            say(samplereport.likelihood_line(run.log_probs[-1]))
+            if len(ids) == 1:
+                say(report.scores_table({"": run.next[-1]}, {}))
+    for settings in asked.settings:
+        if alone:
+            say(f"\n{settings.describe()}:")
+        run.blocks.append(_block(loaded, settings, asked, arguments, bars, alone))
+        if alone:
+            say(f"\n{_time(run.blocks[-1])}")
+            if asked.patterns:
+                say(f"\n{samplereport.count_table(run.blocks[-1].counts)}", always=True)
+    if asked.plot or asked.patterns or arguments.out is not None:
+        run.checksum = model.checksum()
+    return run
+
+
+def _block(
+    loaded: common.LoadedModel,
+    settings: Settings,
+    asked: Asked,
+    arguments: argparse.Namespace,
+    bars: Bars,
+    alone: bool,
+) -> Block:
+    """One model with one of the settings."""
+    from patching.choices import candidates
+    from patching.cli import samplereport
+    from patching.continuations import continue_prompts
+    from patching.probes import count
+
+    block, text_of = Block(settings), loaded.tokenizer.token
+    out = sys.stderr if arguments.json else sys.stdout
+    # Hundreds of samples that are counted nobody reads; they are in the result.
+    is_told = alone and not asked.patterns and not (arguments.json and arguments.quiet)
+    is_live = is_told and out.isatty()
+
+    def of_step(choice: Choice) -> list[Candidate]:
+        how = {"greedy": settings.greedy}
+        return candidates(choice, settings.decoding, asked.rows, text_of, **how)
+
+    def step_table(choice: Choice) -> str:
+        return samplereport.candidate_table(block.steps[choice.prompt, choice.sample][-1])
+
+    def head(key: Key, score: float | None = None) -> str:
+        if arguments.quiet:
+            return ""
+        prompt, sample = key
+        seed = asked.seed + sample if settings.is_drawn else None
+        name = samplereport.sample_name(sample, seed, score)
+        if len(asked.prompts) > 1:
+            name = f"{samplereport.cell(asked.prompts[prompt])} ({name})"
+        return f"\n{name}\n"
+
+    transcript = samplereport.Transcript(
+        lambda text: common.tell(text, out, end=""),
+        loaded.tokenizer,
+        [*product(range(len(asked.prompts)), range(asked.num_samples))],
+        head,
+        steps=step_table if asked.steps and not arguments.quiet else None,
+        is_live=is_live,
+        with_ends=not arguments.quiet,
+    )
+
+    def observe(choice: Choice) -> None:
+        is_drawn = asked.plot and (choice.step, choice.sample) == (0, 0)
+        if asked.steps or is_drawn:
+            key = (choice.prompt, choice.sample)
+            block.steps.setdefault(key, []).append(of_step(choice))
+        if is_told:
+            transcript(choice)
+
+    started = time.perf_counter()
+    with (Bars(quiet=True) if is_live else bars).bar("generating") as progress:
+        done, total = 0, len(asked.prompts) * asked.num_samples * settings.max_new_tokens
+
+        def step(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            if progress is not None:
+                progress(done, total)
+
+        block.samples = continue_prompts(
+            loaded.model,
+            loaded.tokenizer,
+            asked.prompts,
+            settings,
+            num_samples=asked.num_samples,
+            seed=asked.seed,
+            observe=observe,
+            step=step,
+        )
+    block.seconds = time.perf_counter() - started
+    if settings.num_beams is not None and is_told:
+        for prompt, samples in enumerate(block.samples):
+            for number, one in enumerate(samples):
+                sample, text = one.sample, samplereport.readable(one.text)
+                common.tell(f"{head((prompt, number), sample.score)}{text}", out)
+                if not arguments.quiet:
+                    end = (len(sample.ids), sample.log_prob, sample.ended)
+                    common.tell(samplereport.sample_end(*end), out)
+    for prompt, samples in zip(asked.prompts, block.samples, strict=True):
+        block.counts += count(asked.patterns, prompt, [one.text for one in samples])
+    return block
+
+
+def _time(block: Block) -> str:
+    return (
+        f"{block.tokens} tokens in {block.seconds:.2f} s,"
+        f" {block.milliseconds_per_token:.1f} ms per token"
+    )
+
+
+def compare(runs: Sequence[Run], asked: Asked, say: Callable[..., None]) -> None:
+    """What several models say, next to each other."""
+    from patching.cli import report, samplereport
+
+    columns, names = shutil.get_terminal_size().columns, _unlike([run.name for run in runs])
+    for number, prompt in enumerate(asked.prompts):
+        say(f"\nprompt: {samplereport.readable(prompt)}")
+        for name, run in zip(names, runs, strict=True):
+            line = samplereport.likelihood_line(run.log_probs[number])
+            say(f"{samplereport.readable(name)}: {line}")
+        tables = [run.next[number] for run in runs]
+        say(report.scores_table(dict(zip(names, tables, strict=True)), {}))
+        for block, settings in enumerate(asked.settings):
+            say(f"\n{settings.describe()}:\n")
+            texts = [
+                [one and f"({samplereport.named(one, n)}) {one.text}" for one in of_models]
+                for n, of_models in enumerate(
+                    zip_longest(*(run.blocks[block].samples[number] for run in runs))
+                )
+            ]
+            say(samplereport.side_by_side(texts, names, columns), always=True)
+    for block, settings in enumerate(asked.settings):
+        say(f"\n{settings.describe()}:")
+        for name, run in zip(names, runs, strict=True):
+            say(f"{samplereport.readable(name)}: {_time(run.blocks[block])}")
+            if asked.patterns:
+                say(f"\n{samplereport.count_table(run.blocks[block].counts)}\n", always=True)
+
+
+def _unlike(names: Sequence[str]) -> list[str]:
+    """Names with a number behind those that come several times."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(names, 1)
+    ]
+
+
+def write(
+    runs: Sequence[Run], asked: Asked, arguments: argparse.Namespace, place: output.Place
+) -> dict[Path, bool]:
+    """Write figures and result; the paths, and whether something was there before."""
+    from patching import continuations
+    from patching.charts import draw_choice, draw_counts
+
+    settings = [one.to_dict() for one in asked.settings]
+    defining = (
+        [(run.name, run.checksum, run.notes, run.versions["dtype"]) for run in runs],
+        (settings, asked.prompts, asked.num_samples, asked.seed, asked.rows, asked.plot),
+        [pattern.text for pattern in asked.patterns],
+    )
+    name = output.run_name(asked.prompts[0], "continued", defining=defining)
+    *figures, result = place.files(name)
+    existed = {path: path.exists() for path in (*figures, result)}
+    choices = [
+        (block.steps[prompt, 0][0], samples)
+        for run in runs
+        for block in run.blocks
+        for prompt, samples in enumerate(block.samples)
+        if asked.plot
+    ]
+    for (first, samples), path in zip(choices, figures, strict=False):
+        draw_choice(first, samples, path, notes=runs[0].notes)
+    if asked.patterns:
+        panels = [
+            (f"{run.name}, {block.settings.describe()}", block.counts)
+            for run in runs
+            for block in run.blocks
+        ]
+        what = f"How often each was said in {asked.num_samples} samples of at most"
+        title = f"{what} {arguments.max_new_tokens} tokens"
+        draw_counts(panels, figures[-1], title=title, notes=runs[0].notes)
+    names = (*output.MODEL_ARGUMENTS, "num_samples", "rows", "format", "plot", "show_steps")
+    continuations.save(
+        result,
+        [one for run in runs for block in run.blocks for row in block.samples for one in row],
+        arguments={name: getattr(arguments, name) for name in names},
+        models=[
+            {"name": run.name, "checksum": run.checksum, "notes": run.notes,
+             "versions": run.versions}
+            for run in runs
+        ],
+        counts=[
+            {"model": run.name, "settings": block.settings.to_dict(), **one.to_dict()}
+            for run in runs
+            for block in run.blocks
+            for one in block.counts
+        ],
+    )  # fmt: skip
+    return existed
+
+
+def tell_json(runs: Sequence[Run], asked: Asked, paths: Sequence[Path]) -> None:
+    """A line for each sample."""
+    for run in runs:
+        for block in run.blocks:
+            for prompt, samples in enumerate(block.samples):
+                for number, one in enumerate(samples):
+                    fields: dict[str, Any] = one.to_dict()
+                    fields["prompt_log_prob"] = sum(run.log_probs[prompt])
+                    fields["milliseconds_per_token"] = block.milliseconds_per_token
+                    if asked.patterns:
+                        fields["found"] = {
+                            pattern.text: pattern.is_in(one.text) for pattern in asked.patterns
+                        }
+                    if asked.steps:
+                        fields["steps"] = [
+                            [asdict(candidate) for candidate in step]
+                            for step in block.steps[prompt, number]
+                        ]
+                    fields["paths"] = [str(path) for path in paths]
+                    common.tell(json.dumps(fields, allow_nan=False), sys.stdout)
