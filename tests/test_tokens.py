@@ -333,7 +333,7 @@ BAD_INPUT = {
     "only commas": (["a", "b", "--suggest=, ,"], "there is no word in it"),
     "no file": (["a", "b", "--suggest=x.txt"], "x.txt cannot be read: No such file"),
     "a folder": (["a", "b", "--suggest=./"], "cannot be read: Is a directory"),
-    "empty file": (["a", "b", "--suggest=empty"], "--suggest 'empty': there is no word in it"),
+    "empty file": (["a", "b", "--suggest=empty"], "--suggest empty is empty"),
     "latin-1": (["a", "b", "--suggest=latin.txt"], "latin.txt is no text in UTF-8"),
     "model": (["a", "--model=gpt9"], "no model 'gpt9'"),
     "one of two models": (["a", "--model=builtin", "--model=gpt9"], "no model 'gpt9'"),

@@ -221,7 +221,7 @@ def compare(runs: Sequence[Run], asked: Asked, say: Callable[..., None]) -> None
     """What several models say, next to each other."""
     from patching.cli import report, samplereport
 
-    columns, names = shutil.get_terminal_size().columns, _unlike([run.name for run in runs])
+    columns, names = shutil.get_terminal_size().columns, unlike([run.name for run in runs])
     for number, prompt in enumerate(asked.prompts):
         say(f"\nprompt: {samplereport.readable(prompt)}")
         for name, run in zip(names, runs, strict=True):
@@ -246,7 +246,7 @@ def compare(runs: Sequence[Run], asked: Asked, say: Callable[..., None]) -> None
                 say(f"\n{samplereport.count_table(run.blocks[block].counts)}\n", always=True)
 
 
-def _unlike(names: Sequence[str]) -> list[str]:
+def unlike(names: Sequence[str]) -> list[str]:
     """Names with a number behind those that come several times."""
     return [
         name if names.count(name) == 1 else f"{name} ({number})"
