@@ -51,6 +51,7 @@ class Choice:
     logits: Tensor  # (V,) as the model gives them
     ids: Tensor  # (T,) the sequence that they follow
     token: int  # the one chosen
+    log_prob: float  # of it, as of Sample
     ended: str | None  # as of Sample, if that was the last
 
 
@@ -130,7 +131,7 @@ def generate(
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for T, numbers in groupby(by_length, key=lambda number: len(prompts[number])):
         waiting = [_Row(n, sample, prompts[n]) for n in numbers for sample in range(num_samples)]
-        most = at_once(model.config, T + max_new_tokens, model.lm_head.weight.dtype.itemsize)
+        most = at_once(model.config, T, T + max_new_tokens, model.lm_head.weight.dtype.itemsize)
         for first in range(0, len(waiting), most):
             batch = waiting[first : first + most]
             for row in batch:
@@ -183,13 +184,15 @@ def check(
             raise ConfigError(f"{which} has ids that are not from 0 to {config.vocab_size - 1}")
 
 
-def at_once(config: GPTConfig, length: int, itemsize: int) -> int:
-    """How many sequences of so many tokens a batch may have."""
-    T = min(length, config.block_size)
+def at_once(config: GPTConfig, first: int, last: int, itemsize: int) -> int:
+    """How many sequences a batch may have that begin and end with so many tokens."""
+    T = min(last, config.block_size)
     kept = 2 * config.n_layer * config.kv_heads * config.head_size * T
-    # Where the window moves along, every position is read in each step.
-    weights = 3 * config.n_head * T * T if length > config.block_size else 3 * config.n_head * T
-    return max(1, ROOM // (itemsize * (kept + weights)))
+    # Where the window moves along, all of it is read in each step; else the prompt, once.
+    read = T if last > config.block_size else first
+    weights = 3 * config.n_head * read * T
+    candidates = 48 * config.vocab_size  # bytes: logits, scores, masks, and what is sorted
+    return max(1, ROOM // (itemsize * (kept + weights) + candidates))
 
 
 def finite(logits: Tensor) -> Tensor:
@@ -253,11 +256,11 @@ def _run(
         tokens = _choose(logits, sequences.ids, rows, decoding)
         log_probs = log_probs_of(logits, tokens)
         going_on = []
-        for at, (row, token, value) in enumerate(
+        for at, (row, token, log_prob) in enumerate(
             zip(rows, tokens.tolist(), log_probs.tolist(), strict=True)
         ):
             row.ids.append(token)
-            row.log_probs.append(value)
+            row.log_probs.append(log_prob)
             ended = stop.reason(row.ids)
             if ended is not None:
                 row.ended = ended
@@ -265,7 +268,7 @@ def _run(
                 going_on.append(at)
             if observe is not None:
                 is_last = ended or (row.ended if step + 1 == max_new_tokens else None)
-                choice = (logits[at], sequences.ids[at], token, is_last)
+                choice = (logits[at], sequences.ids[at], token, log_prob, is_last)
                 observe(Choice(row.prompt, row.sample, step, *choice))
         if not going_on:
             return

@@ -1,4 +1,4 @@
-"""Activation patching on mingpt's GPT, and explanations of one prediction.
+"""Activation patching on mingpt's GPT, explanations of one prediction, and what comes next.
 
 Example:
     model, tokenizer = mingpt.load("builtin")
@@ -8,6 +8,9 @@ Example:
 
     explanation = explain(model, ids, target, foil, tokenizer=tokenizer)
     draw(explanation, "lens", "figures/lens.png")
+
+    ((sample,),) = continue_prompts(model, tokenizer, ["The keys to the cabinet"])
+    sample.text, sample.sample.log_probs
 """
 
 from __future__ import annotations
@@ -28,10 +31,14 @@ _HOME = {
     "explain": "patching.explanation",
     "Explanation": "patching.explanation",
     "draw": "patching.portrait",
+    "Settings": "patching.continuations",
+    "Continuation": "patching.continuations",
+    "continue_prompts": "patching.continuations",
     "PromptError": "patching.errors",
     "SweepError": "patching.errors",
     "ResultError": "patching.errors",
     "DrawingError": "patching.errors",
+    "ProbeError": "patching.errors",
     "ExplanationError": "patching.errors",
 }
 __all__ = [*_HOME]

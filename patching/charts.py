@@ -94,6 +94,8 @@ def _choice(
     figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
     left, paths = figure.subfigures(1, 2, width_ratios=(LEFT, right + EDGE))
     _distribution(left.subplots(), candidates, height - EDGE)
+    words = "each sample's tokens, as likely as the model itself finds them"
+    paths.suptitle(canvas.wrapped([words], int(right * 13)), fontsize=9, x=0.02, ha="left")
     for number, (axes, sample) in enumerate(
         zip(paths.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True)
     ):

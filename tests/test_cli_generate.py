@@ -262,7 +262,7 @@ def test_characters_are_printed_when_their_last_byte_is_there(builtin):
     logits = torch.zeros(tokenizer.vocab_size)
     for step, number in enumerate([*ids, half]):
         ended = "length" if step == len(ids) else None
-        transcript(Choice(0, 0, step, logits, torch.tensor([0]), number, ended))
+        transcript(Choice(0, 0, step, logits, torch.tensor([0]), number, 0.0, ended))
     assert "".join(said) == "\u00e9\u4e2d\\x1b[31m\n\ufffd\n"
     assert "" in said  # the first half of a character
 

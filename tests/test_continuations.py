@@ -130,7 +130,7 @@ LOGITS = torch.tensor([0.0625, 0.5, 0.125, 0.25, 0.0625]).log() + 3
 
 
 def step(token: int, decoding: Decoding, k: int = 5, greedy: bool = False, ids=(0,)):
-    choice = Choice(0, 0, 0, LOGITS, torch.tensor(ids), token, None)
+    choice = Choice(0, 0, 0, LOGITS, torch.tensor(ids), token, 0.0, None)
     return candidates(choice, decoding, k, "abcde".__getitem__, greedy=greedy)
 
 

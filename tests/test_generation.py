@@ -20,6 +20,7 @@ from mingpt import (
     ConfigError,
     Decoding,
     GenerationError,
+    GPTConfig,
     KVCache,
     Patch,
     Stop,
@@ -328,6 +329,31 @@ def test_a_batch_is_its_prompts_one_by_one(monkeypatch, room):
     assert ended == {"end", "length"}  # some leave the batch before the others
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_draws_the_same(model):
+    model = model.double()
+    here = samples_of(model, PROMPTS, num_samples=3)
+    there = samples_of(model.cuda(), PROMPTS, num_samples=3)
+    assert [[s.ids for s in of_prompt] for of_prompt in there] == [
+        [s.ids for s in of_prompt] for of_prompt in here
+    ]
+    beams = beam_search(model, PROMPTS[0], 6, num_beams=4, num_samples=4)
+    assert [s.ids for s in beams] == [
+        s.ids for s in beam_search(model.cpu(), PROMPTS[0], 6, num_beams=4, num_samples=4)
+    ]
+
+
+def test_a_batch_has_no_more_than_fits():
+    """Of GPT-2's shape: keys and values, what is drawn from, the weights of the whole window."""
+    config = GPTConfig()
+    short = generation.at_once(config, 11, 211, 4)
+    assert 20 < short < generation.ROOM / (73728 * 211)
+    assert generation.at_once(config, 1000, 1024, 4) <= 3
+    assert generation.at_once(config, 11, 1025, 4) <= 3
+    assert generation.at_once(GPTConfig(n_kv_head=1), 11, 211, 4) > 3 * short
+
+
 def test_every_sample_can_be_drawn_again_by_its_seed(model):
     (several,) = samples_of(model, [PROMPTS[0]], num_samples=4, seed=10)
     assert [sample.seed for sample in several] == [10, 11, 12, 13]
@@ -378,6 +404,7 @@ def test_what_an_observer_sees(model):
             mine = [choice for choice in seen if (choice.prompt, choice.sample) == (number, n)]
             assert [choice.step for choice in mine] == [*range(len(sample.ids))]
             assert [choice.token for choice in mine] == [*sample.ids]
+            assert [choice.log_prob for choice in mine] == [*sample.log_probs]
             assert [choice.ended for choice in mine] == [None] * (len(mine) - 1) + [sample.ended]
             for choice in mine:
                 before = [*sample.prompt, *sample.ids[: choice.step]]

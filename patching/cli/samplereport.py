@@ -164,12 +164,9 @@ class Transcript:
 
     def __call__(self, choice: Choice) -> None:
         """Take one step of one sample."""
-        from mingpt.generation import log_probs_of
-
         key = (choice.prompt, choice.sample)
         text = self._open.setdefault(key, _Text(self._tokenizer))
-        value = log_probs_of(choice.logits[None], choice.logits.new_tensor([choice.token]).long())
-        piece = text.add(choice.token, value.item(), is_end=choice.ended == "end")
+        piece = text.add(choice.token, choice.log_prob, is_end=choice.ended == "end")
         kept = self._kept[key]
         if choice.step == 0:
             kept.append(self._head(key))
