@@ -10,20 +10,21 @@ give the same ids.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from mingpt.decoding import with_penalty
+from mingpt.decoding import Decoding, finite, with_penalty
 from mingpt.errors import ConfigError
-from mingpt.generation import Sample, Stop, check, finite
+from mingpt.generation import Sample, Stop, check
+from mingpt.indices import check_whole
 from mingpt.model import GPT
 from mingpt.sequences import Sequences
 
-LARGEST_PENALTY = 100
+LARGEST_PENALTY = 10
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,23 @@ def beam_search(
     repetition_penalty: float = 1.0,
     stop: Stop | None = None,
     use_cache: bool = True,
-    step: Callable[[], None] = lambda: None,
+    step: Callable[[int], None] = lambda tokens: None,
 ) -> list[Sample]:
     """The `num_samples` best continuations of a prompt, the best first.
 
     Args:
         model, prompt, max_new_tokens, stop, use_cache: as of
             mingpt.generation.generate.
-        num_beams: how many are followed at a time; 1 is greedy.
+        num_beams: how many are followed at a time; 1 is greedy, but for the
+            repetition penalty.
         num_samples: how many of them are wanted, at most num_beams.
         length_penalty: the score of a continuation of n tokens is its
             log-probability / n ** length_penalty: 0 favours short ones, above 1
             long ones.
         repetition_penalty: see mingpt.decoding. It changes log-probabilities
             then, not logits, and they need no longer add up to 1.
-        step: called after each step.
+        step: called after each step with how many tokens further the search
+            is: 1, and at its end all that are left of max_new_tokens.
 
     Returns:
         Samples whose `score` is what they are ranked by; `log_probs` are the
@@ -80,6 +83,8 @@ def beam_search(
     """
     check(model.config, [prompt], max_new_tokens, num_samples=num_samples)
     check_beams(num_beams, num_samples, length_penalty, repetition_penalty)
+    if max_new_tokens == 0:
+        return [Sample(tuple(prompt), (), (), "length", score=0.0)]
     stop = stop or Stop()
     idx = torch.tensor([[*prompt]], device=model.lm_head.weight.device)
     sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
@@ -93,12 +98,13 @@ def beam_search(
             if ended is None:
                 going_on.append(beam)
             elif rank < num_beams:  # the others are there only to go on
-                finished.append(_ended(beam, ended))
+                finished.append(replace(beam, ended=ended))
         running = going_on[:num_beams]
         finished = sorted(finished, key=lambda beam: -beam.score(length_penalty))[:num_beams]
-        step()
         if not running or _is_over(running[0], finished, num_beams, length_penalty):
+            step(max_new_tokens - length + 1)
             break
+        step(1)
         rows = torch.tensor([beam.row for beam in running], device=idx.device)
         sequences.select(rows)
         sequences.append(torch.tensor([beam.ids[-1] for beam in running], device=idx.device))
@@ -114,17 +120,17 @@ def check_beams(
     num_beams: int, num_samples: int, length_penalty: float, repetition_penalty: float
 ) -> None:
     """Raises ConfigError as `beam_search` says."""
-    if num_beams < 1:
-        raise ConfigError(f"num_beams must be at least 1, not {num_beams}")
+    check_whole("num_beams", num_beams, 1)
+    check_whole("num_samples", num_samples, 1)
     if num_samples > num_beams:
         raise ConfigError(f"{num_beams} beams cannot give {num_samples} continuations")
-    if not abs(length_penalty) <= LARGEST_PENALTY:
+    is_number = isinstance(length_penalty, Real) and not isinstance(length_penalty, bool)
+    if not (is_number and abs(length_penalty) <= LARGEST_PENALTY):
         raise ConfigError(
             f"length_penalty must be from -{LARGEST_PENALTY} to {LARGEST_PENALTY},"
-            f" not {length_penalty}"
+            f" not {length_penalty!r}"
         )
-    if not 0 < repetition_penalty < math.inf:
-        raise ConfigError(f"repetition_penalty must be a number above 0, not {repetition_penalty}")
+    Decoding(repetition_penalty=repetition_penalty)  # which has its range
 
 
 def _candidates(
@@ -136,17 +142,13 @@ def _candidates(
     totals = ranked.new_tensor([beam.total for beam in running])
     V = own.size(-1)
     best = (totals[:, None] + ranked).flatten().topk(min(most, len(running) * V))
+    values = own.flatten()[best.indices].tolist()
     beams = []
-    for total, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+    for total, at, value in zip(best.values.tolist(), best.indices.tolist(), values, strict=True):
         row, token = divmod(at, V)
         before = running[row]
-        log_probs = (*before.log_probs, own[row, token].item())
-        beams.append(_Beam(total, (*before.ids, token), log_probs, row))
+        beams.append(_Beam(total, (*before.ids, token), (*before.log_probs, value), row))
     return beams
-
-
-def _ended(beam: _Beam, why: str) -> _Beam:
-    return _Beam(beam.total, beam.ids, beam.log_probs, beam.row, why)
 
 
 def _is_over(best: _Beam, finished: Sequence[_Beam], num_beams: int, penalty: float) -> bool:

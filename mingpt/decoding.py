@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from mingpt.errors import ConfigError
+from mingpt.errors import ConfigError, GenerationError
+from mingpt.indices import check_whole
+
+LARGEST_PENALTY = 1000.0
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,21 @@ class Decoding:
     # included: Holtzman et al. 2020, arXiv 1904.09751, section 3.1. None: all.
     top_p: float | None = None
     # Of each token that occurred already, a logit above 0 is divided by it and one below
-    # multiplied: Keskar et al. 2019, arXiv 1909.05858, section 4.1. 1: nothing.
+    # multiplied: Keskar et al. 2019, arXiv 1909.05858, section 4.1. 1: nothing. From
+    # 1 / LARGEST_PENALTY to LARGEST_PENALTY.
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "repetition_penalty"):
-            value = getattr(self, name)
-            if not (_is_real(value) and 0 < value < math.inf):
-                raise ConfigError(f"{name} must be a number above 0, not {value!r}")
-        if self.top_k is not None and not (_is_whole(self.top_k) and self.top_k >= 1):
-            raise ConfigError(f"top_k must be a whole number of at least 1, not {self.top_k!r}")
+        if not (_is_real(self.temperature) and 0 < self.temperature < math.inf):
+            raise ConfigError(f"temperature must be a number above 0, not {self.temperature!r}")
+        penalty = self.repetition_penalty
+        if not (_is_real(penalty) and 1 / LARGEST_PENALTY <= penalty <= LARGEST_PENALTY):
+            raise ConfigError(
+                f"repetition_penalty must be a number from {1 / LARGEST_PENALTY:g} to"
+                f" {LARGEST_PENALTY:g}, not {penalty!r}"
+            )
+        if self.top_k is not None:
+            check_whole("top_k", self.top_k, 1)
         if self.top_p is not None and not (_is_real(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"top_p must be a number in (0, 1], not {self.top_p!r}")
 
@@ -76,6 +84,19 @@ class Decoding:
         return scores.masked_fill(~self.keep(scores)[1], -math.inf)
 
 
+def finite(logits: Tensor) -> Tensor:
+    """The logits themselves.
+
+    Raises:
+        GenerationError: they are not finite.
+    """
+    if not logits.isfinite().all():
+        raise GenerationError(
+            f"the model's logits are not finite in {str(logits.dtype).removeprefix('torch.')}"
+        )
+    return logits
+
+
 def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
     """Logits (B, V) with those of the tokens in `ids` (B, T) made less likely."""
     if penalty == 1:
@@ -92,15 +113,17 @@ def within_top_k(scores: Tensor, k: int) -> Tensor:
 def within_top_p(scores: Tensor, p: float) -> Tensor:
     """Whether each of scores (B, V) is in the smallest set of its row that reaches p.
 
-    Of those that tie at the edge, as many as it takes.
+    Of those that tie at the edge, as many as it takes. Summed up from the
+    unlikeliest, as transformers does it: at the edge rounding decides.
     """
-    candidates = int(scores.isfinite().sum(-1).max())  # after top-k there are few to sort
-    largest, order = scores.topk(candidates)
-    probability = largest.softmax(-1)
-    before = probability.cumsum(-1) - probability
-    inside = torch.zeros_like(scores, dtype=torch.bool)
-    # The likeliest is always in, though a tiny p may be less than nothing to its rounding.
-    return inside.scatter(-1, order, (before < p).index_fill(-1, order.new_zeros(1), True))
+    candidates = int(scores.isfinite().sum(-1).max())
+    if candidates < scores.size(-1):  # after top-k there are few to sort
+        rising, order = (part.flip(-1) for part in scores.topk(candidates))
+    else:
+        rising, order = scores.sort(dim=-1)
+    kept = rising.softmax(-1).cumsum(-1) > 1 - p
+    kept[:, -1] = True  # the likeliest, however small p is
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, kept)
 
 
 def draw(scores: Tensor, uniform: Tensor) -> Tensor:
@@ -116,15 +139,8 @@ def draw(scores: Tensor, uniform: Tensor) -> Tensor:
         scores = scores.cpu()
     total = scores.double().softmax(-1).cumsum(-1)
     wanted = uniform.to(total.device)[:, None] * total[:, -1:]
-    tokens = torch.searchsorted(total, wanted, right=True).squeeze(-1)
-    # Where rounding has made the number the whole sum: the last token that can be drawn.
-    last = scores.size(-1) - 1 - scores.isfinite().flip(-1).to(torch.uint8).argmax(-1)
-    return torch.minimum(tokens, last)
+    return torch.searchsorted(total, wanted, right=True).squeeze(-1)
 
 
 def _is_real(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from mingpt.config import GPTConfig
-from mingpt.decoding import Decoding, draw
-from mingpt.errors import ConfigError, GenerationError
+from mingpt.decoding import Decoding, draw, finite, with_penalty
+from mingpt.errors import ConfigError
+from mingpt.indices import check_whole
 from mingpt.model import GPT
 from mingpt.sequences import Sequences
 
@@ -43,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Choice:
-    """One step of one sample, as it is made."""
+    """One step of one sample, as it is made. Its tensors are parts of the batch's."""
 
     prompt: int  # number of the prompt
     sample: int  # number of the sample, of that prompt
@@ -68,6 +69,8 @@ class Stop:
     decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.texts, str):
+            raise ConfigError(f"texts to stop at are several, in a tuple, not {self.texts!r}")
         if not all(self.texts):
             raise ConfigError("a text to stop at is empty")
         if self.texts and self.decode is None:
@@ -77,8 +80,12 @@ class Stop:
         """Why the sample ends here, after its last token; None: it does not."""
         if generated and generated[-1] == self.end:
             return "end"
-        if self.texts and any(text in self.decode(generated) for text in self.texts):
-            return "stop"
+        if self.texts:
+            # Only what the last token can have completed: it is a byte long, or longer, and the
+            # first of these may begin in the middle of a character.
+            said = self.decode(generated[-max(len(text.encode()) for text in self.texts) - 4 :])
+            if any(text in said for text in self.texts):
+                return "stop"
         return None
 
 
@@ -109,8 +116,8 @@ def generate(
         seed: of each prompt's first sample; the next ones have the next
             numbers. The same for all prompts, so that a prompt's samples do not
             depend on the others.
-        greedy: take the likeliest token instead; of `decoding`, only the
-            repetition penalty can change it.
+        greedy: take the likeliest token instead, of one sample; of `decoding`,
+            only the repetition penalty can change it.
         stop: where to end before that.
         use_cache: False reads everything anew in each step: the definition,
             which gives the same.
@@ -126,12 +133,15 @@ def generate(
         GenerationError: logits that are not finite.
     """
     check(model.config, prompts, max_new_tokens, seed=seed, num_samples=num_samples)
+    if greedy and num_samples > 1:
+        raise ConfigError(f"greedy has one continuation of a prompt, not {num_samples}")
     decoding, stop = decoding or Decoding(), stop or Stop()
     samples: list[list[Sample | None]] = [[None] * num_samples for _ in prompts]
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for T, numbers in groupby(by_length, key=lambda number: len(prompts[number])):
         waiting = [_Row(n, sample, prompts[n]) for n in numbers for sample in range(num_samples)]
-        most = at_once(model.config, T, T + max_new_tokens, model.lm_head.weight.dtype.itemsize)
+        read = T if use_cache else T + max_new_tokens
+        most = at_once(model.config, read, T + max_new_tokens, model.lm_head.weight.dtype.itemsize)
         for first in range(0, len(waiting), most):
             batch = waiting[first : first + most]
             for row in batch:
@@ -166,16 +176,15 @@ def check(
     num_samples: int = 1,
 ) -> None:
     """Raises ConfigError as `generate` says, before anything is run."""
-    if max_new_tokens < 0:
-        raise ConfigError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
-    if num_samples < 1:
-        raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
-    if seed < 0:
-        raise ConfigError(f"the seed must be at least 0, not {seed}")
-    if not prompts:
+    check_whole("max_new_tokens", max_new_tokens, 0)
+    check_whole("num_samples", num_samples, 1)
+    check_whole("seed", seed, 0)
+    if len(prompts) == 0:
         raise ConfigError("there is no prompt")
     for number, ids in enumerate(prompts):
         which = "the prompt" if len(prompts) == 1 else f"prompt {number + 1}"
+        if not (hasattr(ids, "__len__") and all(hasattr(one, "__index__") for one in ids)):
+            raise ConfigError(f"{which} is no sequence of token ids: {ids!r}")
         if not 1 <= len(ids) <= config.block_size:
             raise ConfigError(
                 f"{which} has {len(ids)} tokens, the model reads 1 to {config.block_size}"
@@ -184,28 +193,15 @@ def check(
             raise ConfigError(f"{which} has ids that are not from 0 to {config.vocab_size - 1}")
 
 
-def at_once(config: GPTConfig, first: int, last: int, itemsize: int) -> int:
-    """How many sequences a batch may have that begin and end with so many tokens."""
-    T = min(last, config.block_size)
+def at_once(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
+    """How many sequences a batch may have of `length` tokens, `read` of them at a time."""
+    T = min(length, config.block_size)
     kept = 2 * config.n_layer * config.kv_heads * config.head_size * T
-    # Where the window moves along, all of it is read in each step; else the prompt, once.
-    read = T if last > config.block_size else first
+    if length > T:  # where the window moves along, all of it is read in each step
+        read = T
     weights = 3 * config.n_head * read * T
     candidates = 48 * config.vocab_size  # bytes: logits, scores, masks, and what is sorted
     return max(1, ROOM // (itemsize * (kept + weights) + candidates))
-
-
-def finite(logits: Tensor) -> Tensor:
-    """The logits themselves.
-
-    Raises:
-        GenerationError: they are not finite.
-    """
-    if not logits.isfinite().all():
-        raise GenerationError(
-            f"the model's logits are not finite in {str(logits.dtype).removeprefix('torch.')}"
-        )
-    return logits
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -228,7 +224,7 @@ class _Row:
 
     def finished(self, seed: int | None) -> Sample:
         """What has come of it."""
-        ids = (tuple(self.prompt_ids), tuple(self.ids), tuple(self.log_probs))
+        ids = (tuple(map(int, self.prompt_ids)), tuple(self.ids), tuple(self.log_probs))
         return Sample(*ids, self.ended, seed)
 
 
@@ -243,11 +239,11 @@ def _run(
 ) -> None:
     """Take rows whose prompts are equally long to their ends."""
     device = model.lm_head.weight.device
-    prompts = [*dict.fromkeys(row.prompt for row in rows)]  # each is read once
-    ids = {row.prompt: row.prompt_ids for row in rows}
-    idx = torch.tensor([[*ids[number]] for number in prompts], device=device)
+    prompts = {row.prompt: row.prompt_ids for row in rows}  # each is read once
+    row_of = {number: row for row, number in enumerate(prompts)}
+    idx = torch.tensor([[*ids] for ids in prompts.values()], device=device)
     sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
-    logits, copies = None, torch.tensor([prompts.index(row.prompt) for row in rows], device=device)
+    copies = torch.tensor([row_of[row.prompt] for row in rows], device=device)
     for step in range(max_new_tokens):
         logits = finite(sequences.logits())  # (B, V)
         if step == 0:
@@ -281,6 +277,6 @@ def _run(
 def _choose(logits: Tensor, ids: Tensor, rows: Sequence[_Row], decoding: Decoding) -> Tensor:
     """The next token of each row (B,)."""
     if rows[0].random is None:
-        return decoding.scores(logits, ids).argmax(-1)
+        return with_penalty(logits, ids, decoding.repetition_penalty).argmax(-1)
     uniform = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
     return draw(decoding.filtered(logits, ids), uniform).to(logits.device)

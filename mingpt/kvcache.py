@@ -48,6 +48,11 @@ class KVCache:
         }
 
     @property
+    def B(self) -> int:  # noqa: N802 (the field's name for it)
+        """How many sequences."""
+        return self._kept[SHARED_SITES[0]].size(1)
+
+    @property
     def room(self) -> int:
         """Tokens that fit in."""
         return self._kept[SHARED_SITES[0]].size(-2)
@@ -69,9 +74,15 @@ class KVCache:
     def _extended(self, layer: int, site: str, x: Tensor) -> Tensor:
         """Keep (B, nkv, T, hs) of new tokens; what there is now: (B, nkv, length + T, hs)."""
         kept, end = self._kept[site][layer], self.length + x.size(-2)
-        kept[:, :, self.length : end] = x
+        kept[:, :, self.length : end] = x.detach()  # or it would hold the graph of every step
         return kept[:, :, :end]
 
     def select(self, rows: Tensor) -> None:
         """Go on with these of the sequences, in this order; one may come several times."""
-        self._kept = {site: torch.index_select(kept, 1, rows) for site, kept in self._kept.items()}
+        if torch.equal(rows, torch.arange(self.B, device=rows.device)):
+            return
+        for site, kept in self._kept.items():
+            chosen = kept.new_empty(len(kept), len(rows), *kept.shape[2:])
+            for layer, old in zip(chosen, kept, strict=True):  # a copy of one at a time
+                layer[:, :, : self.length] = old[rows, :, : self.length]
+            self._kept[site] = chosen

@@ -27,11 +27,13 @@ from torch.nn import functional as F
 
 from mingpt import checkpoint
 from mingpt.config import GPTConfig
-from mingpt.decoding import Decoding, draw
+from mingpt.decoding import Decoding, draw, finite, with_penalty
 from mingpt.download import Progress
 from mingpt.errors import ConfigError, PatchError
+from mingpt.indices import check_whole
 from mingpt.kvcache import KVCache
 from mingpt.pretrained import Source, as_source
+from mingpt.products import Linear
 from mingpt.sequences import Sequences
 from mingpt.sites import (
     DEFAULT_SITE,
@@ -81,8 +83,8 @@ class CausalSelfAttention(nn.Module):
         if config.scale_attn_by_inverse_layer_idx:
             self.divisor *= layer + 1
         self.upcast = config.reorder_and_upcast_attn
-        self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, sum(self.sizes), bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
@@ -148,13 +150,13 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, config.inner_size, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, config.inner_size, bias=config.bias)
         self.act = {
             "gelu_new": nn.GELU(approximate="tanh"),
             "gelu": nn.GELU(),
             "relu": nn.ReLU(),
         }[config.activation]
-        self.c_proj = nn.Linear(config.inner_size, config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.inner_size, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -208,7 +210,7 @@ class GPT(nn.Module):
                 "ln_f": _layer_norm(config),
             }
         )
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie_weights()
         self._init_weights()
 
@@ -348,6 +350,8 @@ class GPT(nn.Module):
         T, before = idx.size(1), 0
         if cache is not None:
             before = cache.length
+            if len(idx) != cache.B:
+                raise ConfigError(f"{len(idx)} sequences for a cache of {cache.B}")
             if before + T > cache.room:
                 raise ConfigError(
                     f"the cache has room for {cache.room} tokens, not for {before} and {T} more"
@@ -454,13 +458,13 @@ class GPT(nn.Module):
 
         Raises:
             ConfigError: a setting that is out of its range.
+            GenerationError: logits that are not finite.
             PatchError: as `forward`; or a prompt longer than block_size.
         """
-        if max_new_tokens < 0:
-            raise ConfigError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+        check_whole("max_new_tokens", max_new_tokens, 0)
         decoding = Decoding(temperature, top_k, top_p, repetition_penalty)
         limit = self.config.block_size
-        self._check_ids(idx[:, -limit:])
+        self._check_ids(idx[..., -limit:])
         sites, resolved = sites_to_record(record), []
         if patch is not None:
             if idx.size(1) > limit:
@@ -469,11 +473,12 @@ class GPT(nn.Module):
         room = idx.size(1) + max_new_tokens
         sequences = Sequences(self, idx, room, use_cache=use_cache, record=sites, patches=resolved)
         for _ in range(max_new_tokens):
-            scores = decoding.filtered(sequences.logits(), sequences.ids)  # (B, V)
+            logits = finite(sequences.logits())  # (B, V)
             if do_sample:
+                scores = decoding.filtered(logits, sequences.ids)
                 tokens = draw(scores, torch.rand(len(idx), dtype=torch.float64))
             else:
-                tokens = scores.argmax(dim=-1)
+                tokens = with_penalty(logits, sequences.ids, repetition_penalty).argmax(dim=-1)
             sequences.append(tokens.to(idx.device))
         return sequences.ids
 

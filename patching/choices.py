@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from mingpt.decoding import Decoding
 from mingpt.generation import Choice
 from patching.candidates import text_or_id
@@ -43,7 +45,7 @@ def candidates(
     scores = scores[0].cpu().double()  # in this order: MPS has no float64
     probability = scores.softmax(-1)
     if greedy:
-        by_k = by_p = scores == scores[choice.token]
+        by_k = by_p = torch.arange(len(scores)) == choice.token
     drawn_with = scores.masked_fill(~by_p, -math.inf).softmax(-1)
     order = scores.argsort(descending=True, stable=True)
     cumulative = probability[order].cumsum(-1)

@@ -19,11 +19,13 @@ from mingpt.decoding import Decoding
 from mingpt.errors import ConfigError, GenerationError, TokenizerError
 from mingpt.files import replacing
 from mingpt.generation import Choice, Sample, Stop, check, generate
+from mingpt.indices import check_whole
 from patching.candidates import text_or_id
 from patching.errors import PromptError, ResultError
 from patching.precision import float32_products
 from patching.running import enough_memory, eval_mode
 from patching.saving import readable_json
+from patching.text import shortened
 
 if TYPE_CHECKING:
     from mingpt import GPT, BPETokenizer
@@ -49,13 +51,14 @@ class Settings:
     def __post_init__(self) -> None:
         if self.greedy and self.num_beams is not None:
             raise ConfigError("greedy and beam search are two ways; choose one")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
+        if isinstance(self.stop, str):
+            raise ConfigError(f"texts to stop at are several, in a tuple, not {self.stop!r}")
+        self.check(1)
 
     def check(self, num_samples: int) -> None:
         """Raises ConfigError if there are not so many continuations of a prompt."""
-        if num_samples < 1:
-            raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
+        check_whole("num_samples", num_samples, 1)
         if self.greedy and num_samples > 1:
             raise ConfigError(f"greedy has one continuation of a prompt, not {num_samples}")
         if self.num_beams is not None:
@@ -209,21 +212,20 @@ def continue_prompts(
                 observe=seen,
             )
         else:
-            found = []
-            for one in ids:
-                found.append(
-                    beam_search(
-                        model,
-                        one,
-                        most,
-                        num_beams=settings.num_beams,
-                        num_samples=num_samples,
-                        length_penalty=settings.length_penalty,
-                        repetition_penalty=settings.decoding.repetition_penalty,
-                        stop=stop,
-                    )
+            found = [
+                beam_search(
+                    model,
+                    one,
+                    most,
+                    num_beams=settings.num_beams,
+                    num_samples=num_samples,
+                    length_penalty=settings.length_penalty,
+                    repetition_penalty=settings.decoding.repetition_penalty,
+                    stop=stop,
+                    step=lambda left: step(num_samples * left),
                 )
-                step(num_samples * most)
+                for one in ids
+            ]
     return [
         [_as_text(model.name, tokenizer, prompt, sample, settings) for sample in samples]
         for prompt, samples in zip(prompts, found, strict=True)
@@ -236,6 +238,8 @@ def encoded(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list[int]]:
     Raises:
         PromptError: an empty prompt, or one that is no Unicode.
     """
+    if isinstance(prompts, str):
+        raise PromptError(f"prompts are several, in a list, not {shortened(repr(prompts), 80)}")
     ids = []
     for number, prompt in enumerate(prompts, 1):
         which = "the prompt" if len(prompts) == 1 else f"prompt {number}"

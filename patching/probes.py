@@ -96,10 +96,15 @@ def count(patterns: Sequence[Pattern], prompt: str, texts: Sequence[str]) -> lis
 def wilson(found: int, samples: int, z: float = Z95) -> tuple[float, float]:
     """The score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, p. 209).
 
+    Raises:
+        ProbeError: not 0 <= found <= samples, or no samples.
+
     Args:
-        found, samples: 0 <= found <= samples, samples >= 1.
+        found, samples: how many of how many.
         z: how many standard deviations; 1.96 for 95 %.
     """
+    if not (samples >= 1 and 0 <= found <= samples):
+        raise ProbeError(f"{found} of {samples} samples is no share")
     share = found / samples
     centre = share + z * z / (2 * samples)
     reach = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))

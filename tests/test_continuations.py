@@ -114,13 +114,19 @@ def test_what_cannot_be_continued(builtin):
         ({"prompts": [KEYS * 60]}, "the prompt has .* tokens, the model reads 1 to 128"),
         ({"settings": Settings(greedy=True), "num_samples": 2}, "greedy has one continuation"),
         ({"settings": Settings(num_beams=2), "num_samples": 3}, "2 beams cannot give 3"),
-        ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"num_samples": 0}, "num_samples must be a whole number of at least 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             continue_prompts(*builtin, **{"prompts": [KEYS], **asked})
+    with pytest.raises(PromptError, match="prompts are several, in a list, not 'The keys"):
+        continue_prompts(*builtin, KEYS)
+    with pytest.raises(ConfigError, match="several, in a tuple, not 'abc'"):
+        Settings(stop="abc")
+    with pytest.raises(ConfigError, match="num_beams must be a whole number"):
+        Settings(num_beams=0)
     with pytest.raises(ConfigError, match="two ways; choose one"):
         Settings(greedy=True, num_beams=2)
-    with pytest.raises(ConfigError, match="max_new_tokens must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match="max_new_tokens must be a whole number of at least 1"):
         Settings(0)
 
 
@@ -176,6 +182,9 @@ def test_greedy_cuts_nothing_and_takes_the_first():
     found = step(1, Decoding(), greedy=True)
     assert [one.cut for one in found] == [None] * 5
     assert [one.drawn_with for one in found] == [1, 0, 0, 0, 0]
+    tied = Choice(0, 0, 0, torch.zeros(5), torch.tensor([0]), 0, 0.0, None)
+    found = candidates(tied, Decoding(), 5, "abcde".__getitem__, greedy=True)
+    assert sorted(one.drawn_with for one in found) == [0, 0, 0, 0, 1]
 
 
 # --------------------------------------------------------------------- counts
@@ -224,6 +233,12 @@ def test_wilsons_interval_solves_its_own_equation(found):
 )
 def test_words_and_regular_expressions(pattern, text, is_in):
     assert Pattern(pattern).is_in(text) == is_in
+
+
+@pytest.mark.parametrize("found_of", [(0, 0), (-1, 3), (4, 3)])
+def test_what_is_no_share(found_of):
+    with pytest.raises(ProbeError, match="samples is no share"):
+        wilson(*found_of)
 
 
 def test_counting():

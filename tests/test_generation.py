@@ -100,7 +100,7 @@ def test_step_by_step_with_a_cache_is_the_forward_pass(model):
     model = model.double()
     ids = torch.tensor([prompt(9), prompt(9, seed=1)])
     expected = model(ids)[0]
-    cache = KVCache(model.config, 2, 12, model.lm_head.weight)
+    cache = KVCache(model.config, 2, 11, model.lm_head.weight)
     for first, last in ((0, 4), (4, 5), (5, 9)):
         logits = model.next_logits(ids[:, first:last], cache)
         torch.testing.assert_close(logits, expected[:, last - 1])
@@ -110,8 +110,10 @@ def test_step_by_step_with_a_cache_is_the_forward_pass(model):
         model.next_logits(torch.tensor([[3], [4], [3]]), cache),
         model(torch.cat((ids[[1, 1, 0]], torch.tensor([[3], [4], [3]])), 1))[0][:, -1],
     )
-    with pytest.raises(ConfigError, match="room for 12 tokens, not for 10 and 3 more"):
-        model.next_logits(ids[[0, 0, 0], :3], cache)
+    with pytest.raises(ConfigError, match="room for 11 tokens, not for 10 and 2 more"):
+        model.next_logits(ids[[0, 0, 0], :2], cache)
+    with pytest.raises(ConfigError, match="1 sequences for a cache of 3"):
+        model.next_logits(ids[:1, :1], cache)
     with pytest.raises(ConfigError, match="room for 1 to 12 tokens, not 13"):
         KVCache(model.config, 2, 13, model.lm_head.weight)
 
@@ -173,7 +175,7 @@ def test_the_distribution_is_that_of_transformers_processors(fields, seed, ties)
 
 
 @pytest.mark.parametrize(
-    ("p", "kept"), [(0.1, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.76, 3), (0.9, 4), (1e-30, 1)]
+    ("p", "kept"), [(0.1, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.9, 4), (1e-30, 1)]
 )
 def test_top_p_keeps_the_token_that_crosses_the_line(p, kept):
     logits = torch.tensor([[0.125, 0.5, 0.0625, 0.25, 0.0625]], dtype=torch.float64).log()
@@ -181,6 +183,29 @@ def test_top_p_keeps_the_token_that_crosses_the_line(p, kept):
     assert logits.exp()[keep].sort(descending=True).values.tolist() == pytest.approx(
         [*[0.5, 0.25, 0.125, 0.0625][:kept]]
     )
+
+
+def test_top_p_of_one_cuts_nothing():
+    """Though in float32 the likeliest alone makes up 1."""
+    logits = torch.zeros(1, 40)
+    logits[0, 3] = 60
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    assert Decoding(top_p=1.0).filtered(logits, ids).isfinite().all()
+    assert Decoding(top_p=0.999).filtered(logits, ids).isfinite().sum() == 1
+
+
+def test_rows_that_top_k_leaves_different_numbers_of():
+    """Ties with the k-th are kept, in one row and not in the other."""
+    logits = torch.tensor([[3.0, 2, 2, 2, 2, 0], [5.0, 4, 3, 2, 1, 0]])
+    ids = torch.zeros(2, 1, dtype=torch.long)
+    kept = Decoding(top_k=2, top_p=0.99).filtered(logits, ids).isfinite()
+    assert kept.tolist() == [[True] * 5 + [False], [True] * 2 + [False] * 4]
+
+
+@pytest.mark.parametrize("p", [1e-8, 1e-50])
+def test_the_likeliest_is_kept_however_small_p_is(p):
+    kept = Decoding(top_p=p).filtered(torch.zeros(1, 40), torch.zeros(1, 1, dtype=torch.long))
+    assert kept.isfinite().sum() == 1
 
 
 def test_half_precision_is_cut_in_float32():
@@ -203,6 +228,9 @@ def test_a_draw_is_the_inverse_of_the_cumulative_distribution():
     numbers = [0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-53]
     drawn = draw(probability.log().expand(6, 6), torch.tensor(numbers, dtype=torch.float64))
     assert drawn.tolist() == [1, 1, 3, 3, 4, 4]
+    # In float32 so long a sum would be off by dozens of tokens.
+    flat, number = torch.zeros(1, 2_000_000), torch.tensor([0.7300001], dtype=torch.float64)
+    assert abs(draw(flat, number).item() - 1_460_000) <= 1
     even = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
     scores = torch.randn(40, generator=torch.Generator().manual_seed(0))
     shares = draw(scores.expand(4000, 40), even).bincount(minlength=40) / 4000
@@ -269,16 +297,18 @@ def beam_models(tmp_path_factory):
     return model, GPT2LMHeadModel.from_pretrained(directory).eval()
 
 
-def test_beams_carry_the_models_own_log_probabilities(model):
+@pytest.mark.parametrize("penalty", [1.0, 1.4])
+def test_beams_carry_the_models_own_log_probabilities(model, penalty):
     for use_cache in (True, False):
         found = beam_search(
             model.double(), prompt(5), 6, num_beams=4, num_samples=3, length_penalty=0.7,
-            use_cache=use_cache,
+            repetition_penalty=penalty, use_cache=use_cache,
         )  # fmt: skip
         for sample in found:
             ids = [*sample.prompt, *sample.ids]
             assert sample.log_probs == pytest.approx(log_likelihood(model, ids)[4:])
-            assert sample.score == pytest.approx(sample.log_prob / 6**0.7)
+            if penalty == 1:
+                assert sample.score == pytest.approx(sample.log_prob / 6**0.7)
         assert len({sample.ids for sample in found}) == 3
 
 
@@ -352,6 +382,8 @@ def test_a_batch_has_no_more_than_fits():
     assert generation.at_once(config, 1000, 1024, 4) <= 3
     assert generation.at_once(config, 11, 1025, 4) <= 3
     assert generation.at_once(GPTConfig(n_kv_head=1), 11, 211, 4) > 3 * short
+    # In half precision nearly twice as many; of the candidates, as much.
+    assert 1.5 < generation.at_once(config, 11, 211, 2) / short < 2
 
 
 def test_every_sample_can_be_drawn_again_by_its_seed(model):
@@ -396,6 +428,52 @@ def test_texts_to_stop_at(model):
     assert sample.ended == "stop"
 
 
+def test_a_text_to_stop_at_may_begin_and_end_inside_tokens(model):
+    def decode(ids):
+        return "".join(f"<{number}>" for number in ids)
+
+    (plain,) = generate(model, [prompt(5)], 7, seed=1)[0]
+    text = f"{plain.ids[2]}><{str(plain.ids[3])[0]}"
+    (sample,) = generate(model, [prompt(5)], 7, seed=1, stop=Stop(texts=(text,), decode=decode))[0]
+    assert sample.ids == plain.ids[:4]
+    assert sample.ended == "stop"
+
+
+def test_only_the_end_of_a_long_text_is_decoded_for_each_token():
+    seen = []
+    stop = Stop(texts=("\u4e2d",), decode=lambda ids: seen.append(len(ids)) or "")
+    stop.reason(range(1000))
+    assert seen == [7]
+
+
+def test_log_probabilities_of_half_precision_are_worked_out_in_float32():
+    model = make_model().bfloat16()
+    (sample,) = generate(model, [prompt(5)], 1)[0]
+    (beam,) = beam_search(model, prompt(5), 1, num_beams=1)
+    for one in (sample, beam):
+        logits = model(torch.tensor([prompt(5)]))[0][0, -1].float()
+        assert one.log_probs[0] == pytest.approx(
+            logits.log_softmax(-1)[one.ids[0]].item(), abs=1e-5
+        )
+
+
+def test_a_prompt_is_read_once_for_all_its_samples(model, monkeypatch):
+    read = []
+    stream = model.stream
+    monkeypatch.setattr(
+        model, "stream", lambda idx, *rest: read.append(tuple(idx.shape)) or stream(idx, *rest)
+    )
+    generate(model, [prompt(5), prompt(5, 2)], 3, num_samples=4)
+    assert read == [(2, 5), (8, 1), (8, 1)]
+
+
+def test_greedy_asks_for_the_likeliest_at_any_temperature(model):
+    expected = generate(model, [prompt(5)], 5, greedy=True)[0][0].ids
+    for fields in ({"temperature": 1e45}, {"temperature": 1e-45}, {"top_p": 0.1}):
+        found = generate(model, [prompt(5)], 5, greedy=True, decoding=Decoding(**fields))
+        assert found[0][0].ids == expected
+
+
 def test_what_an_observer_sees(model):
     seen = []
     samples = samples_of(model, PROMPTS[:2], num_samples=2, observe=seen.append)
@@ -414,6 +492,8 @@ def test_what_an_observer_sees(model):
 
 
 def test_no_token_at_all(model):
+    (beam,) = beam_search(model, prompt(3), 0, num_beams=2)
+    assert (beam.ids, beam.ended, beam.score) == ((), "length", 0)
     (sample,) = generate(model, [prompt(3)], 0)[0]
     assert (sample.ids, sample.ended, sample.log_prob) == ((), "length", 0)
 
@@ -425,10 +505,14 @@ def test_no_token_at_all(model):
         ({"prompts": [[1], []]}, r"^prompt 2 has 0 tokens, the model reads 1 to 12$"),
         ({"prompts": [[1] * 13]}, r"^the prompt has 13 tokens, the model reads 1 to 12$"),
         ({"prompts": [[40]]}, "ids that are not from 0 to 39"),
+        ({"prompts": [1, 2]}, "prompt 1 is no sequence of token ids: 1"),
+        ({"prompts": ["ab"]}, "the prompt is no sequence of token ids: 'ab'"),
+        ({"greedy": True, "num_samples": 2}, "greedy has one continuation of a prompt, not 2"),
         ({"prompts": [[-1]]}, "ids that are not from 0 to 39"),
-        ({"num_samples": 0}, "num_samples must be at least 1, not 0"),
-        ({"seed": -1}, "the seed must be at least 0, not -1"),
-        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
+        ({"num_samples": 0}, "num_samples must be a whole number of at least 1, not 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number of at least 0, not -1"),
     ],
 )
 def test_bad_requests(model, asked, message):
@@ -447,7 +531,12 @@ def test_bad_requests(model, asked, message):
         ({"top_k": 2.5}, "top_k must be a whole number of at least 1, not 2.5"),
         ({"top_p": 0}, r"top_p must be a number in \(0, 1\], not 0"),
         ({"top_p": 1.01}, r"top_p must be a number in \(0, 1\], not 1.01"),
-        ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0, not 0"),
+        (
+            {"repetition_penalty": 0},
+            "repetition_penalty must be a number from 0.001 to 1000, not 0",
+        ),
+        ({"repetition_penalty": 1e-40}, "must be a number from 0.001 to 1000"),
+        ({"temperature": True}, "temperature must be a number above 0, not True"),
     ],
 )
 def test_bad_settings(fields, message):
@@ -458,11 +547,13 @@ def test_bad_settings(fields, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"num_beams": 0}, "num_beams must be at least 1, not 0"),
+        ({"num_beams": 0}, "num_beams must be a whole number of at least 1, not 0"),
         ({"num_beams": 2, "num_samples": 3}, "2 beams cannot give 3 continuations"),
-        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty must be from -100"),
-        ({"num_beams": 2, "length_penalty": 1e9}, "length_penalty must be from -100 to 100"),
-        ({"num_beams": 2, "repetition_penalty": 0}, "repetition_penalty must be a number above"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty must be from -10"),
+        ({"num_beams": 2, "length_penalty": 1e9}, "length_penalty must be from -10 to 10"),
+        ({"num_beams": 2, "repetition_penalty": 0}, "repetition_penalty must be a number from"),
+        ({"num_beams": 2, "length_penalty": "1"}, "length_penalty must be from -10 to 10"),
+        ({"num_beams": 2, "num_samples": 0}, "num_samples must be a whole number"),
         ({"num_beams": 2, "prompt": []}, "the prompt has 0 tokens"),
     ],
 )
@@ -476,6 +567,8 @@ def test_texts_to_stop_at_are_checked():
         Stop(texts=("a", ""), decode=str)
     with pytest.raises(ConfigError, match="need a tokenizer's decode"):
         Stop(texts=("a",))
+    with pytest.raises(ConfigError, match="are several, in a tuple, not 'ab'"):
+        Stop(texts="ab", decode=str)
 
 
 def test_logits_that_are_not_finite_are_refused(model):
@@ -485,6 +578,8 @@ def test_logits_that_are_not_finite_are_refused(model):
         lambda: generate(model, [[1]], 1),
         lambda: beam_search(model, [1], 1, num_beams=2),
         lambda: log_likelihood(model, [1, 2]),
+        lambda: model.generate(torch.tensor([[1]]), 1),
+        lambda: model.generate(torch.tensor([[1]]), 1, do_sample=True),
     ):
         with pytest.raises(GenerationError, match="logits are not finite in float32"):
             run()

@@ -121,6 +121,9 @@ def test_one_for_each_query_head_is_saved_as_gpt2(tmp_path):
     assert fields["model_type"] == "gpt2"
     assert "n_kv_head" not in fields
     AutoModelForCausalLM.from_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**fields, "n_kv_head": 4}))  # which says nothing new
+    assert GPT.from_pretrained(tmp_path).config.kv_heads == 4
 
 
 def test_gpt2_that_claims_shared_heads_is_refused(tmp_path):
