@@ -15,9 +15,13 @@ sys.path.insert(0, str(ROOT))
 import torch
 
 import mingpt
+from mingpt.decoding import Decoding
 from patching import PromptPair, draw, explain, heatmap, patch_sweep
+from patching.charts import draw_choice
+from patching.choices import candidates
 from patching.cli.explain import EXAMPLE as SUMMER
 from patching.cli.patch import EXAMPLE
+from patching.continuations import Settings, continue_prompts
 from patching.prompts import Question
 
 SWEEPS = {
@@ -33,6 +37,7 @@ SWEEPS = {
         {"metric": "recovery"},
     ),
 }
+CONTINUED = "The doctor said that"
 EXPLAINED = {"readme-alti-logit.png": "alti-logit", "readme-lens.png": "lens"}
 
 
@@ -47,6 +52,12 @@ def main() -> int:
     found = explain(model, torch.tensor(asked.ids), *answers, tokenizer=tokenizer)
     for name, figure in EXPLAINED.items():
         print(f"wrote {draw(found, figure, ROOT / 'figures' / name)}")
+    steps, settings = [], Settings(decoding=Decoding(1.2, top_k=12, top_p=0.85))
+    (samples,) = continue_prompts(
+        model, tokenizer, [CONTINUED], settings, num_samples=3, observe=steps.append
+    )
+    first = candidates(steps[0], settings.decoding, 15, tokenizer.token, greedy=False)
+    print(f"wrote {draw_choice(first, samples, ROOT / 'figures' / 'readme-choice.png')}")
     return 0
 
 

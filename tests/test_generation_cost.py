@@ -12,7 +12,7 @@ from mingpt import GPT, GPTConfig, KVCache
 pytestmark = pytest.mark.cost
 
 NEW = 200
-ROUNDS = int(os.environ.get("ROUNDS", "2"))  # more of them by hand, for figures to quote
+ROUNDS = int(os.environ.get("ROUNDS", "1"))  # more of them by hand, for figures to quote
 READ = 1 << 27  # float32 numbers whose sum tells the bandwidth: far more than any cache holds
 
 
@@ -67,7 +67,7 @@ def test_200_tokens_after_eleven(both):
     )
     del many
     (plain,) = median_seconds(
-        [run("plain", lambda: ours.generate(ids, NEW, use_cache=False))], rounds=max(1, ROUNDS // 2)
+        [run("plain", lambda: ours.generate(ids, NEW, use_cache=False))], rounds=ROUNDS
     )
     assert torch.equal(found["ours"], found["theirs"])
     assert torch.equal(found["ours"], found["plain"])
@@ -81,7 +81,7 @@ def test_200_tokens_after_eleven(both):
         f" ({weights / 1e6:.0f} MB at {bandwidth / 1e9:.1f} GB/s)"
     )
     assert plain >= 4 * cached
-    assert cached <= 1.1 * reference  # at the same speed, either may come out first
+    assert cached <= reference
 
 
 def test_the_cache_of_a_sequence():
