@@ -180,6 +180,11 @@ def test_figures_of_every_choice(ran, here):
     assert all((here / path).is_file() for path in written)
 
 
+def test_the_path_of_beams_is_drawn_too(ran, here):
+    out = ran("--prompt", KEYS, "--num-beams", "2", "--plot", "--max-new-tokens", "3")
+    assert "-choice.png" in out
+
+
 def test_the_result_alone(ran, here):
     out = ran("--prompt", KEYS, "--max-new-tokens", "3", "--out", "here.json")
     assert out.splitlines()[-1] == "wrote here.json"

@@ -16,14 +16,13 @@ from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patching.cli import common, output
+from patching.cli import common, output, report, samplereport
 from patching.cli.common import Bars
 
 if TYPE_CHECKING:
     from mingpt.generation import Choice
     from patching.candidates import TokenScore
     from patching.choices import Candidate
-    from patching.cli.samplereport import Key
     from patching.continuations import Continuation, Settings
     from patching.probes import Count, Pattern
 
@@ -87,127 +86,156 @@ def run_model(
     alone: bool,
 ) -> Run:
     """Everything with one model, which is gone afterwards; printed as it comes if it is alone."""
-    from mingpt.generation import check, log_likelihood
-    from patching.candidates import likeliest
-    from patching.cli import report, samplereport
-    from patching.continuations import encoded
-    from patching.running import versions
-
-    bars = Bars(arguments.quiet)
-    loaded = common.load_model(arguments, name, bars)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    say(report.model_line(model, loaded.fallback), always=True)
-    run = Run(model.name, output.fallback_notes(loaded.fallback), versions(model))
-    ids = encoded(tokenizer, asked.prompts)
-    check(model.config, ids, 1, seed=asked.seed)  # before any of them is run
-    for prompt, one in zip(asked.prompts, ids, strict=True):
-        run.log_probs.append(log_likelihood(model, one))
-        run.next.append(likeliest(model.last_logits[0], asked.rows, tokenizer.token))
-        if alone:
+    loaded = common.load_model(arguments, name, Bars(arguments.quiet))
+    say(report.model_line(loaded.model, loaded.fallback), always=True)
+    desk = _Desk(loaded, asked, arguments, alone)
+    run = desk.read_prompts()
+    if alone and not asked.patterns:
+        for prompt, log_probs, scores in zip(asked.prompts, run.log_probs, run.next, strict=True):
             say(f"\nprompt: {samplereport.readable(prompt)}")
-            say(samplereport.likelihood_line(run.log_probs[-1]))
-            if len(ids) == 1:
-                say(report.scores_table({"": run.next[-1]}, {}))
+            say(samplereport.likelihood_line(log_probs))
+            if len(asked.prompts) == 1:
+                say(report.scores_table({"": scores}, {}))
     for settings in asked.settings:
         if alone:
             say(f"\n{settings.describe()}:")
-        run.blocks.append(_block(loaded, settings, asked, arguments, bars, alone))
+        block = desk.block(settings)
+        run.blocks.append(block)
         if alone:
-            say(f"\n{_time(run.blocks[-1])}")
+            say(f"\n{_time(block)}")
             if asked.patterns:
-                say(f"\n{samplereport.count_table(run.blocks[-1].counts)}", always=True)
+                say(f"\n{samplereport.count_table(block.counts)}", always=True)
     if asked.plot or asked.patterns or arguments.out is not None:
-        run.checksum = model.checksum()
+        run.checksum = loaded.model.checksum()
     return run
 
 
-def _block(
-    loaded: common.LoadedModel,
-    settings: Settings,
-    asked: Asked,
-    arguments: argparse.Namespace,
-    bars: Bars,
-    alone: bool,
-) -> Block:
-    """One model with one of the settings."""
-    from patching.choices import candidates
-    from patching.cli import samplereport
-    from patching.continuations import continue_prompts
-    from patching.probes import count
+class _Desk:
+    """One model at work: what it reads, says and is shown saying."""
 
-    block, text_of = Block(settings), loaded.tokenizer.token
-    out = sys.stderr if arguments.json else sys.stdout
-    # Hundreds of samples that are counted nobody reads; they are in the result.
-    is_told = alone and not asked.patterns and not (arguments.json and arguments.quiet)
-    is_live = is_told and out.isatty()
+    def __init__(
+        self, loaded: common.LoadedModel, asked: Asked, arguments: argparse.Namespace, alone: bool
+    ) -> None:
+        self.loaded, self.model, self.tokenizer = loaded, loaded.model, loaded.tokenizer
+        self.asked, self.quiet = asked, arguments.quiet
+        self.bars = Bars(arguments.quiet)
+        self.out = sys.stderr if arguments.json else sys.stdout
+        # Hundreds of samples that are counted nobody reads; they are in the result.
+        self.is_told = alone and not asked.patterns and not (arguments.json and arguments.quiet)
+        self.is_live = self.is_told and self.out.isatty()
 
-    def of_step(choice: Choice) -> list[Candidate]:
-        how = {"greedy": settings.greedy}
-        return candidates(choice, settings.decoding, asked.rows, text_of, **how)
+    def read_prompts(self) -> Run:
+        """The prompts as the model finds them, and what it would say next."""
+        from mingpt.generation import check, log_likelihood
+        from patching.candidates import likeliest
+        from patching.continuations import encoded
+        from patching.running import versions
 
-    def step_table(choice: Choice) -> str:
-        return samplereport.candidate_table(block.steps[choice.prompt, choice.sample][-1])
+        model, prompts = self.model, self.asked.prompts
+        run = Run(model.name, output.fallback_notes(self.loaded.fallback), versions(model))
+        ids = encoded(self.tokenizer, prompts)
+        check(model.config, ids, 1, seed=self.asked.seed)  # before any of them is run
+        with self.bars.bar("reading") as progress:
+            for number, one in enumerate(ids, 1):
+                run.log_probs.append(log_likelihood(model, one))
+                run.next.append(
+                    likeliest(model.last_logits[0], self.asked.rows, self.tokenizer.token)
+                )
+                if progress is not None:
+                    progress(number, len(ids))
+        return run
 
-    def head(key: Key, score: float | None = None) -> str:
-        if arguments.quiet:
+    def block(self, settings: Settings) -> Block:
+        """All samples with one of the settings."""
+        from patching.continuations import continue_prompts
+        from patching.probes import count
+        from patching.running import steps
+
+        asked, block = self.asked, Block(settings)
+        transcript = self._transcript(block)
+
+        def observe(choice: Choice) -> None:
+            self._keep(block, choice)
+            if self.is_told:
+                transcript(choice)
+
+        started = time.perf_counter()
+        with (Bars(quiet=True) if self.is_live else self.bars).bar("generating") as progress:
+            total = len(asked.prompts) * asked.num_samples * settings.max_new_tokens
+            block.samples = continue_prompts(
+                self.model,
+                self.tokenizer,
+                asked.prompts,
+                settings,
+                num_samples=asked.num_samples,
+                seed=asked.seed,
+                observe=observe,
+                step=steps(progress, total),
+            )
+        block.seconds = time.perf_counter() - started
+        if settings.num_beams is not None:
+            self._after_beams(block)
+        for prompt, samples in zip(asked.prompts, block.samples, strict=True):
+            block.counts += count(asked.patterns, prompt, [one.text for one in samples])
+        return block
+
+    def _keep(self, block: Block, choice: Choice) -> None:
+        """The candidates of a step, if they are to be shown or drawn."""
+        from patching.choices import candidates
+
+        is_drawn = self.asked.plot and (choice.step, choice.sample) == (0, 0)
+        if self.asked.steps or is_drawn:
+            settings, text_of = block.settings, self.tokenizer.token
+            how = (settings.decoding, self.asked.rows, text_of)
+            found = candidates(choice, *how, greedy=not settings.is_drawn)
+            block.steps.setdefault((choice.prompt, choice.sample), []).append(found)
+
+    def _after_beams(self, block: Block) -> None:
+        """What samples show as they are made, of beams: they are known at the end only."""
+        import torch
+
+        from mingpt.generation import Choice
+
+        for prompt, samples in enumerate(block.samples):
+            best = samples[0].sample
+            ids = torch.tensor([best.prompt], device=self.model.lm_head.weight.device)
+            if self.asked.plot:
+                first = (best.ids[0], best.log_probs[0], None)
+                with torch.no_grad():
+                    logits = self.model.next_logits(ids)[0]
+                self._keep(block, Choice(prompt, 0, 0, logits, ids[0], *first))
+            for number, one in enumerate(samples if self.is_told else ()):
+                sample, text = one.sample, samplereport.readable(one.text)
+                head = self._head(block, (prompt, number), sample.score)
+                common.tell(f"{head}{text}", self.out)
+                if not self.quiet:
+                    end = (len(sample.ids), sample.log_prob, sample.ended)
+                    common.tell(samplereport.sample_end(*end), self.out)
+
+    def _transcript(self, block: Block) -> samplereport.Transcript:
+        def step_table(choice: Choice) -> str:
+            return samplereport.candidate_table(block.steps[choice.prompt, choice.sample][-1])
+
+        return samplereport.Transcript(
+            lambda text: common.tell(text, self.out, end=""),
+            self.tokenizer,
+            [*product(range(len(self.asked.prompts)), range(self.asked.num_samples))],
+            lambda key: self._head(block, key),
+            steps=step_table if self.asked.steps and not self.quiet else None,
+            is_live=self.is_live,
+            with_ends=not self.quiet,
+        )
+
+    def _head(self, block: Block, key: samplereport.Key, score: float | None = None) -> str:
+        """What stands over a sample."""
+        if self.quiet:
             return ""
         prompt, sample = key
-        seed = asked.seed + sample if settings.is_drawn else None
+        seed = self.asked.seed + sample if block.settings.is_drawn else None
         name = samplereport.sample_name(sample, seed, score)
-        if len(asked.prompts) > 1:
-            name = f"{samplereport.cell(asked.prompts[prompt])} ({name})"
+        if len(self.asked.prompts) > 1:
+            name = f"{samplereport.cell(self.asked.prompts[prompt])} ({name})"
         return f"\n{name}\n"
-
-    transcript = samplereport.Transcript(
-        lambda text: common.tell(text, out, end=""),
-        loaded.tokenizer,
-        [*product(range(len(asked.prompts)), range(asked.num_samples))],
-        head,
-        steps=step_table if asked.steps and not arguments.quiet else None,
-        is_live=is_live,
-        with_ends=not arguments.quiet,
-    )
-
-    def observe(choice: Choice) -> None:
-        is_drawn = asked.plot and (choice.step, choice.sample) == (0, 0)
-        if asked.steps or is_drawn:
-            key = (choice.prompt, choice.sample)
-            block.steps.setdefault(key, []).append(of_step(choice))
-        if is_told:
-            transcript(choice)
-
-    started = time.perf_counter()
-    with (Bars(quiet=True) if is_live else bars).bar("generating") as progress:
-        done, total = 0, len(asked.prompts) * asked.num_samples * settings.max_new_tokens
-
-        def step(tokens: int) -> None:
-            nonlocal done
-            done += tokens
-            if progress is not None:
-                progress(done, total)
-
-        block.samples = continue_prompts(
-            loaded.model,
-            loaded.tokenizer,
-            asked.prompts,
-            settings,
-            num_samples=asked.num_samples,
-            seed=asked.seed,
-            observe=observe,
-            step=step,
-        )
-    block.seconds = time.perf_counter() - started
-    if settings.num_beams is not None and is_told:
-        for prompt, samples in enumerate(block.samples):
-            for number, one in enumerate(samples):
-                sample, text = one.sample, samplereport.readable(one.text)
-                common.tell(f"{head((prompt, number), sample.score)}{text}", out)
-                if not arguments.quiet:
-                    end = (len(sample.ids), sample.log_prob, sample.ended)
-                    common.tell(samplereport.sample_end(*end), out)
-    for prompt, samples in zip(asked.prompts, block.samples, strict=True):
-        block.counts += count(asked.patterns, prompt, [one.text for one in samples])
-    return block
 
 
 def _time(block: Block) -> str:
@@ -219,8 +247,6 @@ def _time(block: Block) -> str:
 
 def compare(runs: Sequence[Run], asked: Asked, say: Callable[..., None]) -> None:
     """What several models say, next to each other."""
-    from patching.cli import report, samplereport
-
     columns, names = shutil.get_terminal_size().columns, unlike([run.name for run in runs])
     for number, prompt in enumerate(asked.prompts):
         say(f"\nprompt: {samplereport.readable(prompt)}")
