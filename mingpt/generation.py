@@ -71,8 +71,11 @@ class Stop:
     def __post_init__(self) -> None:
         if isinstance(self.texts, str):
             raise ConfigError(f"texts to stop at are several, in a tuple, not {self.texts!r}")
-        if not all(self.texts):
-            raise ConfigError("a text to stop at is empty")
+        for text in self.texts:
+            if not isinstance(text, str) or not text:
+                raise ConfigError(f"a text to stop at is empty, or none: {text!r}")
+            if any("\ud800" <= char <= "\udfff" for char in text):
+                raise ConfigError(f"a text to stop at is not valid Unicode: {text!r}")
         if self.texts and self.decode is None:
             raise ConfigError("texts to stop at need a tokenizer's decode")
 

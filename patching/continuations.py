@@ -30,6 +30,7 @@ from patching.text import shortened
 if TYPE_CHECKING:
     from mingpt import GPT, BPETokenizer
 
+MOST_SAMPLES = 10**6  # of a prompt, in one call
 OUT_OF_MEMORY = "not enough memory for these samples: fewer tokens, or a smaller model"
 
 
@@ -52,13 +53,14 @@ class Settings:
         if self.greedy and self.num_beams is not None:
             raise ConfigError("greedy and beam search are two ways; choose one")
         check_whole("max_new_tokens", self.max_new_tokens, 1)
-        if isinstance(self.stop, str):
-            raise ConfigError(f"texts to stop at are several, in a tuple, not {self.stop!r}")
+        Stop(texts=self.stop, decode=str)  # whose texts they are going to be
         self.check(1)
 
     def check(self, num_samples: int) -> None:
         """Raises ConfigError if there are not so many continuations of a prompt."""
         check_whole("num_samples", num_samples, 1)
+        if num_samples > MOST_SAMPLES:
+            raise ConfigError(f"at most {MOST_SAMPLES} samples of a prompt, not {num_samples}")
         if self.greedy and num_samples > 1:
             raise ConfigError(f"greedy has one continuation of a prompt, not {num_samples}")
         if self.num_beams is not None:
@@ -97,7 +99,7 @@ class Settings:
         """What `to_dict` gave."""
         own = dict(fields)
         decoding = {f.name: own.pop(f.name) for f in dataclasses.fields(Decoding)}
-        return cls(**{**own, "decoding": Decoding(**decoding), "stop": tuple(own["stop"])})
+        return cls(**{**own, "decoding": Decoding(**decoding), "stop": _all(str, own["stop"])})
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,16 @@ class Continuation:
     def from_dict(cls, fields: dict[str, Any]) -> Continuation:
         """What `to_dict` gave; whatever else is there is passed over."""
         sample = Sample(
-            tuple(fields["prompt_ids"]),
-            tuple(fields["ids"]),
-            tuple(fields["log_probs"]),
+            _all(int, fields["prompt_ids"]),
+            _all(int, fields["ids"]),
+            _all((int, float), fields["log_probs"]),
             fields["ended"],
             fields["seed"],
             fields["score"],
         )
-        texts = (fields["model"], fields["prompt"], fields["text"], tuple(fields["tokens"]))
-        return cls(*texts, sample, Settings.from_dict(fields["settings"]))
+        texts = _all(str, [fields[name] for name in ("model", "prompt", "text")])
+        tokens = _all(str, fields["tokens"])
+        return cls(*texts, tokens, sample, Settings.from_dict(fields["settings"]))
 
 
 def continue_prompts(
@@ -243,6 +246,8 @@ def encoded(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list[int]]:
     ids = []
     for number, prompt in enumerate(prompts, 1):
         which = "the prompt" if len(prompts) == 1 else f"prompt {number}"
+        if not isinstance(prompt, str):
+            raise PromptError(f"{which} is no text: {prompt!r}")
         if not prompt:
             raise PromptError(f"{which} is empty")
         try:
@@ -269,9 +274,20 @@ def load(path: str | Path) -> list[Continuation]:
     """
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [Continuation.from_dict(one) for one in fields["values"]]
+        return [Continuation.from_dict(one) for one in _all(dict, fields["values"])]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ResultError(f"{path} holds no saved continuations: {error}") from None
+
+
+def _all(kind: type | tuple[type, ...], values: object) -> tuple[Any, ...]:
+    """A list that a file holds, all of one kind.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not (isinstance(values, list) and all(isinstance(one, kind) for one in values)):
+        raise TypeError(f"{values!r} in a wrong place")
+    return tuple(values)
 
 
 def _as_text(

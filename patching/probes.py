@@ -35,6 +35,8 @@ class Pattern:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ProbeError(f"the pattern {self.text!r} is empty")
+        if any("\ud800" <= char <= "\udfff" for char in self.text):
+            raise ProbeError(f"the pattern {self.text!r} is not valid Unicode")
         try:
             regex.compile(self.expression)
         except regex.error as error:

@@ -32,6 +32,14 @@ def readable(text: str) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
+def squeezed(text: str, most: int) -> str:
+    """`text` cut to `most` characters, an ellipsis in the middle: prompts differ at either end."""
+    if len(text) <= most:
+        return text
+    end = most // 2
+    return f"{text[: most - end - 1]}\u2026{text[len(text) - end :]}"
+
+
 def shortened(text: str, most: int) -> str:
     """`text` cut to `most` characters, an ellipsis as the last of them."""
     return text if len(text) <= most else text[: most - 1] + "\u2026"

@@ -3,14 +3,15 @@
 import io
 import json
 import sys
+import time
 
 import pytest
 import torch
 from conftest import make_model
 
-from mingpt import Decoding, generate
+from mingpt import Decoding, Sample, generate
 from mingpt.bpe import BPETokenizer
-from mingpt.generation import Choice
+from mingpt.generation import Choice, log_likelihood
 from mingpt.pretrained import BUILTIN_DIRECTORY
 from patching import continuations
 from patching.cli import samplereport, samplerun
@@ -18,6 +19,10 @@ from patching.cli.generate import EXAMPLE, main
 from patching.probes import wilson
 
 KEYS = "The keys to the cabinet"
+LONG = continuations.Continuation(
+    "m", KEYS, "a" * 60 + "b", ("a",), Sample((1,), (1,), (-1.0,), "length", 0),
+    continuations.Settings(),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -75,6 +80,7 @@ def test_json_is_all_that_it_takes_to_draw_a_sample_again(ran, builtin):
     found = [json.loads(line) for line in out.splitlines()]
     assert [one["seed"] for one in found] == [7, 8, 9]
     model, tokenizer = builtin
+    end = tokenizer.vocab["<|endoftext|>"]
     for one in found:
         settings = one["settings"]
         fields = ("temperature", "top_k", "top_p", "repetition_penalty")
@@ -84,8 +90,15 @@ def test_json_is_all_that_it_takes_to_draw_a_sample_again(ran, builtin):
             model, [one["prompt_ids"]], settings["max_new_tokens"], decoding=decoding,
             seed=one["seed"],
         )  # fmt: skip
-        assert one["ids"] == [*sample.ids][: len(one["ids"])]  # it may have ended before
-        assert one["log_probs"] == pytest.approx(sample.log_probs[: len(one["ids"])])
+        whole = [*sample.ids]
+        if end in whole:
+            whole = whole[: whole.index(end) + 1]
+        assert one["ids"] == whole
+        assert one["log_probs"] == pytest.approx(sample.log_probs[: len(whole)])
+        assert one["prompt_log_prob"] == pytest.approx(
+            sum(log_likelihood(model, one["prompt_ids"])), abs=1e-4
+        )
+        assert settings["stop"] == []
         assert one["text"] == tokenizer.decode(one["ids"]).removesuffix("<|endoftext|>")
         assert one["prompt"] == KEYS
         assert one["paths"] == []
@@ -93,6 +106,32 @@ def test_json_is_all_that_it_takes_to_draw_a_sample_again(ran, builtin):
     again = json.loads(again)
     for name in ("text", "ids", "tokens", "seed", "settings", "ended"):
         assert again[name] == found[1][name]
+
+
+def test_nothing_stops_a_sample_that_was_not_asked_for(ran):
+    """The parser once took the empty list of --stop for two dashes."""
+    out = ran("--prompt", "Michelle Jones was a top", "--greedy", "--max-new-tokens", "3")
+    assert "-notch player" in out
+
+
+def test_a_dash_is_a_text_like_any_other(ran):
+    assert "prompt: --\n" in ran("--prompt", "--", "--max-new-tokens", "1")
+    out = ran("--prompt", "Michelle Jones was a top", "--greedy", "--stop", "--", "--json")
+    assert json.loads(out)["settings"]["stop"] == ["--"]
+
+
+def test_what_is_the_same_is_run_once(ran):
+    asked = ("--prompt", KEYS, "--prompt", KEYS, "--temperature", "1,1.0", "--json")
+    assert len(ran(*asked, "--max-new-tokens", "2").splitlines()) == 1
+
+
+def test_greedy_draws_nothing_and_says_so(ran):
+    out = ran("--prompt", KEYS, "--greedy", "--show-steps", "--rows", "2", "--max-new-tokens", "2")
+    assert "the likeliest" in out
+    assert "seed" not in out
+    steps = out[out.index("step 2") :].splitlines()
+    assert steps[2].split()[-2:] == ["kept", "1.0000"]
+    assert steps[3].split()[-1] == "0.0000"
 
 
 def test_every_combination_is_a_block(ran):
@@ -162,8 +201,12 @@ def test_a_list_of_prompts_is_counted_and_drawn(ran, here):
         assert count["interval"] == [*wilson(there, 12)]
         assert row[-6:-3] == [str(there), "12", f"{there / 12:.4f}"]
     assert {count["found"] for count in saved["counts"]} != {0}
+    for line in ran("--prompts", "p.txt", *asked, "--out", "run/c.png", "--json").splitlines():
+        one = json.loads(line)
+        words = one["text"].replace(".", " ").lower().split()
+        assert one["found"] == {"he": "he" in words, r"\bshe\b": "she" in words}
     assert sorted(path.name for path in (here / "run").iterdir()) == [
-        "a.json", "a.png", "b.json", "b.png"
+        "a.json", "a.png", "b.json", "b.png", "c.json", "c.png"
     ]  # fmt: skip
 
 
@@ -178,6 +221,58 @@ def test_figures_of_every_choice(ran, here):
     assert stem.startswith("figures/the-keys-to-the-cabinet-continued-")
     assert written == [stem + end for end in ends]
     assert all((here / path).is_file() for path in written)
+
+
+def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeypatch):
+    monkeypatch.setattr(samplerun, "MOST_BARS", 4)
+    (here / "p.txt").write_text("\n".join(f"A {word}" for word in "abcde"))
+    asked = ("--prompts", "p.txt", "--count", "a", "b", "--max-new-tokens", "1")
+    out = ran(*asked, "--out", "run/")
+    ends = [line.rsplit("-", 2)[-2:] for line in out.splitlines() if line.endswith(".png")]
+    assert ends == [["counts", f"{n}.png"] for n in (1, 2, 3)]
+    monkeypatch.setattr(samplerun, "MOST_PAGES", 2)
+    out = ran(*asked, "--out", "none/")
+    assert "too many prompts for a bar chart" in out
+    assert [path.suffix for path in (here / "none").iterdir()] == [".json"]
+
+
+def test_samples_are_saved_though_they_cannot_be_counted(here, capsys, monkeypatch):
+    monkeypatch.setattr("patching.probes.SECONDS", 0.01)
+    monkeypatch.setattr("patching.continuations._as_text", lambda *rest: LONG)
+    asked = ["--prompt", KEYS, "--count", "(a|aa)+$", "--plot", "--out", "run/"]
+    assert main(["--model", "builtin", *asked]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "took more than 0.01 s on one text" in said.err
+    assert sorted(path.suffix for path in (here / "run").iterdir()) == [".json", ".png"]
+
+
+def test_other_seeds_are_other_files(ran, here):
+    for seed in ("0", "1", "1"):
+        ran("--prompt", KEYS, "--max-new-tokens", "2", "--out", "run/", "--seed", seed)
+    assert len([*(here / "run").iterdir()]) == 2
+
+
+def test_lines_end_where_files_say_so(ran, here):
+    """And not where only Unicode does; numbers in errors are the file's."""
+    text = "a\u2028b\x0cc"
+    (here / "p.txt").write_bytes(f"\ufeff{text}\r\n\r\nd\r\n".encode())
+    (here / "p.jsonl").write_text(json.dumps(text, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, prompts in (("p.txt", [text, "d"]), ("p.jsonl", [text])):
+        lines = ran("--prompts", name, "--json", "--max-new-tokens", "1").splitlines()
+        assert [json.loads(line)["prompt"] for line in lines] == prompts
+
+
+def test_the_stopwatch_counts_the_models_time_alone():
+    watch = samplerun.Stopwatch()
+    watch.first, watch.later, watch.steps = 5.0, 3.0, 6
+    assert watch.milliseconds_per_token == 500
+    watch = samplerun.Stopwatch()
+    time.sleep(0.05)
+    watch.restart()
+    watch.stop(is_first=False)
+    assert watch.milliseconds_per_token < 40
+    assert samplerun.Stopwatch().milliseconds_per_token is None
 
 
 def test_the_path_of_beams_is_drawn_too(ran, here):
@@ -249,7 +344,7 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
     plain = io.StringIO()
     monkeypatch.setattr(sys, "stdout", plain)
     assert main(["--model", "builtin", *asked]) == 0
-    rest = [text.split("tokens in")[0] for text in (live, plain.getvalue())]
+    rest = [text.split("tokens: the first")[0] for text in (live, plain.getvalue())]
     assert rest[0] == rest[1]
 
 
@@ -302,19 +397,28 @@ def test_characters_are_printed_when_their_last_byte_is_there(builtin):
         ("--num-beams 2 --length-penalty nan", "length_penalty must be from -10 to 10"),
         ("--length-penalty 1", "--length-penalty is for --num-beams"),
         ("--prompt=", "--prompt is empty"),
-        ("--stop=", "--stop is empty"),
+        ("--stop=", "a text to stop at is empty, or none: ''"),
         ("--count (", "'(' is no regular expression"),
         ("--count", "argument --count: expected at least one argument"),
         ("--prompts no.txt", "--prompts no.txt cannot be read: No such file or directory"),
         ("--prompts .", "--prompts . cannot be read: Is a directory"),
         ("--prompts empty.txt", "--prompts empty.txt is empty"),
         ("--prompts latin.txt", "--prompts latin.txt is no text in UTF-8"),
-        ("--prompts bad.jsonl", "--prompts bad.jsonl: line 2 is no JSON"),
+        ("--prompts bad.jsonl", "--prompts bad.jsonl: line 4 is no JSON"),
         ("--prompts odd.jsonl", 'line 1 is neither a string nor an object with "prompt"'),
         ("--prompts long.txt", "prompt 2 has 201 tokens, the model reads 1 to 128"),
         ("--format svg", "--format is of figures: --plot or --count draw them"),
         ("--plot --out x.gif", "no figure format 'gif'"),
         ("--plot --temperature 1,2,3,4,5,6,7 --top-k 1,2,3,4,5,6", "would draw 42 figures"),
+        ("--out x.png", "without a figure there is the result alone, a .json"),
+        ("--count a --greedy", "--count is of samples, and --greedy draws none"),
+        ("--count a --num-beams 2", "--count is of samples, and --num-beams draws none"),
+        ("--count a --show-steps", "--show-steps prints the samples of one model"),
+        ("--model nope --show-steps", "--show-steps prints the samples of one model"),
+        ("--seed 9223372036854775807 --num-samples 2", "--seed is too large for so many samples"),
+        ("--num-samples 5000000", "at most 1000000 samples of a prompt, not 5000000"),
+        ("--stop \udcff", "a text to stop at is not valid Unicode"),
+        ("--count \udcff", "is not valid Unicode"),
         ("--model nope", "no model 'nope'"),
         ("nonsense", "unrecognized arguments: nonsense"),
     ],
@@ -322,7 +426,7 @@ def test_characters_are_printed_when_their_last_byte_is_there(builtin):
 def test_bad_input_is_one_line_and_nothing_is_written(here, capsys, arguments, message):
     (here / "empty.txt").write_text("\n \n")
     (here / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    (here / "bad.jsonl").write_text('"a"\n{\n')
+    (here / "bad.jsonl").write_text('"a"\n\n\n{\n')
     (here / "odd.jsonl").write_text("3\n")
     (here / "long.txt").write_text("a\n" + "a " * 200 + "\n")
     before = sorted(here.iterdir())

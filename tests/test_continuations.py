@@ -5,15 +5,19 @@ import math
 
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 from matplotlib.image import imread
 
 from mingpt import ConfigError, Decoding
 from mingpt.generation import Choice
 from patching import charts, continuations
 from patching.choices import candidates
+from patching.cli.report import width
+from patching.cli.samplereport import cell, side_by_side
 from patching.continuations import Continuation, Settings, continue_prompts
 from patching.errors import DrawingError, ProbeError, PromptError, ResultError
 from patching.probes import Count, Pattern, count, wilson
+from patching.text import squeezed
 
 KEYS = "The keys to the cabinet"
 DRAWN = Settings(8, Decoding(1.3, 20, 0.95, 1.1), stop=("dust",))
@@ -78,7 +82,8 @@ def test_they_are_saved_and_loaded(samples, tmp_path):
     beams = dataclasses.replace(samples[0], settings=Settings(num_beams=2, length_penalty=0.5))
     path = continuations.save(tmp_path / "x.json", [*samples, beams], versions={"a": "b"})
     assert continuations.load(path) == [*samples, beams]
-    for text in ("", "[]", '{"values": [{}]}', '{"values": 3}'):
+    damaged = path.read_text().replace('"ids": [', '"ids": "abc", "was": [', 1)
+    for text in ("", "[]", '{"values": [{}]}', '{"values": 3}', '{"values": {}}', damaged):
         path.write_text(text)
         with pytest.raises(ResultError, match="holds no saved continuations"):
             continuations.load(path)
@@ -312,6 +317,45 @@ def test_bars_are_as_long_as_their_shares(tmp_path, monkeypatch):
     ]  # fmt: skip
     expected = [wilson(0, 4), wilson(1, 4), wilson(3, 4)]
     assert [*sum(sorted(ends), ())] == pytest.approx([*sum(expected, ())])
+
+
+def test_a_choice_shows_its_numbers(samples, tmp_path, monkeypatch):
+    figures = []
+    write = charts.canvas.write
+    monkeypatch.setattr(
+        charts.canvas, "write",
+        lambda path, draw: write(path, lambda: figures.append(draw()) or figures[-1]),
+    )  # fmt: skip
+    found = step(3, Decoding(top_k=3, top_p=0.8))
+    charts.draw_choice(found, samples[:2], tmp_path / "x.png")
+    left, *paths = figures[0].axes
+    bars = left.patches
+    widths = [bar.get_width() for bar in bars]
+    assert widths[:5] == pytest.approx([one.probability for one in found])
+    assert widths[5:] == pytest.approx([one.drawn_with for one in found])
+    kept, cut = (to_rgba(colour) for colour in (charts.KEPT, charts.CUT))
+    assert [bar.get_facecolor() for bar in bars[:5]] == [kept, kept, cut, cut, cut]
+    for axes, sample in zip(paths, samples[:2], strict=True):
+        heights = [bar.get_height() for bar in axes.patches]
+        assert heights == pytest.approx([*sample.sample.log_probs])
+        names = [label.get_text() for label in axes.get_xticklabels()]
+        assert names == [charts.canvas.token_label(token, 16) for token in sample.tokens]
+
+
+@pytest.mark.parametrize(
+    ("text", "short"), [("abcdefghij", "abcdefghij"), ("abcdefghijk", "abcd\u2026ghijk")]
+)
+def test_what_is_long_is_cut_in_the_middle(text, short):
+    assert squeezed(text, 10) == short
+
+
+@pytest.mark.parametrize("text", ["a" * 99, "\u4e2d" * 99, "ab\ncd", "\x1b[31m" * 20])
+def test_cells_are_no_wider_than_they_may_be(text):
+    assert width(cell(text)) <= 40
+    assert "\n" not in cell(text)
+    for line in side_by_side([[text, text]], ["a", "b"], 50).splitlines():
+        assert width(line) <= 50
+        assert "\x1b" not in line
 
 
 def test_nothing_is_not_drawn(samples, tmp_path):

@@ -105,8 +105,9 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, but `--layers -3--1` and `--clean --` mean what they say."""
         parsed = super().parse_args(self._glued(args), namespace)
         for name, value in vars(parsed).items():
-            if value == []:  # argparse drops a value that is "--", even after "="
-                setattr(parsed, name, "--")
+            if isinstance(value, list) and value != self.get_default(name):
+                # argparse drops a value that is "--", even after "="
+                setattr(parsed, name, ["--" if one == [] else one for one in value] or "--")
         return parsed
 
     def _glued(self, args: Sequence[str]) -> list[str]:
@@ -160,22 +161,25 @@ def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[
     return given
 
 
-def lines_of(option: str, path: Path) -> list[str]:
-    """The lines of a text file that are not blank.
+def lines_of(option: str, path: Path) -> dict[int, str]:
+    """The lines of a text file that are not blank, by their numbers.
 
     Raises:
         UsageError: it cannot be read, is not in UTF-8, or has none.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines: a prompt may hold what only Unicode takes for an end of line.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{option} {path} is no text in UTF-8") from None
-    lines = [line for line in lines if line.strip()]
-    if not lines:
+    found = {
+        number: line.removesuffix("\r") for number, line in enumerate(lines, 1) if line.strip()
+    }
+    if not found:
         raise UsageError(f"{option} {path} is empty")
-    return lines
+    return found
 
 
 @dataclass(frozen=True)

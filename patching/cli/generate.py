@@ -62,7 +62,8 @@ what is printed:
 
 bias probes:
   --prompts FILE has one prompt in each line, or as JSONL (name.jsonl) in each line
-  a string or an object with "prompt". --count looks for patterns in the samples:
+  a string or an object with "prompt". Spaces at the end of a line are part of the
+  prompt, and tokens; the same prompt twice is one. --count looks for patterns in the samples:
   a word is found whole and in any case; what has other signs in it is a regular
   expression. The interval is Wilson's, of 95 %, and is drawn as a bar chart. The
   samples themselves are then in the result and in --json, and not printed.
@@ -126,7 +127,7 @@ def build_parser() -> common.Parser:
         " default: 1",
     )  # fmt: skip
     decoding.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT",
+        "--stop", action="append", metavar="TEXT",
         help="end a sample once it has this text in it; several times: any of them",
     )  # fmt: skip
     view = parser.add_argument_group("on view")
@@ -141,7 +142,7 @@ def build_parser() -> common.Parser:
         help="draw the next token's distribution and the path of each sample",
     )  # fmt: skip
     view.add_argument(
-        "--count", nargs="+", metavar="PATTERN",
+        "--count", nargs="+", action="extend", metavar="PATTERN",
         help="how often words or regular expressions are in the samples; drawn too",
     )  # fmt: skip
     files = parser.add_argument_group("output")
@@ -174,7 +175,7 @@ def run(argv: Sequence[str]) -> None:
         settings=_settings(arguments, grid),
         num_samples=arguments.num_samples,
         seed=arguments.seed,
-        patterns=[Pattern(text) for text in arguments.count or ()],
+        patterns=[Pattern(text) for text in dict.fromkeys(arguments.count or ())],
         rows=arguments.rows,
         steps=arguments.show_steps,
         plot=arguments.plot,
@@ -187,10 +188,16 @@ def run(argv: Sequence[str]) -> None:
     ]
     if len(runs) > 1:
         samplerun.compare(runs, asked, say)
+    if asked.patterns and not samplerun.pages(asked, len(names)):
+        say("too many prompts for a bar chart; the counts are in the table and in the result")
     written = {} if place is None else samplerun.write(runs, asked, arguments, place)
     output.tell_written(say, written)
     if arguments.json:
         samplerun.tell_json(runs, asked, [*written])
+    for run in runs:
+        for block in run.blocks:
+            if block.failure is not None:
+                raise block.failure  # now that nothing else is lost by it
 
 
 def prompts_asked(arguments: argparse.Namespace) -> list[str]:
@@ -205,9 +212,8 @@ def prompts_asked(arguments: argparse.Namespace) -> list[str]:
     if arguments.prompts is not None:
         path = expanded(arguments.prompts)
         lines = common.lines_of("--prompts", path)
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            lines = [_of_json(path, number, line) for number, line in enumerate(lines, 1)]
-        prompts += lines
+        is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+        prompts += [_of_json(path, *line) if is_json else line[1] for line in lines.items()]
     return [*dict.fromkeys(prompts)] or [EXAMPLE]
 
 
@@ -271,13 +277,14 @@ def _settings(
                          " whole continuations")  # fmt: skip
     if arguments.rows < 1:
         raise UsageError(f"--rows must be at least 1, not {arguments.rows}")
-    if not all(arguments.stop):
-        raise UsageError("--stop is empty")
+    if arguments.seed + arguments.num_samples > 2**63:
+        raise UsageError("--seed is too large for so many samples: the last ones' would be too")
+    _check_together(arguments)
     same = {
         "max_new_tokens": arguments.max_new_tokens,
         "greedy": arguments.greedy,
         "num_beams": arguments.num_beams,
-        "stop": tuple(arguments.stop),
+        "stop": tuple(arguments.stop or ()),
     }
     if arguments.length_penalty is not None:
         same["length_penalty"] = arguments.length_penalty
@@ -286,6 +293,24 @@ def _settings(
     for one in settings:
         one.check(arguments.num_samples)
     return settings
+
+
+def _check_together(arguments: argparse.Namespace) -> None:
+    """Raises UsageError if options do not go together."""
+    if arguments.count and (arguments.greedy or arguments.num_beams is not None):
+        other = "--greedy" if arguments.greedy else "--num-beams"
+        raise UsageError(f"--count is of samples, and {other} draws none: an interval says nothing")
+    several = len(dict.fromkeys(arguments.model or ())) > 1
+    if arguments.show_steps and (several or arguments.count) and not arguments.json:
+        raise UsageError(
+            "--show-steps prints the samples of one model, and none that are counted: leave out"
+            " --count and other models, or take --json, which has the steps"
+        )
+
+
+def _numbered(end: str, count: int) -> list[str]:
+    """What the names of so many figures of a kind end in."""
+    return [f"{end}-{n}" for n in range(1, count + 1)] if count > 1 else [end] * count
 
 
 def _place(
@@ -298,8 +323,13 @@ def _place(
             f"--plot would draw {choices} figures, one for each prompt, setting and model;"
             f" at most {MOST_FIGURES} are drawn: ask for fewer"
         )
-    ends = [f"-choice-{n}" for n in range(1, choices + 1)] if choices > 1 else ["-choice"] * choices
-    ends += ["-counts"] if asked.patterns else []
+    ends = _numbered("-choice", choices)
+    if asked.patterns:
+        ends += _numbered("-counts", samplerun.pages(asked, models))
+    if not ends and Path(arguments.out or ".json").suffix not in ("", ".json"):
+        raise UsageError(
+            f"--out {arguments.out}: without a figure there is the result alone, a .json"
+        )
     if not ends and arguments.out is None:
         if arguments.format is not None:
             raise UsageError("--format is of figures: --plot or --count draw them")

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from patching.cli.report import table, token_cell, width
-from patching.text import readable, shortened
+from patching.text import escaped, readable, shortened, squeezed
 
 if TYPE_CHECKING:
     from mingpt import BPETokenizer
@@ -40,7 +40,7 @@ def sample_name(number: int, seed: int | None, score: float | None = None) -> st
     """What a sample is called."""
     if score is not None:
         return f"beam {number + 1}, score {score:.4f}"
-    return "greedy" if seed is None else f"seed {seed}"
+    return "the likeliest" if seed is None else f"seed {seed}"
 
 
 def named(one: Continuation, number: int) -> str:
@@ -93,10 +93,10 @@ def count_table(counts: Sequence[Count]) -> str:
 
 
 def cell(text: str) -> str:
-    """A prompt or a pattern in one cell of a table: its end, which the samples follow."""
-    shown = readable(text).replace("\n", "\\n")
+    """A prompt or a pattern in one cell of a table."""
+    shown = squeezed(escaped(text), _PROMPT_COLUMNS)
     while width(shown) > _PROMPT_COLUMNS:
-        shown = "\u2026" + shown[max(2, len(shown) - _PROMPT_COLUMNS + 1) :]
+        shown = squeezed(shown, len(shown) - 1)
     return shown
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from patching.cli import common, output, report, samplereport
 from patching.cli.common import Bars
+from patching.errors import ProbeError
+from patching.text import escaped
 
 if TYPE_CHECKING:
     from mingpt.generation import Choice
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from patching.choices import Candidate
     from patching.continuations import Continuation, Settings
     from patching.probes import Count, Pattern
+
+
+MOST_BARS = 120  # in a figure of counts
+MOST_PAGES = 10  # of them; of more prompts than they hold, no chart is drawn
 
 
 @dataclass(frozen=True)
@@ -48,20 +54,45 @@ class Block:
     settings: Settings
     samples: list[list[Continuation]] = field(default_factory=list)  # of each prompt
     counts: list[Count] = field(default_factory=list)
+    failure: ProbeError | None = None  # why there are no counts
     steps: dict[tuple[int, int], list[list[Candidate]]] = field(default_factory=dict)
-    seconds: float = 0.0
+    stopwatch: Stopwatch = field(default_factory=lambda: Stopwatch())
 
     @property
     def tokens(self) -> int:
-        """How many were generated; beams of a prompt take their steps together."""
-        lengths = [[len(one.sample.ids) for one in samples] for samples in self.samples]
-        together = self.settings.num_beams is not None
-        return sum(max(of_prompt) if together else sum(of_prompt) for of_prompt in lengths)
+        """How many were generated."""
+        return sum(len(one.sample.ids) for samples in self.samples for one in samples)
+
+
+class Stopwatch:
+    """Time that the model takes: for what comes first, and for the steps after it.
+
+    A first step reads the prompt; what is done between two steps, as printing
+    them, does not count.
+    """
+
+    def __init__(self) -> None:
+        self.first = self.later = 0.0  # seconds
+        self.steps = 0  # of the later kind; of several samples at once, one each
+        self.restart()
+
+    def restart(self) -> None:
+        """From now on."""
+        self._since = time.perf_counter()
+
+    def stop(self, *, is_first: bool) -> None:
+        """A step is done."""
+        seconds = time.perf_counter() - self._since
+        if is_first:
+            self.first += seconds
+        else:
+            self.later += seconds
+            self.steps += 1
 
     @property
-    def milliseconds_per_token(self) -> float:
-        """Of wall-clock time; of several samples at once, each gets its share."""
-        return 1000 * self.seconds / max(self.tokens, 1)
+    def milliseconds_per_token(self) -> float | None:
+        """Of the later steps; of several samples at once, each gets its share. None: no such."""
+        return 1000 * self.later / self.steps if self.steps else None
 
 
 @dataclass
@@ -92,13 +123,13 @@ def run_model(
     run = desk.read_prompts()
     if alone and not asked.patterns:
         for prompt, log_probs, scores in zip(asked.prompts, run.log_probs, run.next, strict=True):
-            say(f"\nprompt: {samplereport.readable(prompt)}")
+            say(f"\nprompt: {escaped(prompt)}")
             say(samplereport.likelihood_line(log_probs))
             if len(asked.prompts) == 1:
                 say(report.scores_table({"": scores}, {}))
     for settings in asked.settings:
         if alone:
-            say(f"\n{settings.describe()}:")
+            say(f"\n{settings.describe()}:", always=len(asked.settings) > 1)
         block = desk.block(settings)
         run.blocks.append(block)
         if alone:
@@ -122,7 +153,6 @@ class _Desk:
         self.out = sys.stderr if arguments.json else sys.stdout
         # Hundreds of samples that are counted nobody reads; they are in the result.
         self.is_told = alone and not asked.patterns and not (arguments.json and arguments.quiet)
-        self.is_live = self.is_told and self.out.isatty()
 
     def read_prompts(self) -> Run:
         """The prompts as the model finds them, and what it would say next."""
@@ -155,13 +185,26 @@ class _Desk:
         transcript = self._transcript(block)
 
         def observe(choice: Choice) -> None:
+            block.stopwatch.stop(is_first=choice.step == 0)
             self._keep(block, choice)
             if self.is_told:
                 transcript(choice)
 
-        started = time.perf_counter()
-        with (Bars(quiet=True) if self.is_live else self.bars).bar("generating") as progress:
+        # A bar would be drawn over samples that come as they are made.
+        bars = Bars(quiet=True) if self._is_live(settings) else self.bars
+        with bars.bar("generating") as progress:
             total = len(asked.prompts) * asked.num_samples * settings.max_new_tokens
+            further, of_prompt = steps(progress, total), 0
+
+            def step(tokens: int) -> None:
+                nonlocal of_prompt
+                if settings.num_beams is not None:  # whose steps nobody else sees
+                    block.stopwatch.stop(is_first=of_prompt == 0)
+                    of_prompt = (of_prompt + tokens) % (asked.num_samples * settings.max_new_tokens)
+                further(tokens)
+                block.stopwatch.restart()
+
+            block.stopwatch.restart()
             block.samples = continue_prompts(
                 self.model,
                 self.tokenizer,
@@ -170,14 +213,20 @@ class _Desk:
                 num_samples=asked.num_samples,
                 seed=asked.seed,
                 observe=observe,
-                step=steps(progress, total),
+                step=step,
             )
-        block.seconds = time.perf_counter() - started
         if settings.num_beams is not None:
             self._after_beams(block)
-        for prompt, samples in zip(asked.prompts, block.samples, strict=True):
-            block.counts += count(asked.patterns, prompt, [one.text for one in samples])
+        try:
+            for prompt, samples in zip(asked.prompts, block.samples, strict=True):
+                block.counts += count(asked.patterns, prompt, [one.text for one in samples])
+        except ProbeError as error:  # the samples are worth more than the counts
+            block.failure = error
         return block
+
+    def _is_live(self, settings: Settings) -> bool:
+        """Whether samples are printed as they are made."""
+        return self.is_told and self.out.isatty() and settings.num_beams is None
 
     def _keep(self, block: Block, choice: Choice) -> None:
         """The candidates of a step, if they are to be shown or drawn."""
@@ -222,34 +271,40 @@ class _Desk:
             [*product(range(len(self.asked.prompts)), range(self.asked.num_samples))],
             lambda key: self._head(block, key),
             steps=step_table if self.asked.steps and not self.quiet else None,
-            is_live=self.is_live,
+            is_live=self._is_live(block.settings),
             with_ends=not self.quiet,
         )
 
     def _head(self, block: Block, key: samplereport.Key, score: float | None = None) -> str:
         """What stands over a sample."""
-        if self.quiet:
+        several = len(self.asked.prompts) > 1
+        if self.quiet and not several:
             return ""
         prompt, sample = key
         seed = self.asked.seed + sample if block.settings.is_drawn else None
         name = samplereport.sample_name(sample, seed, score)
-        if len(self.asked.prompts) > 1:
+        if several:
             name = f"{samplereport.cell(self.asked.prompts[prompt])} ({name})"
         return f"\n{name}\n"
 
 
 def _time(block: Block) -> str:
-    return (
-        f"{block.tokens} tokens in {block.seconds:.2f} s,"
-        f" {block.milliseconds_per_token:.1f} ms per token"
-    )
+    watch, tokens = block.stopwatch, "1 token" if block.tokens == 1 else f"{block.tokens} tokens"
+    said = f"{tokens}: the first of each sample in {watch.first:.2f} s"
+    if watch.milliseconds_per_token is None:
+        return said
+    of_beams = block.settings.num_beams is not None
+    unit = "step of all beams" if of_beams else "token"
+    if not of_beams and sum(map(len, block.samples)) > 1:
+        unit += ", several samples at a time"
+    return f"{said}, then {watch.milliseconds_per_token:.1f} ms per {unit}"
 
 
 def compare(runs: Sequence[Run], asked: Asked, say: Callable[..., None]) -> None:
     """What several models say, next to each other."""
     columns, names = shutil.get_terminal_size().columns, unlike([run.name for run in runs])
     for number, prompt in enumerate(asked.prompts):
-        say(f"\nprompt: {samplereport.readable(prompt)}")
+        say(f"\nprompt: {escaped(prompt)}")
         for name, run in zip(names, runs, strict=True):
             line = samplereport.likelihood_line(run.log_probs[number])
             say(f"{samplereport.readable(name)}: {line}")
@@ -270,6 +325,20 @@ def compare(runs: Sequence[Run], asked: Asked, say: Callable[..., None]) -> None
             say(f"{samplereport.readable(name)}: {_time(run.blocks[block])}")
             if asked.patterns:
                 say(f"\n{samplereport.count_table(run.blocks[block].counts)}\n", always=True)
+
+
+def pages(asked: Asked, models: int) -> int:
+    """How many figures the counts take; 0 where they would be too many."""
+    if not asked.patterns:
+        return 0
+    count = -(-len(asked.prompts) // _per_page(asked, models))
+    return count if count <= MOST_PAGES else 0
+
+
+def _per_page(asked: Asked, models: int) -> int:
+    """Prompts in a figure of counts."""
+    bars = models * len(asked.settings) * max(len(asked.patterns), 1)  # of one prompt
+    return max(1, MOST_BARS // bars)
 
 
 def unlike(names: Sequence[str]) -> list[str]:
@@ -296,24 +365,6 @@ def write(
     name = output.run_name(asked.prompts[0], "continued", defining=defining)
     *figures, result = place.files(name)
     existed = {path: path.exists() for path in (*figures, result)}
-    choices = [
-        (block.steps[prompt, 0][0], samples)
-        for run in runs
-        for block in run.blocks
-        for prompt, samples in enumerate(block.samples)
-        if asked.plot
-    ]
-    for (first, samples), path in zip(choices, figures, strict=False):
-        draw_choice(first, samples, path, notes=runs[0].notes)
-    if asked.patterns:
-        panels = [
-            (f"{run.name}, {block.settings.describe()}", block.counts)
-            for run in runs
-            for block in run.blocks
-        ]
-        what = f"How often each was said in {asked.num_samples} samples of at most"
-        title = f"{what} {arguments.max_new_tokens} tokens"
-        draw_counts(panels, figures[-1], title=title, notes=runs[0].notes)
     names = (*output.MODEL_ARGUMENTS, "num_samples", "rows", "format", "plot", "show_steps")
     continuations.save(
         result,
@@ -331,6 +382,32 @@ def write(
             for one in block.counts
         ],
     )  # fmt: skip
+    choices = [
+        (block.steps[prompt, 0][0], samples)
+        for run in runs
+        for block in run.blocks
+        for prompt, samples in enumerate(block.samples)
+        if asked.plot
+    ]
+    for (first, samples), path in zip(choices, figures, strict=False):
+        draw_choice(first, samples, path, notes=runs[0].notes)
+    if any(block.failure for run in runs for block in run.blocks):
+        return {path: did for path, did in existed.items() if path.exists()}
+    each, pages = _per_page(asked, len(runs)), figures[len(choices) :]
+    for number, path in enumerate(pages):
+        mine = {*asked.prompts[number * each : (number + 1) * each]}
+        panels = [
+            (
+                f"{run.name}, {block.settings.describe()}",
+                [one for one in block.counts if one.prompt in mine],
+            )
+            for run in runs
+            for block in run.blocks
+        ]
+        what = f"How often each was said in {asked.num_samples} samples of at most"
+        title = f"{what} {arguments.max_new_tokens} tokens"
+        title += f"; page {number + 1} of {len(pages)}" if len(pages) > 1 else ""
+        draw_counts(panels, path, title=title, notes=runs[0].notes)
     return existed
 
 
@@ -342,7 +419,7 @@ def tell_json(runs: Sequence[Run], asked: Asked, paths: Sequence[Path]) -> None:
                 for number, one in enumerate(samples):
                     fields: dict[str, Any] = one.to_dict()
                     fields["prompt_log_prob"] = sum(run.log_probs[prompt])
-                    fields["milliseconds_per_token"] = block.milliseconds_per_token
+                    fields["milliseconds_per_token"] = block.stopwatch.milliseconds_per_token
                     if asked.patterns:
                         fields["found"] = {
                             pattern.text: pattern.is_in(one.text) for pattern in asked.patterns

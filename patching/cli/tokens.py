@@ -135,7 +135,7 @@ def words_asked(asked: str) -> list[str]:
     with contextlib.suppress(OSError):  # too long for a name, say: then it is none
         is_file = path.is_file()
     is_file = is_file or asked.endswith(".txt") or "/" in asked or os.sep in asked
-    parts = common.lines_of("--suggest", path) if is_file else asked.split(",")
+    parts = common.lines_of("--suggest", path).values() if is_file else asked.split(",")
     words = [*dict.fromkeys(part.strip() for part in parts if part.strip())]
     if not words:
         raise UsageError(f"--suggest {asked!r}: there is no word in it")
