@@ -17,7 +17,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from mingpt.decoding import Decoding, finite, with_penalty
+from mingpt.decoding import Decoding, finite, widened, with_penalty
 from mingpt.errors import ConfigError
 from mingpt.generation import Sample, Stop, check
 from mingpt.indices import check_whole
@@ -137,7 +137,7 @@ def _candidates(
     running: Sequence[_Beam], logits: Tensor, ids: Tensor, most: int, penalty: float
 ) -> list[_Beam]:
     """The best continuations by one token of all beams together, the best first."""
-    own = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (beams, V)
+    own = widened(logits).log_softmax(-1)  # (beams, V)
     ranked = with_penalty(own, ids, penalty)
     totals = ranked.new_tensor([beam.total for beam in running])
     V = own.size(-1)

@@ -60,7 +60,7 @@ class Decoding:
         Args:
             ids: the sequences so far (B, T), prompts included.
         """
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        wide = widened(logits)
         penalised = with_penalty(wide, ids, self.repetition_penalty)
         # The largest is 0 then, and stays so at any temperature, whatever the others overflow to.
         lowered = penalised - penalised.amax(-1, keepdim=True)
@@ -82,6 +82,11 @@ class Decoding:
         """
         scores = self.scores(logits, ids)
         return scores.masked_fill(~self.keep(scores)[1], -math.inf)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Half precision is widened before any arithmetic on logits."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def finite(logits: Tensor) -> Tensor:

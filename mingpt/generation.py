@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from mingpt.config import GPTConfig
-from mingpt.decoding import Decoding, draw, finite, with_penalty
+from mingpt.decoding import Decoding, draw, finite, widened, with_penalty
 from mingpt.errors import ConfigError
 from mingpt.indices import check_whole
 from mingpt.model import GPT
 from mingpt.sequences import Sequences
 
-ROOM = 1 << 29  # bytes of keys, values and attention weights that a batch may hold
+ROOM = 1 << 29  # bytes that a batch may hold, of what grows with it
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def at_once(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """Of tokens (B,) by logits (B, V), in nats."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = widened(logits)
     return wide.gather(-1, tokens[:, None])[:, 0] - wide.logsumexp(-1)
 
 

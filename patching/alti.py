@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mingpt.decoding import widened
 from mingpt.model import CausalSelfAttention
-from patching.reading import widened
 
 # Values of (t, s, C) that are held at a time: 32 M of them are 128 MB in float32.
 MOST_VALUES = 1 << 25

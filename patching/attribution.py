@@ -30,12 +30,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mingpt.decoding import widened
 from mingpt.model import GPT
 from patching.errors import SweepError
 from patching.grid import DIRECTIONS, Grid
 from patching.metrics import Metric
 from patching.prompts import PromptPair
-from patching.reading import Measured, Reader, check_unpatched, widened
+from patching.reading import Measured, Reader, check_unpatched
 
 
 def passes(metrics: Sequence[Metric]) -> int:

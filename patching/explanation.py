@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mingpt.decoding import widened
 from mingpt.indices import from_the_end
 from patching import alti, direct, lens
 from patching.candidates import NextTokens, TokenScore, text_or_id
@@ -29,7 +30,6 @@ from patching.errors import ExplanationError
 from patching.instruments import DEFAULT, instruments_asked
 from patching.precision import float32_products
 from patching.prompts import Tokenizer
-from patching.reading import widened
 from patching.running import Progress, enough_memory, eval_mode, steps, versions
 from patching.saving import lists, opened, save
 from patching.watching import watch

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mingpt.decoding import widened
 from mingpt.model import GPT
-from patching.reading import widened
 from patching.watching import Seen
 
 # Vectors that meet the unembedding at a time: 39 MB of GPT-2's logits in float32.

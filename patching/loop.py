@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from mingpt.decoding import widened
 from mingpt.model import GPT
 from mingpt.sites import DEFAULT_SITE
 from patching.grid import DIRECTIONS, Grid
 from patching.metrics import Metric, Readout
 from patching.prompts import PromptPair
-from patching.reading import Measured, check_unpatched, read, widened
+from patching.reading import Measured, check_unpatched, read
 
 
 @torch.no_grad()

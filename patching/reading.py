@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mingpt.decoding import widened
 from mingpt.model import GPT
 from patching.errors import SweepError
 from patching.metrics import Metric, Readout
@@ -119,8 +120,3 @@ class Reader:
 def read(metrics: Sequence[Metric], logits: Tensor, readout: Readout) -> Tensor:
     """Every metric of every run: logits (E, R) -> (M, E)."""
     return torch.stack([metric.read(logits, readout) for metric in metrics])
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Half precision is widened before any arithmetic on logits."""
-    return logits if logits.dtype == torch.float64 else logits.float()

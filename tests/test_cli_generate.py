@@ -234,6 +234,9 @@ def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeyp
     out = ran(*asked, "--out", "none/")
     assert "too many prompts for a bar chart" in out
     assert [path.suffix for path in (here / "none").iterdir()] == [".json"]
+    written = ran(*asked).splitlines()[-1].removeprefix("wrote ")
+    assert written.endswith(".json")
+    assert (here / written).is_file()
 
 
 def test_samples_are_saved_though_they_cannot_be_counted(here, capsys, monkeypatch):

@@ -69,7 +69,7 @@ def base_of(result, name: str) -> float:
 
 
 @pytest.mark.parametrize("request_", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]))
 def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction):
     model = make_model(**shape).double()

@@ -330,7 +330,7 @@ def _place(
         raise UsageError(
             f"--out {arguments.out}: without a figure there is the result alone, a .json"
         )
-    if not ends and arguments.out is None:
+    if not ends and arguments.out is None and not asked.patterns:
         if arguments.format is not None:
             raise UsageError("--format is of figures: --plot or --count draw them")
         return None
