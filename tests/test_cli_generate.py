@@ -14,7 +14,7 @@ from mingpt.bpe import BPETokenizer
 from mingpt.generation import Choice, log_likelihood
 from mingpt.pretrained import BUILTIN_DIRECTORY
 from patching import continuations
-from patching.cli import samplereport, samplerun
+from patching.cli import common, samplereport, samplerun
 from patching.cli.generate import EXAMPLE, main
 from patching.probes import wilson
 
@@ -118,6 +118,16 @@ def test_a_dash_is_a_text_like_any_other(ran):
     assert "prompt: --\n" in ran("--prompt", "--", "--max-new-tokens", "1")
     out = ran("--prompt", "Michelle Jones was a top", "--greedy", "--stop", "--", "--json")
     assert json.loads(out)["settings"]["stop"] == ["--"]
+
+
+def test_an_option_that_is_left_out_keeps_its_default():
+    """Whatever that is: the parser mends values that were given, and no others."""
+    parser = common.Parser(prog="x")
+    parser.add_argument("--one", action="append", default=None)
+    parser.add_argument("--many", nargs="+", action="extend", default=[])
+    assert vars(parser.parse_args([])) == {"one": None, "many": []}
+    parsed = parser.parse_args(["--one", "--", "--one", "a", "--many", "b", "c"])
+    assert vars(parsed) == {"one": ["--", "a"], "many": ["b", "c"]}
 
 
 def test_what_is_the_same_is_run_once(ran):

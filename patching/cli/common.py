@@ -104,10 +104,12 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str], namespace: None = None) -> argparse.Namespace:
         """As argparse's, but `--layers -3--1` and `--clean --` mean what they say."""
         parsed = super().parse_args(self._glued(args), namespace)
-        for name, value in vars(parsed).items():
-            if isinstance(value, list) and value != self.get_default(name):
+        for action in self._actions:
+            value = getattr(parsed, action.dest, None)
+            if action.nargs is None and isinstance(value, list):
                 # argparse drops a value that is "--", even after "="
-                setattr(parsed, name, ["--" if one == [] else one for one in value] or "--")
+                mended = ["--" if one == [] else one for one in value] or "--"
+                setattr(parsed, action.dest, mended)
         return parsed
 
     def _glued(self, args: Sequence[str]) -> list[str]:
