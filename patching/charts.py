@@ -98,9 +98,9 @@ def _choice(
     figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
     left, paths = figure.subfigures(1, 2, width_ratios=(LEFT, right + EDGE))
     # Its own height, however many samples stand beside it.
-    rest = max(below - bars, 0.01)
-    upper = left.subfigures(2, 1, height_ratios=(bars, rest))[0] if rest > 1 else left
-    _distribution(upper.subplots(), candidates, samples)
+    if below > bars + 1:
+        left = left.subfigures(2, 1, height_ratios=(bars, below - bars))[0]
+    _distribution(left.subplots(), candidates, samples)
     stride = -(-longest // MOST_LABELS)
     words = "each sample's tokens, as likely as the model finds them at temperature 1"
     words += f"; one in {stride} is named" if stride > 1 else ""

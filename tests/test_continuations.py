@@ -269,6 +269,18 @@ def test_patterns_that_cannot_be_counted(monkeypatch):
 
 # --------------------------------------------------------------------- figures
 
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """Those that are drawn, as matplotlib has them."""
+    drawn, write = [], charts.canvas.write
+    monkeypatch.setattr(
+        charts.canvas, "write",
+        lambda path, draw: write(path, lambda: drawn.append(draw()) or drawn[-1]),
+    )  # fmt: skip
+    return drawn
+
+
 AWKWARD = ["$x$", "_a", "\n", "中", "\x1b[31m", " " * 30, "a" * 99]
 
 
@@ -300,13 +312,7 @@ def test_awkward_texts_are_drawn_without_a_warning(samples, tmp_path):
     assert imread(tmp_path / "c.png").shape[1] == 1200
 
 
-def test_bars_are_as_long_as_their_shares(tmp_path, monkeypatch):
-    figures = []
-    write = charts.canvas.write
-    monkeypatch.setattr(
-        charts.canvas, "write",
-        lambda path, draw: write(path, lambda: figures.append(draw()) or figures[-1]),
-    )  # fmt: skip
+def test_bars_are_as_long_as_their_shares(tmp_path, figures):
     counts = [Count("p", "a", 1, 4), Count("p", "b", 3, 4), Count("q", "a", 0, 4)]
     charts.draw_counts([("m", counts)], tmp_path / "c.png", title="t")
     bars = [patch.get_width() for patch in figures[0].axes[0].patches]
@@ -319,13 +325,7 @@ def test_bars_are_as_long_as_their_shares(tmp_path, monkeypatch):
     assert [*sum(sorted(ends), ())] == pytest.approx([*sum(expected, ())])
 
 
-def test_a_choice_shows_its_numbers(samples, tmp_path, monkeypatch):
-    figures = []
-    write = charts.canvas.write
-    monkeypatch.setattr(
-        charts.canvas, "write",
-        lambda path, draw: write(path, lambda: figures.append(draw()) or figures[-1]),
-    )  # fmt: skip
+def test_a_choice_shows_its_numbers(samples, tmp_path, figures):
     found = step(3, Decoding(top_k=3, top_p=0.8))
     charts.draw_choice(found, samples[:2], tmp_path / "x.png")
     left, *paths = figures[0].axes
