@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-import time
 
 import pytest
 import torch
@@ -276,16 +275,15 @@ def test_lines_end_where_files_say_so(ran, here):
         assert [json.loads(line)["prompt"] for line in lines] == prompts
 
 
-def test_the_stopwatch_counts_the_models_time_alone():
+def test_the_stopwatch_counts_the_models_time_alone(monkeypatch):
+    now = iter([0.0, 10.0, 15.0, 100.0, 101.0, 200.0, 202.0])
+    monkeypatch.setattr(samplerun.time, "perf_counter", lambda: next(now))
     watch = samplerun.Stopwatch()
-    watch.first, watch.later, watch.steps = 5.0, 3.0, 6
-    assert watch.milliseconds_per_token == 500
-    watch = samplerun.Stopwatch()
-    time.sleep(0.05)
-    watch.restart()
-    watch.stop(is_first=False)
-    assert watch.milliseconds_per_token < 40
-    assert samplerun.Stopwatch().milliseconds_per_token is None
+    assert watch.milliseconds_per_token is None
+    for is_first in (True, False, False):
+        watch.restart()  # after whatever took the time since
+        watch.stop(is_first=is_first)
+    assert (watch.first, watch.later, watch.milliseconds_per_token) == (5, 3, 1500)
 
 
 def test_the_path_of_beams_is_drawn_too(ran, here):
