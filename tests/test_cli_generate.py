@@ -257,6 +257,9 @@ def test_samples_are_saved_though_they_cannot_be_counted(here, capsys, monkeypat
     assert said.err.count("\n") == 1
     assert "took more than 0.01 s on one text" in said.err
     assert sorted(path.suffix for path in (here / "run").iterdir()) == [".json", ".png"]
+    assert main(["--model", "builtin", *asked, "--json"]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["text"] == LONG.text
 
 
 def test_other_seeds_are_other_files(ran, here):

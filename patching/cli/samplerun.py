@@ -420,7 +420,7 @@ def tell_json(runs: Sequence[Run], asked: Asked, paths: Sequence[Path]) -> None:
                     fields: dict[str, Any] = one.to_dict()
                     fields["prompt_log_prob"] = sum(run.log_probs[prompt])
                     fields["milliseconds_per_token"] = block.stopwatch.milliseconds_per_token
-                    if asked.patterns:
+                    if asked.patterns and block.failure is None:
                         fields["found"] = {
                             pattern.text: pattern.is_in(one.text) for pattern in asked.patterns
                         }
