@@ -15,7 +15,32 @@ Example:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mingpt.lazy import lazy_names
+
+if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
+    from patching.comparison import compare as compare
+    from patching.continuations import Continuation as Continuation
+    from patching.continuations import Settings as Settings
+    from patching.continuations import continue_prompts as continue_prompts
+    from patching.errors import DrawingError as DrawingError
+    from patching.errors import ExplanationError as ExplanationError
+    from patching.errors import ProbeError as ProbeError
+    from patching.errors import PromptError as PromptError
+    from patching.errors import ResultError as ResultError
+    from patching.errors import SweepError as SweepError
+    from patching.explanation import Explanation as Explanation
+    from patching.explanation import explain as explain
+    from patching.metrics import METRICS as METRICS
+    from patching.metrics import Metric as Metric
+    from patching.plot import agreement as agreement
+    from patching.plot import heatmap as heatmap
+    from patching.portrait import draw as draw
+    from patching.prompts import PromptPair as PromptPair
+    from patching.prompts import answer_id as answer_id
+    from patching.result import SweepResult as SweepResult
+    from patching.sweep import patch_sweep as patch_sweep
 
 # Name -> the module it lives in; imported when it is first used.
 _HOME = {
