@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 from mingpt.lazy import lazy_names
 
 if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
-    from mingpt.beams import beam_search as beam_search
     from mingpt.bpe import BPETokenizer as BPETokenizer
     from mingpt.config import PRESETS as PRESETS
     from mingpt.config import GPTConfig as GPTConfig
-    from mingpt.decoding import Decoding as Decoding
     from mingpt.errors import CheckpointError as CheckpointError
     from mingpt.errors import ConfigError as ConfigError
     from mingpt.errors import DownloadError as DownloadError
@@ -25,12 +23,14 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from mingpt.errors import MinGPTError as MinGPTError
     from mingpt.errors import PatchError as PatchError
     from mingpt.errors import TokenizerError as TokenizerError
-    from mingpt.generation import Sample as Sample
-    from mingpt.generation import Stop as Stop
-    from mingpt.generation import generate as generate
+    from mingpt.generation.beams import beam_search as beam_search
+    from mingpt.generation.decoding import Decoding as Decoding
+    from mingpt.generation.sampling import Sample as Sample
+    from mingpt.generation.sampling import Stop as Stop
+    from mingpt.generation.sampling import generate as generate
     from mingpt.kvcache import KVCache as KVCache
-    from mingpt.loading import load as load
-    from mingpt.loading import load_tokenizer as load_tokenizer
+    from mingpt.loading.model_files import load as load
+    from mingpt.loading.model_files import load_tokenizer as load_tokenizer
     from mingpt.model import GPT as GPT
     from mingpt.sites import SITES as SITES
     from mingpt.sites import Patch as Patch
@@ -45,13 +45,13 @@ _HOME = {
     "SITES": "mingpt.sites",
     "PRESETS": "mingpt.config",
     "BPETokenizer": "mingpt.bpe",
-    "load": "mingpt.loading",
-    "load_tokenizer": "mingpt.loading",
-    "generate": "mingpt.generation",
-    "beam_search": "mingpt.beams",
-    "Sample": "mingpt.generation",
-    "Stop": "mingpt.generation",
-    "Decoding": "mingpt.decoding",
+    "load": "mingpt.loading.model_files",
+    "load_tokenizer": "mingpt.loading.model_files",
+    "generate": "mingpt.generation.sampling",
+    "beam_search": "mingpt.generation.beams",
+    "Sample": "mingpt.generation.sampling",
+    "Stop": "mingpt.generation.sampling",
+    "Decoding": "mingpt.generation.decoding",
     "KVCache": "mingpt.kvcache",
     "MinGPTError": "mingpt.errors",
     "CheckpointError": "mingpt.errors",

@@ -19,10 +19,10 @@ import regex
 import torch
 from torch import Tensor
 
-from mingpt import vocabulary
 from mingpt.errors import TokenizerError
 from mingpt.files import replacing
-from mingpt.pretrained import gpt2_tokenizer_files
+from mingpt.loading import tokenizer_files
+from mingpt.loading.sources import gpt2_tokenizer_files
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -93,7 +93,7 @@ class BPETokenizer:
         rows: int | None = None,
     ) -> None:
         if vocab is None and merges is None:
-            vocab, merges, added = vocabulary.read(gpt2_tokenizer_files())
+            vocab, merges, added = tokenizer_files.read(gpt2_tokenizer_files())
         if vocab is None or merges is None:
             raise TokenizerError("a vocabulary and its merges go together")
         self.vocab = vocab
@@ -113,7 +113,7 @@ class BPETokenizer:
             TokenizerError: they cannot be read, or are no such files; or as
                 the class.
         """
-        vocab, merges, added = vocabulary.read([Path(path) for path in paths])
+        vocab, merges, added = tokenizer_files.read([Path(path) for path in paths])
         return cls(vocab, merges, added=added, rows=rows)
 
     @classmethod
@@ -123,7 +123,7 @@ class BPETokenizer:
         Raises:
             TokenizerError: there are none, or they cannot be read.
         """
-        return cls.from_files(*vocabulary.files_in(Path(path)))
+        return cls.from_files(*tokenizer_files.files_in(Path(path)))
 
     def save(self, directory: str | Path) -> None:
         """Write vocab.json and merges.txt into `directory`, which is created."""

@@ -5,7 +5,7 @@ parameter names. What is added is two keyword arguments of `GPT.forward`,
 `record` and `patch`; everything else in the project is built on those two. The
 forward pass hands every activation that has a name (sites.py) to a `tap`, which
 may keep a copy of it or give back another one (`GPT.stream`).
-Files are not this module's business (see checkpoint.py and pretrained.py), nor
+Files are not this module's business (see checkpoint.py and sources.py), nor
 are sweeps and plots (see the package `patching`).
 
 Shapes, here and in the whole project:
@@ -25,16 +25,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mingpt import checkpoint
+from mingpt.checks import check_whole
 from mingpt.config import GPTConfig
-from mingpt.decoding import Decoding, draw, finite, with_penalty
-from mingpt.download import Progress
 from mingpt.errors import ConfigError, PatchError
-from mingpt.indices import check_whole
+from mingpt.generation.decoding import Decoding, draw, finite, with_penalty
+from mingpt.generation.sequences import Sequences
 from mingpt.kvcache import KVCache
-from mingpt.pretrained import Source, as_source
-from mingpt.products import Linear
-from mingpt.sequences import Sequences
+from mingpt.linear import Linear
+from mingpt.loading import checkpoint
+from mingpt.loading.download import Progress
+from mingpt.loading.sources import Source, as_source
 from mingpt.sites import (
     DEFAULT_SITE,
     Patch,
@@ -443,7 +443,7 @@ class GPT(nn.Module):
             max_new_tokens: how many to append, at least 0.
             do_sample: draw from the distribution (torch's global generator)
                 instead of taking the likeliest token.
-            temperature, top_k, top_p, repetition_penalty: see mingpt.decoding.
+            temperature, top_k, top_p, repetition_penalty: see mingpt.generation.decoding.
             use_cache: keep keys and values, so that a step reads one token as
                 long as the sequence fits the context; False for the definition,
                 which gives the same tokens.
@@ -502,7 +502,7 @@ class GPT(nn.Module):
         change the model.)
 
         Args:
-            name_or_path: as of mingpt.pretrained.resolve, or what that returned.
+            name_or_path: as of mingpt.loading.sources.resolve, or what that returned.
             dtype: of the parameters, whatever the file holds.
             progress: called with (bytes done, bytes in all) while fetching.
             n_head, offline: as of resolve.

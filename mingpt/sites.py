@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mingpt.checks import from_the_end
 from mingpt.errors import PatchError
-from mingpt.indices import from_the_end
 
 if TYPE_CHECKING:
     from torch import Tensor

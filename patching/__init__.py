@@ -20,45 +20,45 @@ from typing import TYPE_CHECKING
 from mingpt.lazy import lazy_names
 
 if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
-    from patching.comparison import compare as compare
-    from patching.continuations import Continuation as Continuation
-    from patching.continuations import Settings as Settings
-    from patching.continuations import continue_prompts as continue_prompts
+    from patching.continuation.run import Continuation as Continuation
+    from patching.continuation.run import Settings as Settings
+    from patching.continuation.run import continue_prompts as continue_prompts
+    from patching.drawing.explanation import draw as draw
+    from patching.drawing.sweep import agreement as agreement
+    from patching.drawing.sweep import heatmap as heatmap
     from patching.errors import DrawingError as DrawingError
     from patching.errors import ExplanationError as ExplanationError
     from patching.errors import ProbeError as ProbeError
     from patching.errors import PromptError as PromptError
     from patching.errors import ResultError as ResultError
     from patching.errors import SweepError as SweepError
-    from patching.explanation import Explanation as Explanation
-    from patching.explanation import explain as explain
-    from patching.metrics import METRICS as METRICS
-    from patching.metrics import Metric as Metric
-    from patching.plot import agreement as agreement
-    from patching.plot import heatmap as heatmap
-    from patching.portrait import draw as draw
+    from patching.explanation.run import Explanation as Explanation
+    from patching.explanation.run import explain as explain
     from patching.prompts import PromptPair as PromptPair
     from patching.prompts import answer_id as answer_id
-    from patching.result import SweepResult as SweepResult
-    from patching.sweep import patch_sweep as patch_sweep
+    from patching.sweep.agreement import compare as compare
+    from patching.sweep.metrics import METRICS as METRICS
+    from patching.sweep.metrics import Metric as Metric
+    from patching.sweep.result import SweepResult as SweepResult
+    from patching.sweep.run import patch_sweep as patch_sweep
 
 # Name -> the module it lives in; imported when it is first used.
 _HOME = {
     "PromptPair": "patching.prompts",
     "answer_id": "patching.prompts",
-    "METRICS": "patching.metrics",
-    "Metric": "patching.metrics",
-    "patch_sweep": "patching.sweep",
-    "SweepResult": "patching.result",
-    "heatmap": "patching.plot",
-    "agreement": "patching.plot",
-    "compare": "patching.comparison",
-    "explain": "patching.explanation",
-    "Explanation": "patching.explanation",
-    "draw": "patching.portrait",
-    "Settings": "patching.continuations",
-    "Continuation": "patching.continuations",
-    "continue_prompts": "patching.continuations",
+    "METRICS": "patching.sweep.metrics",
+    "Metric": "patching.sweep.metrics",
+    "patch_sweep": "patching.sweep.run",
+    "SweepResult": "patching.sweep.result",
+    "heatmap": "patching.drawing.sweep",
+    "agreement": "patching.drawing.sweep",
+    "compare": "patching.sweep.agreement",
+    "explain": "patching.explanation.run",
+    "Explanation": "patching.explanation.run",
+    "draw": "patching.drawing.explanation",
+    "Settings": "patching.continuation.run",
+    "Continuation": "patching.continuation.run",
+    "continue_prompts": "patching.continuation.run",
     "PromptError": "patching.errors",
     "SweepError": "patching.errors",
     "ResultError": "patching.errors",

@@ -14,7 +14,7 @@ import mingpt
 from mingpt.errors import MinGPTError
 
 if TYPE_CHECKING:
-    from mingpt import GPT
+    from mingpt.model import GPT
 
 
 Progress = Callable[[int, int], None]  # (work done, work in all)

@@ -38,15 +38,20 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mingpt import GPT, PRESETS, GPTConfig
+from mingpt.config import PRESETS, GPTConfig
 from mingpt.files import replacing
+from mingpt.model import GPT
 from mingpt.sites import HEAD_SITES, SITES
-from patching import PromptPair, patch_sweep
-from patching.cli import common, output
+from patching.cli.common import output
+from patching.cli.common.arguments import IndexList, Parser
+from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.models import find_device
 from patching.errors import SweepError
-from patching.experiments import Experiment, experiment
-from patching.grid import Request
-from patching.metrics import METRICS
+from patching.prompts import PromptPair
+from patching.sweep.engine.plan import Experiment, experiment
+from patching.sweep.metrics import METRICS
+from patching.sweep.request import Request
+from patching.sweep.run import patch_sweep
 
 COMMAND = "bench.py"
 # "Michelle Jones was a top-notch student. Michelle" in GPT-2's tokens, and Smith's.
@@ -375,7 +380,7 @@ class Report:
         """A line of the report."""
         self.step("")
         self.lines.append(line)
-        common.tell(line, sys.stdout)
+        tell(line, sys.stdout)
 
     def row(self, *cells: str) -> None:
         """A row of a table."""
@@ -594,13 +599,13 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
 # --------------------------------------------------------------------- the command
 
 
-def build_parser() -> common.Parser:
+def build_parser() -> Parser:
     """The command's options."""
-    parser = common.Parser(prog=COMMAND, description=__doc__)
+    parser = Parser(prog=COMMAND, description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="default: gpt2")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument(
-        "--lengths", type=common.IndexList, default=common.IndexList("11,32,128"), metavar="LIST",
+        "--lengths", type=IndexList, default=IndexList("11,32,128"), metavar="LIST",
         help="tokens of the prompts, 11 being the example; default: 11,32,128",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
@@ -624,14 +629,14 @@ def run(argv: Sequence[str]) -> None:
     arguments = build_parser().parse_args(argv)
     config = SHAPES[arguments.shape]
     if arguments.rounds < 1 or (arguments.threads or 1) < 1:
-        raise common.UsageError("--rounds and --threads must be at least 1")
+        raise UsageError("--rounds and --threads must be at least 1")
     if not 0 < arguments.patience < float("inf"):
-        raise common.UsageError(f"--patience must be above 0, not {arguments.patience}")
+        raise UsageError(f"--patience must be above 0, not {arguments.patience}")
     lengths = arguments.lengths.of("length", config.block_size + 1)
     if lengths[0] < 2:
-        raise common.UsageError("--lengths: prompts of at least 2 tokens")
+        raise UsageError("--lengths: prompts of at least 2 tokens")
     out = Path(arguments.out)
-    device = common.find_device(arguments.device, "float32")
+    device = find_device(arguments.device, "float32")
     table, plot = (out / f"bench-{arguments.shape}-{device.type}.{end}" for end in ("md", "png"))
     output.check_writable(table)
     output.check_writable(plot)
@@ -658,7 +663,7 @@ def run(argv: Sequence[str]) -> None:
         figure.savefig(drawn, dpi=150, format="png")
     print(f"wrote {table} and {plot}", file=sys.stderr)
     if worst > MOST_APART:
-        raise common.UsageError(f"two methods are {worst:.1e} logits apart")
+        raise UsageError(f"two methods are {worst:.1e} logits apart")
 
 
 def write_weights(config: GPTConfig, directory: Path) -> None:
@@ -684,7 +689,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are here
     matplotlib.rcParams["font.family"] = "DejaVu Sans"
-    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

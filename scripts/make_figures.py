@@ -15,14 +15,17 @@ sys.path.insert(0, str(ROOT))
 import torch
 
 import mingpt
-from mingpt.decoding import Decoding
-from patching import PromptPair, draw, explain, heatmap, patch_sweep
-from patching.charts import draw_choice
-from patching.choices import candidates
+from mingpt.generation.decoding import Decoding
 from patching.cli.explain import EXAMPLE as SUMMER
 from patching.cli.patch import EXAMPLE
-from patching.continuations import Settings, continue_prompts
-from patching.prompts import Question
+from patching.continuation.run import Settings, continue_prompts
+from patching.continuation.step_candidates import candidates
+from patching.drawing.continuation import draw_choice
+from patching.drawing.explanation import draw
+from patching.drawing.sweep import heatmap
+from patching.explanation.run import explain
+from patching.prompts import PromptPair, Question
+from patching.sweep.run import patch_sweep
 
 SWEEPS = {
     "readme-michelle.png": (EXAMPLE, {}),

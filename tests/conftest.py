@@ -1,23 +1,19 @@
 """Fixtures: small models, the shipped model, GPT-2's files where they are cached."""
 
-import dataclasses
 import os
-import statistics
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT, make_model
 from hub_server import ROWS, HubServer
 from hypothesis import settings
 
-from mingpt import GPT, BPETokenizer, DownloadError, GPTConfig, cache, download, hub, load
-from mingpt.pretrained import BUILTIN_DIRECTORY, resolve
+from mingpt import GPT, BPETokenizer, DownloadError, load
+from mingpt.loading import cache, download, hub
+from mingpt.loading.sources import BUILTIN_DIRECTORY, resolve
 from patching import PromptPair
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples in every run, and no time limit on a busy machine.
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
@@ -36,18 +32,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("measures time or memory on GPT-2's shape: pytest -m cost")
     # To models as small as the others', a second thread brings nothing but waiting.
     torch.set_num_threads(2 if is_measured else 1)
-
-
-def make_model(seed: int = 0, **fields) -> GPT:
-    """A random model in eval mode, with weights large enough to make positions matter."""
-    torch.manual_seed(seed)
-    shape = {"n_layer": 3, "n_head": 2, "n_embd": 16, "vocab_size": 40, "block_size": 12}
-    model = GPT(GPTConfig(**{**shape, "initializer_range": 0.3, **fields}))
-    with torch.no_grad():  # biases and layer norms start as 0 and 1, which would hide mistakes
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter += 0.3 * torch.randn_like(parameter)
-    return model.eval()
 
 
 @pytest.fixture
@@ -129,21 +113,3 @@ def online(monkeypatch, tmp_path):
     with HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
-
-
-def known_with(files, name: str, **more) -> hub.Repository:
-    """A model that is known by name, with the shape of the small one."""
-    config = make_model(vocab_size=ROWS).config
-    return dataclasses.replace(hub.KNOWN[name], preset=config, **more)
-
-
-def median_seconds(functions, rounds=5) -> list[float]:
-    """Of each function, run in turn."""
-    times = [[] for _ in functions]
-    for _ in range(rounds + 1):
-        for function, seconds in zip(functions, times, strict=True):
-            started = time.perf_counter()
-            result = function()
-            seconds.append(time.perf_counter() - started)
-            del result
-    return [statistics.median(seconds[1:]) for seconds in times]

@@ -11,8 +11,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from mingpt import hub
-from mingpt.pretrained import BUILTIN_DIRECTORY
+from mingpt.loading import hub
+from mingpt.loading.sources import BUILTIN_DIRECTORY
 
 VOCAB = (BUILTIN_DIRECTORY / "vocab.json").read_bytes()
 MERGES = (BUILTIN_DIRECTORY / "merges.txt").read_bytes()

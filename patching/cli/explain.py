@@ -1,7 +1,7 @@
 """mingpt-explain: one prompt and two next words -> what made the model prefer one of them.
 
 As in patch.py, what the user asked for is checked before anything is loaded,
-the work is patching's, and the words are report.py's.
+the work is patching's, and the words are tables.py's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mingpt
-from patching.cli import common, output
-from patching.cli.common import Bars
-from patching.instruments import DEFAULT, INSTRUMENTS, figures_of, instruments_asked
+from patching.cli.common import output
+from patching.cli.common.arguments import Parser, add_model_arguments, texts_asked
+from patching.cli.common.command import run_command, tell
+from patching.cli.common.models import load_model
+from patching.cli.common.progress import Bars, Progress
+from patching.explanation.request import DEFAULT, INSTRUMENTS, figures_of, instruments_asked
 
 if TYPE_CHECKING:
-    from mingpt import GPT
-    from patching.explanation import Explanation
+    from mingpt.model import GPT
+    from patching.explanation.run import Explanation
 
 COMMAND = "mingpt-explain"
 EXAMPLE = {
@@ -79,17 +82,17 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
-def build_parser() -> common.Parser:
+def build_parser() -> Parser:
     """The command's options; --help is meant to teach."""
-    parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
+    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     prompt = parser.add_argument_group("prompt (without any of them: the README's example)")
     prompt.add_argument("--text", metavar="TEXT", help="the prompt")
     prompt.add_argument("--target", metavar="WORD", help="the next word to explain")
     prompt.add_argument("--foil", metavar="WORD", help="the next word it is preferred over")
-    common.add_model_arguments(parser)
+    add_model_arguments(parser)
     explanation = parser.add_argument_group("explanation")
     explanation.add_argument(
         "--method", metavar="LIST", default=",".join(DEFAULT),
@@ -103,14 +106,14 @@ def build_parser() -> common.Parser:
 def run(argv: Sequence[str]) -> None:
     """Parse, load, explain, print and write."""
     arguments = build_parser().parse_args(argv)
-    texts = common.texts_asked(arguments, EXAMPLE)
+    texts = texts_asked(arguments, EXAMPLE)
     methods = instruments_asked(arguments.method)
 
     # Only now what takes time to import.
     import torch
 
-    from patching.cli import report
-    from patching.explanation import explain
+    from patching.cli.common import tables
+    from patching.explanation.run import explain
     from patching.prompts import Question
 
     figures = figures_of(methods)
@@ -118,11 +121,11 @@ def run(argv: Sequence[str]) -> None:
     place = output.Place.of(arguments, [f"-{name}" for name in figures])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
-    loaded = common.load_model(arguments, arguments.model, bars)
+    loaded = load_model(arguments, arguments.model, bars)
     model, tokenizer = loaded.model, loaded.tokenizer
-    say(report.model_line(model, loaded.fallback), always=True)
+    say(tables.model_line(model, loaded.fallback), always=True)
     question = Question.from_text(tokenizer, **texts)
-    say(f"\n{report.prompt_table(question.ids, [*map(tokenizer.token, question.ids)])}")
+    say(f"\n{tables.prompt_table(question.ids, [*map(tokenizer.token, question.ids)])}")
 
     with bars.bar("explaining") as progress:
         found = explain(
@@ -135,10 +138,10 @@ def run(argv: Sequence[str]) -> None:
             tokenizer=tokenizer,
             progress=progress,
         )
-    say(f"\n{report.next_token_table(run=found.next)}")
+    say(f"\n{tables.next_token_table(run=found.next)}")
     for method in ("alti-logit", "logit"):
         if method in methods:
-            table = report.attribution_table(question.ids, found, method)
+            table = tables.attribution_table(question.ids, found, method)
             say(f"\n{INSTRUMENTS[method]}, the embeddings on the last:\n{table}")
     say(f"\n{_choice(found)}\n{_completeness(found)}\nexplained in {found.seconds:.2f} s")
     found = _recorded(found, model, arguments, loaded.fallback)
@@ -147,7 +150,7 @@ def run(argv: Sequence[str]) -> None:
     output.tell_written(say, written)
     if arguments.json:
         paths = [str(path) for path in written]
-        common.tell(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
+        tell(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
 
 
 def _choice(found: Explanation) -> str:
@@ -189,10 +192,10 @@ def _write(
     figures: Sequence[str],
     place: output.Place,
     cmap: str | None,
-    progress: common.Progress | None,
+    progress: Progress | None,
 ) -> dict[Path, bool]:
     """Write figures and result; the paths, and whether something was there before."""
-    from patching.portrait import draw
+    from patching.drawing.explanation import draw
 
     defining = (
         output.of_model(model, found.checksum, found.notes),

@@ -1,6 +1,6 @@
 """mingpt-fetch: models onto this machine ahead of time; what is there, whole or not; away with it.
 
-Finding, fetching and checking is mingpt's business (pretrained.py, cache.py);
+Finding, fetching and checking is mingpt's business (sources.py, cache.py);
 here are the words.
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import mingpt
 from mingpt.errors import CheckpointError
-from patching.cli import common
-from patching.cli.common import Bars, UsageError
+from patching.cli.common.arguments import Parser
+from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.progress import Bars
 from patching.text import escaped
 
 COMMAND = "mingpt-fetch"
@@ -50,12 +51,12 @@ line on stderr; 130 interrupted.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
-def build_parser() -> common.Parser:
+def build_parser() -> Parser:
     """The command's options; --help is meant to teach."""
-    parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
+    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("names", metavar="NAME", nargs="*", default=(), help="the models")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="show what is cached, where, its size")
@@ -89,9 +90,9 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
-    from mingpt import cache
-    from mingpt.loading import load
-    from mingpt.pretrained import HubSource, resolve
+    from mingpt.loading import cache
+    from mingpt.loading.model_files import load
+    from mingpt.loading.sources import HubSource, resolve
 
     sources = [resolve(name, verify=not arguments.no_verify) for name in arguments.names]
     for source in sources:
@@ -111,7 +112,7 @@ def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
 
 
 def _list(names: Sequence[str]) -> None:
-    from mingpt import cache
+    from mingpt.loading import cache
 
     entries = _entries(names)
     rows = [("name", "size", "cache", "folder")]
@@ -128,7 +129,7 @@ def _list(names: Sequence[str]) -> None:
 
 
 def _verify(names: Sequence[str], bars: Bars) -> None:
-    from mingpt import cache
+    from mingpt.loading import cache
 
     entries = _entries(names)
     total, done, wrong = sum(entry.nbytes for entry in entries), 0, []
@@ -153,7 +154,7 @@ def _verify(names: Sequence[str], bars: Bars) -> None:
 
 
 def _remove(names: Sequence[str]) -> None:
-    from mingpt import cache
+    from mingpt.loading import cache
 
     chosen = _entries(names)
     ours = [entry for entry in chosen if entry.is_ours]
@@ -171,7 +172,7 @@ def _entries(names: Sequence[str]) -> list:
     Raises:
         UsageError: a name of which nothing is cached.
     """
-    from mingpt import cache, hub
+    from mingpt.loading import cache, hub
 
     entries, chosen = cache.entries(), []
     for name in names:
@@ -190,4 +191,4 @@ def _size(nbytes: int) -> str:
 
 
 def _say(text: str) -> None:
-    common.tell(escaped(text), sys.stdout)
+    tell(escaped(text), sys.stdout)

@@ -1,7 +1,7 @@
 """mingpt-generate: prompts -> what a model says next, step by step, knob by knob, model by model.
 
 Here what the user asked for is understood, and checked before anything is
-loaded; samplerun.py does it.
+loaded; generate_run.py does it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 
 import mingpt
 from mingpt.files import expanded
-from patching.cli import common, output, samplerun
-from patching.cli.common import UsageError
+from patching.cli import generate_run
+from patching.cli.common import output
+from patching.cli.common.arguments import Parser, add_model_arguments, lines_of
+from patching.cli.common.command import UsageError, run_command
+from patching.cli.common.models import model_names
 
 if TYPE_CHECKING:
-    from patching.continuations import Settings
+    from patching.continuation.run import Settings
 
 COMMAND = "mingpt-generate"
 EXAMPLE = "Yesterday, I dreamed of a world where I"
@@ -85,12 +88,12 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
-def build_parser() -> common.Parser:
+def build_parser() -> Parser:
     """The command's options; --help is meant to teach."""
-    parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
+    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     prompts = parser.add_argument_group("prompts (without any: the README's example)")
     prompts.add_argument(
         "--prompt", action="append", metavar="TEXT", help="a prompt; several times: several"
@@ -98,7 +101,7 @@ def build_parser() -> common.Parser:
     prompts.add_argument(
         "--prompts", metavar="FILE", help="prompts from a file: one in each line, or JSONL"
     )
-    common.add_model_arguments(
+    add_model_arguments(
         parser, more=" Several times: side by side.", seed="of the first sample", action="append"
     )
     decoding = parser.add_argument_group("decoding")
@@ -168,9 +171,9 @@ def run(argv: Sequence[str]) -> None:
     grid = _grid(arguments)
 
     # Only now what takes time to import.
-    from patching.probes import Pattern
+    from patching.continuation.counts import Pattern
 
-    asked = samplerun.Asked(
+    asked = generate_run.Asked(
         prompts=prompts,
         settings=_settings(arguments, grid),
         num_samples=arguments.num_samples,
@@ -180,20 +183,20 @@ def run(argv: Sequence[str]) -> None:
         steps=arguments.show_steps,
         plot=arguments.plot,
     )
-    names = common.model_names(arguments)
+    names = model_names(arguments)
     place = _place(arguments, asked, len(names))
     say = output.speaker(arguments)
     runs = [
-        samplerun.run_model(arguments, name, asked, say, alone=len(names) == 1) for name in names
+        generate_run.run_model(arguments, name, asked, say, alone=len(names) == 1) for name in names
     ]
     if len(runs) > 1:
-        samplerun.compare(runs, asked, say)
-    if asked.patterns and not samplerun.pages(asked, len(names)):
+        generate_run.compare(runs, asked, say)
+    if asked.patterns and not generate_run.pages(asked, len(names)):
         say("too many prompts for a bar chart; the counts are in the table and in the result")
-    written = {} if place is None else samplerun.write(runs, asked, arguments, place)
+    written = {} if place is None else generate_run.write(runs, asked, arguments, place)
     output.tell_written(say, written)
     if arguments.json:
-        samplerun.tell_json(runs, asked, [*written])
+        generate_run.tell_json(runs, asked, [*written])
     for run in runs:
         for block in run.blocks:
             if block.failure is not None:
@@ -211,7 +214,7 @@ def prompts_asked(arguments: argparse.Namespace) -> list[str]:
         raise UsageError("--prompt is empty")
     if arguments.prompts is not None:
         path = expanded(arguments.prompts)
-        lines = common.lines_of("--prompts", path)
+        lines = lines_of("--prompts", path)
         is_json = path.suffix.lower() in (".jsonl", ".ndjson")
         prompts += [_of_json(path, *line) if is_json else line[1] for line in lines.items()]
     return [*dict.fromkeys(prompts)] or [EXAMPLE]
@@ -267,8 +270,8 @@ def _settings(
     arguments: argparse.Namespace, grid: Sequence[dict[str, float | int | None]]
 ) -> list[Settings]:
     """What each block is run with."""
-    from mingpt.decoding import Decoding
-    from patching.continuations import Settings
+    from mingpt.generation.decoding import Decoding
+    from patching.continuation.run import Settings
 
     if arguments.length_penalty is not None and arguments.num_beams is None:
         raise UsageError("--length-penalty is for --num-beams")
@@ -314,7 +317,7 @@ def _numbered(end: str, count: int) -> list[str]:
 
 
 def _place(
-    arguments: argparse.Namespace, asked: samplerun.Asked, models: int
+    arguments: argparse.Namespace, asked: generate_run.Asked, models: int
 ) -> output.Place | None:
     """Where figures and result go; None if nothing is written."""
     choices = models * len(asked.settings) * len(asked.prompts) if asked.plot else 0
@@ -325,7 +328,7 @@ def _place(
         )
     ends = _numbered("-choice", choices)
     if asked.patterns:
-        ends += _numbered("-counts", samplerun.pages(asked, models))
+        ends += _numbered("-counts", generate_run.pages(asked, models))
     if not ends and Path(arguments.out or ".json").suffix not in ("", ".json"):
         raise UsageError(
             f"--out {arguments.out}: without a figure there is the result alone, a .json"

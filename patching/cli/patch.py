@@ -1,7 +1,7 @@
 """mingpt-patch: one pair of prompts -> tokens, next-token tables, heatmap, result files.
 
 What the user asked for is checked as far as it can be before anything is
-loaded; the work is patching's; the words are report.py's.
+loaded; the work is patching's; the words are tables.py's.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 
 import mingpt
 from mingpt.sites import DEFAULT_SITE, SITES, heads_at
-from patching.cli import common, output
-from patching.cli.common import Bars, IndexList, UsageError
-from patching.grid import DIRECTIONS, METHODS, Request
-from patching.memory import parse_size
-from patching.metrics import METRICS, check_slopes, metrics_asked
+from patching.cli.common import output
+from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, texts_asked
+from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.models import load_model
+from patching.cli.common.progress import Bars
+from patching.sweep.engine.memory import parse_size
+from patching.sweep.metrics import METRICS, check_slopes, metrics_asked
+from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
-    from patching.result import SweepResult
+    from patching.sweep.result import SweepResult
 
 COMMAND = "mingpt-patch"
 EXAMPLE = {
@@ -108,18 +111,18 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
-def build_parser() -> common.Parser:
+def build_parser() -> Parser:
     """The command's options; --help is meant to teach."""
-    parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
+    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     prompts = parser.add_argument_group("prompts (without any of them: the README's example)")
     prompts.add_argument("--clean", metavar="TEXT", help="the prompt that asks for the target")
     prompts.add_argument("--corrupt", metavar="TEXT", help="the prompt that asks for the foil")
     prompts.add_argument("--target", metavar="WORD", help="the clean prompt's next word")
     prompts.add_argument("--foil", metavar="WORD", help="the corrupt prompt's next word")
-    common.add_model_arguments(parser)
+    add_model_arguments(parser)
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument(
         "--site", choices=tuple(SITES), default=DEFAULT_SITE, help=f"default: {DEFAULT_SITE}"
@@ -175,7 +178,7 @@ def build_parser() -> common.Parser:
 def run(argv: Sequence[str]) -> None:
     """Parse, load, sweep, print and write."""
     arguments = build_parser().parse_args(argv)
-    texts = common.texts_asked(arguments, EXAMPLE)
+    texts = texts_asked(arguments, EXAMPLE)
     metrics = metrics_asked(arguments.metric)
     names = ("site", "direction", "by_position", "window")
     chosen = {name: getattr(arguments, name) for name in names}
@@ -188,10 +191,10 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("--compare-exact is for --method attribution: the others are exact")
 
     # Only now what takes time to import.
-    from patching.cli import report
-    from patching.comparison import compare
+    from patching.cli.common import tables
     from patching.prompts import PromptPair
-    from patching.sweep import patch_sweep, run_unpatched
+    from patching.sweep.agreement import compare
+    from patching.sweep.run import patch_sweep, run_unpatched
     from patching.text import escaped
 
     several = len(metrics) > 1
@@ -202,9 +205,9 @@ def run(argv: Sequence[str]) -> None:
     place = output.Place.of(arguments, ends, ["", *["-exact"] * arguments.compare_exact])
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
-    loaded = common.load_model(arguments, arguments.model, bars)
+    loaded = load_model(arguments, arguments.model, bars)
     model = loaded.model
-    say(report.model_line(model, loaded.fallback), always=True)
+    say(tables.model_line(model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
     heads = heads_at(arguments.site, model.config)
     sizes = {"layers": model.config.n_layer, "heads": heads, "positions": len(pair)}
@@ -212,10 +215,10 @@ def run(argv: Sequence[str]) -> None:
         asked = getattr(arguments, axis)
         chosen[axis] = asked and asked.of(axis.removesuffix("s"), size)
 
-    say(f"\n{report.pair_table(pair)}")
+    say(f"\n{tables.pair_table(pair)}")
     unpatched = run_unpatched(model, pair)
     runs = {run: unpatched.next_tokens(run, arguments.top_k) for run in ("clean", "corrupt")}
-    say(f"\n{report.next_token_table(**runs)}")
+    say(f"\n{tables.next_token_table(**runs)}")
 
     chosen |= {"metric": metrics, "max_memory": max_memory, "tf32": arguments.tf32}
     results = []
@@ -236,12 +239,12 @@ def run(argv: Sequence[str]) -> None:
     if arguments.compare_exact:
         agreement = compare(*results)
         more = {"agreement": {name: asdict(found) for name, found in agreement.items()}}
-        say(f"\n{report.agreement_table(*results, agreement)}\n")
+        say(f"\n{tables.agreement_table(*results, agreement)}\n")
     written = _write(results, place, arguments.cmap)
     output.tell_written(say, written)
     if arguments.json:
         more["paths"] = [str(path) for path in written]
-        common.tell(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
+        tell(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
 
 
 def _recorded(
@@ -282,7 +285,7 @@ def _write(
     results: Sequence[SweepResult], place: output.Place, cmap: str | None
 ) -> dict[Path, bool]:
     """Write figures and results; the paths, and whether something was there before."""
-    from patching.plot import agreement, heatmap
+    from patching.drawing.sweep import agreement, heatmap
 
     name = _run_name(results[0])
     files = place.files(name)

@@ -1,7 +1,7 @@
 """mingpt-tokens: texts -> pieces, bytes, merges and ids; how two prompts go together.
 
 Nothing is run: to find prompts of equal length, a tokenizer is enough. How they
-are compared is tokenview.py's business, the words are tokenreport.py's.
+are compared is alignment.py's business, the words are tokens_report.py's.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING
 
 import mingpt
 from mingpt.files import expanded
-from patching.cli import common, output
-from patching.cli.common import Bars, UsageError
+from patching.cli.common import output
+from patching.cli.common.arguments import MODEL_NAMES, Parser, add_source_arguments, lines_of
+from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.models import load_tokenizers
+from patching.cli.common.progress import Bars
 from patching.text import escaped
 
 if TYPE_CHECKING:
     from mingpt.bpe import PieceWork
-    from patching.cli.common import LoadedTokenizer
-    from patching.tokenview import Row, Stretch, Suggestion
+    from patching.alignment import Row, Stretch, Suggestion
+    from patching.cli.common.models import LoadedTokenizer
 
 COMMAND = "mingpt-tokens"
 
@@ -73,17 +76,17 @@ input, with one line on stderr; 130 interrupted.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return common.run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
-def build_parser() -> common.Parser:
+def build_parser() -> Parser:
     """The command's options; --help is meant to teach."""
-    parser = common.Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
+    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("texts", metavar="TEXT", nargs="*", default=(), help="one or more")
     group = parser.add_argument_group("model")
-    common.add_source_arguments(
+    add_source_arguments(
         group,
-        f"{common.MODEL_NAMES}. Of these the tokenizer only. Several times: side by side. Default:"
+        f"{MODEL_NAMES}. Of these the tokenizer only. Several times: side by side. Default:"
         " gpt2 if its tokenizer is in a cache or can be fetched (1.5 MB, once), else builtin",
         action="append",
     )
@@ -109,12 +112,12 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError(f"--suggest takes two texts, clean and corrupt, not {len(texts)}")
 
     # Only now what takes time to import.
-    from patching.tokenview import stretch, suggest
+    from patching.alignment import stretch, suggest
 
     replaced = None if words is None else stretch(*texts)
     say = output.speaker(arguments)
     views = []
-    for loaded in common.load_tokenizers(arguments, Bars(arguments.quiet)):
+    for loaded in load_tokenizers(arguments, Bars(arguments.quiet)):
         tokenizer = loaded.tokenizer
         works = [tokenizer.show_work(text) for text in texts]
         suggested = None if words is None else suggest(tokenizer, *texts, words)
@@ -122,7 +125,7 @@ def run(argv: Sequence[str]) -> None:
     _tell(say, texts, views, replaced)
     if arguments.json:
         found = {"texts": list(texts), "tokenizers": [view.to_dict() for view in views]}
-        common.tell(json.dumps(found, allow_nan=False), sys.stdout)
+        tell(json.dumps(found, allow_nan=False), sys.stdout)
 
 
 def words_asked(asked: str) -> list[str]:
@@ -135,7 +138,7 @@ def words_asked(asked: str) -> list[str]:
     with contextlib.suppress(OSError):  # too long for a name, say: then it is none
         is_file = path.is_file()
     is_file = is_file or asked.endswith(".txt") or "/" in asked or os.sep in asked
-    parts = common.lines_of("--suggest", path).values() if is_file else asked.split(",")
+    parts = lines_of("--suggest", path).values() if is_file else asked.split(",")
     words = [*dict.fromkeys(part.strip() for part in parts if part.strip())]
     if not words:
         raise UsageError(f"--suggest {asked!r}: there is no word in it")
@@ -160,7 +163,7 @@ class _View:
 
     def alignment(self, other: int) -> list[Row]:
         """The first text beside another one."""
-        from patching.tokenview import alignment
+        from patching.alignment import alignment
 
         return alignment(self.ids[0], self.ids[other])
 
@@ -208,7 +211,8 @@ def _tell(
     views: Sequence[_View],
     replaced: Stretch | None,
 ) -> None:
-    from patching.cli import report, tokenreport
+    from patching.cli import tokens_report
+    from patching.cli.common import tables
 
     models = [view.loaded for view in views]
     columns = shutil.get_terminal_size().columns
@@ -216,19 +220,19 @@ def _tell(
     if replaced is not None:
         names = ["clean", "corrupt"]
     for model in models:
-        say(tokenreport.tokenizer_line(model), always=True)
+        say(tokens_report.tokenizer_line(model), always=True)
     for number, (name, text) in enumerate(zip(names, texts, strict=True)):
         counts = {view.loaded.name: len(view.ids[number]) for view in views}
         say("")
-        say(tokenreport.text_line(name, text, counts), always=True)
-        say(tokenreport.piece_table(models, [view.works[number] for view in views], columns))
+        say(tokens_report.text_line(name, text, counts), always=True)
+        say(tokens_report.piece_table(models, [view.works[number] for view in views], columns))
     for other in range(1, len(texts)):
         for view in views:
             two = {"names": (names[0], names[other]), "ids": (view.ids[0], view.ids[other])}
             tokens = (view.tokens[0], view.tokens[other])
             say("")
-            say(tokenreport.alignment_line(view.loaded.name, **two), always=True)
-            say(report.alignment_table(view.alignment(other), tokens=tokens, **two))
+            say(tokens_report.alignment_line(view.loaded.name, **two), always=True)
+            say(tables.alignment_table(view.alignment(other), tokens=tokens, **two))
     if replaced is not None:
         say("")
         _tell_suggestions(say, texts[0], views, replaced)
@@ -240,17 +244,17 @@ def _tell(
 def _tell_suggestions(
     say: Callable[..., None], clean: str, views: Sequence[_View], replaced: Stretch
 ) -> None:
-    from patching.cli import tokenreport
+    from patching.cli import tokens_report
 
     lengths = [len(view.ids[0]) for view in views]
     places = len(replaced.corrupt_spans)
     where = "" if places == 1 else f", at {places} places"
     say(f"words in place of {escaped(replaced.text)}{where}:", always=True)
     for view, length in zip(views, lengths, strict=True):
-        line = tokenreport.suggestion_line(view.loaded.name, clean, length, view.suggested)
+        line = tokens_report.suggestion_line(view.loaded.name, clean, length, view.suggested)
         say(line, always=True)
     suggested = [view.suggested for view in views]
-    fitting = tokenreport.suggestion_table(
+    fitting = tokens_report.suggestion_table(
         [view.loaded.name for view in views], clean, lengths, suggested
     )
     if fitting is not None:

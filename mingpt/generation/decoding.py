@@ -1,0 +1,151 @@
+"""From the logits of the next token to the token: what is changed, what is cut, what is drawn.
+
+In the order in which transformers does it: the repetition penalty, the
+temperature, top-k, top-p. No model here, and no state: a draw is a function of
+the logits and of a number from [0, 1).
+
+Shapes: B sequences, T tokens of each so far, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from mingpt.checks import check_whole
+from mingpt.errors import ConfigError, GenerationError
+
+LARGEST_PENALTY = 1000.0
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the distribution of the next token is changed before one is drawn from it.
+
+    Raises:
+        ConfigError: a number that is out of its range.
+    """
+
+    temperature: float = 1.0  # logits are divided by it; below 1 sharpens, above 1 flattens
+    top_k: int | None = None  # only the k likeliest, and those that tie with the last; None: all
+    # Only the smallest set whose probability reaches p, the one that crosses the line
+    # included: Holtzman et al. 2020, arXiv 1904.09751, section 3.1. None: all.
+    top_p: float | None = None
+    # Of each token that occurred already, a logit above 0 is divided by it and one below
+    # multiplied: Keskar et al. 2019, arXiv 1909.05858, section 4.1. 1: nothing. From
+    # 1 / LARGEST_PENALTY to LARGEST_PENALTY.
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (_is_real(self.temperature) and 0 < self.temperature < math.inf):
+            raise ConfigError(f"temperature must be a number above 0, not {self.temperature!r}")
+        penalty = self.repetition_penalty
+        if not (_is_real(penalty) and 1 / LARGEST_PENALTY <= penalty <= LARGEST_PENALTY):
+            raise ConfigError(
+                f"repetition_penalty must be a number from {1 / LARGEST_PENALTY:g} to"
+                f" {LARGEST_PENALTY:g}, not {penalty!r}"
+            )
+        if self.top_k is not None:
+            check_whole("top_k", self.top_k, 1)
+        if self.top_p is not None and not (_is_real(self.top_p) and 0 < self.top_p <= 1):
+            raise ConfigError(f"top_p must be a number in (0, 1], not {self.top_p!r}")
+
+    def scores(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Logits (B, V) after penalty and temperature, up to a constant of each row.
+
+        Args:
+            ids: the sequences so far (B, T), prompts included.
+        """
+        wide = widened(logits)
+        penalised = with_penalty(wide, ids, self.repetition_penalty)
+        # The largest is 0 then, and stays so at any temperature, whatever the others overflow to.
+        lowered = penalised - penalised.amax(-1, keepdim=True)
+        return lowered / max(self.temperature, torch.finfo(wide.dtype).tiny)
+
+    def keep(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """What top-k leaves, and what top-p leaves of that: True where kept, (B, V) each."""
+        by_k = torch.ones_like(scores, dtype=torch.bool)
+        if self.top_k is not None:
+            by_k = within_top_k(scores, self.top_k)
+        if self.top_p is None or self.top_p == 1:
+            return by_k, by_k
+        return by_k, by_k & within_top_p(scores.masked_fill(~by_k, -math.inf), self.top_p)
+
+    def filtered(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """The scores (B, V), -inf where a token has been cut: what is drawn from is their softmax.
+
+        Args: as `scores`.
+        """
+        scores = self.scores(logits, ids)
+        return scores.masked_fill(~self.keep(scores)[1], -math.inf)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Half precision is widened before any arithmetic on logits."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def finite(logits: Tensor) -> Tensor:
+    """The logits themselves.
+
+    Raises:
+        GenerationError: they are not finite.
+    """
+    if not logits.isfinite().all():
+        raise GenerationError(
+            f"the model's logits are not finite in {str(logits.dtype).removeprefix('torch.')}"
+        )
+    return logits
+
+
+def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Logits (B, V) with those of the tokens in `ids` (B, T) made less likely."""
+    if penalty == 1:
+        return logits
+    there = logits.gather(-1, ids)
+    return logits.scatter(-1, ids, torch.where(there < 0, there * penalty, there / penalty))
+
+
+def within_top_k(scores: Tensor, k: int) -> Tensor:
+    """Whether each of scores (B, V) is among its row's k largest, or equal to the k-th."""
+    return scores >= scores.topk(min(k, scores.size(-1))).values[:, -1:]
+
+
+def within_top_p(scores: Tensor, p: float) -> Tensor:
+    """Whether each of scores (B, V) is in the smallest set of its row that reaches p.
+
+    Of those that tie at the edge, as many as it takes. Summed up from the
+    unlikeliest, as transformers does it: at the edge rounding decides.
+    """
+    candidates = int(scores.isfinite().sum(-1).max())
+    if candidates < scores.size(-1):  # after top-k there are few to sort
+        rising, order = (part.flip(-1) for part in scores.topk(candidates))
+    else:
+        rising, order = scores.sort(dim=-1)
+    kept = rising.softmax(-1).cumsum(-1) > 1 - p
+    kept[:, -1] = True  # the likeliest, however small p is
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, kept)
+
+
+def draw(scores: Tensor, uniform: Tensor) -> Tensor:
+    """Tokens (B,) by inversion: the first whose cumulative probability exceeds the number.
+
+    In float64, so that the same numbers draw the same tokens on every device.
+
+    Args:
+        scores: (B, V), -inf where a token cannot be drawn.
+        uniform: (B,) in [0, 1), float64, on the CPU.
+    """
+    if scores.device.type == "mps":  # it has no float64
+        scores = scores.cpu()
+    total = scores.double().softmax(-1).cumsum(-1)
+    wanted = uniform.to(total.device)[:, None] * total[:, -1:]
+    return torch.searchsorted(total, wanted, right=True).squeeze(-1)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,0 +1,171 @@
+"""A model on disk: its configuration, and its tensors still unread.
+
+Two kinds: a directory as transformers writes it, and one file as torch.save
+writes it for nanoGPT or minGPT. Which one it is decides how the matrices lie
+in the file, never their shapes, which for a square one say nothing. Where the
+files come from is sources.py's business, what they compute model.py's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mingpt.config import GPTConfig
+from mingpt.errors import CheckpointError
+from mingpt.files import contained, replacing
+from mingpt.loading import config_json, state_dict, tensor_files
+from mingpt.loading.tensor_files import Container
+
+# What a directory's tensors may be in: the first of these that is there.
+WEIGHTS_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TORCH_SUFFIXES = (".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A configuration, and the tensors that go with it."""
+
+    config: GPTConfig
+    container: Container
+    is_conv1d: bool  # matrices as transformers' Conv1D has them, not as nn.Linear
+
+    def __post_init__(self) -> None:
+        # Before a model is built, which for such a number would take for ever.
+        tensors = len(self.container.headers())
+        if self.config.n_layer > tensors + 1000:
+            raise CheckpointError(
+                f"{self.container.path} does not fit the model: {tensors} tensors"
+                f" for {self.config.n_layer} layers"
+            )
+
+    def read(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Every parameter of `shapes`: see weights.read.
+
+        Raises:
+            CheckpointError: tensors that do not fit, or are not finite.
+        """
+        return state_dict.read(self.container, shapes, dtype, is_conv1d=self.is_conv1d)
+
+
+def of_directory(
+    directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
+) -> Checkpoint:
+    """The checkpoint in a directory.
+
+    Args:
+        preset: the configuration where there is no config.json.
+        root: the folder in which every file must really lie, links followed.
+
+    Raises:
+        CheckpointError: files that are missing, damaged, or lie elsewhere, or
+            a configuration that is not supported.
+    """
+    check_directory(directory, preset=preset)
+    config = config_in(directory, preset=preset, root=root)
+    container = tensor_files.open_container(contained(weights_in(directory, root), root), root)
+    return Checkpoint(config, container, is_conv1d=True)
+
+
+def check_directory(directory: Path, *, preset: GPTConfig | None = None) -> None:
+    """Raises CheckpointError if there is no model in it; `preset` is as of `of_directory`."""
+    lacking = []
+    if preset is None and not (directory / config_json.NAME).is_file():
+        lacking.append(config_json.NAME)
+    if weights_in(directory) is None:
+        lacking.append(" or ".join(WEIGHTS_FILES))
+    if lacking:
+        files = sorted(path for suffix in TORCH_SUFFIXES for path in directory.glob(f"*{suffix}"))
+        hint = f"; is it {files[0]} that you mean?" if files else ""
+        raise CheckpointError(
+            f"{directory} is no model directory: it holds no {', no '.join(lacking)}{hint}"
+        )
+
+
+def config_in(
+    directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
+) -> GPTConfig:
+    """The configuration in a directory; arguments and errors as `of_directory`."""
+    path = directory / config_json.NAME
+    if preset is not None and not path.is_file():
+        return preset
+    return config_json.read(contained(path, root))
+
+
+def weights_in(directory: Path, root: Path | None = None) -> Path | None:
+    """The file to begin with, of those that hold a directory's tensors; whole ones first.
+
+    Raises:
+        CheckpointError: an index of shards lies outside `root`.
+    """
+    paths = [directory / name for name in WEIGHTS_FILES if (directory / name).is_file()]
+    return next((path for path in paths if _is_whole(path, root)), paths[0] if paths else None)
+
+
+def weights_complete(directory: Path, root: Path) -> bool:
+    """Whether a directory in a cache has tensors, and every shard of them if they are in shards.
+
+    Raises:
+        CheckpointError: an index of shards lies outside `root`.
+    """
+    path = weights_in(directory, root)
+    return path is not None and _is_whole(path, root)
+
+
+def _is_whole(path: Path, root: Path | None) -> bool:
+    """Whether it is no index, or one whose shards are all there."""
+    if path.suffix != ".json":
+        return True
+    contained(path, root)
+    try:
+        return all(path.with_name(name).is_file() for name in tensor_files.shard_names(path))
+    except CheckpointError:
+        return False
+
+
+def of_file(path: Path, n_head: int | None = None) -> Checkpoint:
+    """The checkpoint in a .pt file: nanoGPT's, or a bare state dict, which is minGPT's.
+
+    Args:
+        n_head: how many attention heads a model has whose file does not say.
+
+    Raises:
+        CheckpointError: neither kind, damaged, or no word on n_head.
+    """
+    loaded = tensor_files.load_torch(path)
+    if isinstance(loaded, dict) and {"model", "model_args"} <= loaded.keys():
+        config = config_json.of_nanogpt(path, loaded["model_args"])
+        if n_head not in (None, config.n_head):
+            raise CheckpointError(f"n_head is {config.n_head} in {path}, not {n_head}")
+        container = tensor_files.TorchFile(path, "model", loaded)
+        return Checkpoint(config, container, is_conv1d=False)
+    if not tensor_files.is_state_dict(loaded):
+        raise CheckpointError(
+            f"{path} is neither nanoGPT's checkpoint (model and model_args) nor a bare state dict"
+        )
+    container = tensor_files.TorchFile(path, loaded=loaded)
+    tied = not any(key.endswith(state_dict.HEAD) for key in loaded)
+    config = config_json.of_mingpt(path, state_dict.sizes(container), tied=tied, n_head=n_head)
+    return Checkpoint(config, container, is_conv1d=False)
+
+
+def write(directory: str | Path, config: GPTConfig, state: Mapping[str, Tensor]) -> None:
+    """Write config.json and model.safetensors; `state` as `Checkpoint.read` returns it."""
+    directory = Path(directory)
+    # Both are complete before either takes its place.
+    with replacing(directory / config_json.NAME) as config_path:
+        fields = json.dumps(config_json.to_fields(config), indent=2)
+        config_path.write_text(fields + "\n", encoding="utf-8")
+        with replacing(directory / WEIGHTS_FILES[0]) as weights_path:
+            save_file(state_dict.conv1d(state), weights_path, metadata={"format": "pt"})

@@ -1,0 +1,431 @@
+"""Where models and tokenizers come from: a name or a path -> files on this machine.
+
+What a name stands for is found in this order: `builtin` and the short names;
+a directory or a file; a repository of the hub. A repository's files are taken
+from our cache, else from the hub's own, else they are fetched into ours. What
+is there is used without any network, and hashed when it arrives only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from mingpt.config import PRESETS, GPTConfig
+from mingpt.errors import CheckpointError, DownloadError, TokenizerError
+from mingpt.files import contained, expanded, replacing
+from mingpt.loading import cache, checkpoint, config_json, hub, tensor_files, tokenizer_files
+from mingpt.loading.cache import Place
+from mingpt.loading.checkpoint import Checkpoint
+from mingpt.loading.download import NotFoundError, Progress, fetch, file_hash
+from mingpt.loading.hub import Repository
+
+BUILTIN = "builtin"
+BUILTIN_DIRECTORY = Path(__file__).resolve().parent.parent / "builtin"
+
+BY_HAND = f"put it there by hand, or use the model {BUILTIN!r}, which needs no network"
+OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
+# Rows of an embedding that GPT-2's tokenizer belongs to, if none comes with the
+# model: its 50257 tokens, and those filled up to a multiple of 64, as nanoGPT does.
+GPT2_ROWS = (PRESETS["gpt2"].vocab_size, 50304)
+
+
+class Source(Protocol):
+    """A model that can be loaded. Every method fetches what it needs, if need be.
+
+    Raises:
+        CheckpointError: files that are missing, damaged, or not supported.
+        TokenizerError: no tokenizer.
+        DownloadError: files that are not on this machine, and are not to be had.
+    """
+
+    name: str  # as the user wrote it
+    offline: bool  # whether the network is not to be touched
+
+    @property
+    def is_here(self) -> bool:
+        """Whether configuration and weights are on this machine."""
+
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """The model's shape."""
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """Of the model's embedding; a model of the hub need not be here with its weights."""
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """The tokenizer's files: the model's own, or else GPT-2's if their size fits."""
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """The configuration and the tensors, still unread."""
+
+
+@dataclass(frozen=True)
+class DirectorySource:
+    """A directory that the user names."""
+
+    name: str
+    directory: Path
+    offline: bool = False
+    is_here = True
+
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """As Source."""
+        return checkpoint.config_in(self.directory)
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """As Source."""
+        return self.config(progress).vocab_size
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """As Source."""
+        return _own_or_gpt2s(self, self.directory, progress)
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """As Source."""
+        return checkpoint.of_directory(self.directory)
+
+
+@dataclass
+class FileSource:
+    """A .pt file that the user names; a tokenizer may lie beside it."""
+
+    name: str
+    path: Path
+    n_head: int | None = None
+    offline: bool = False
+    is_here = True
+
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """As Source."""
+        return self._checkpoint.config
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """As Source."""
+        return self.config(progress).vocab_size
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """As Source."""
+        return _own_or_gpt2s(self, self.path.parent, progress)
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """As Source."""
+        return self._checkpoint
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        # Once: a file of the format before 1.6 is read whole as it is opened.
+        return checkpoint.of_file(self.path, self.n_head)
+
+
+@dataclass
+class HubSource:
+    """A repository of the hub."""
+
+    name: str
+    repository: Repository
+    offline: bool = False
+    verify: bool = True  # whether a file of which no hash is known is refused
+
+    @property
+    def place(self) -> Place | None:
+        """Where weights and configuration are, if they are on this machine."""
+        return cache.find(self.repository)
+
+    @property
+    def is_here(self) -> bool:
+        """As Source."""
+        return self.place is not None
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer is on this machine, be the weights here or not."""
+        try:
+            dataclasses.replace(self, offline=True).tokenizer_files()
+        except (DownloadError, TokenizerError):
+            return False
+        return True
+
+    def config(self, progress: Progress | None = None) -> GPTConfig:
+        """As Source; nothing is fetched for the models that are known by name."""
+        preset, place = self.repository.preset, self.place
+        if place is not None:
+            return checkpoint.config_in(place.directory, preset=preset, root=place.root)
+        if self._is_offline:  # at once, whatever file would be the first
+            weights = f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it"
+            wanted = f"{weights}, nor has {cache.hub_directory()} {self.repository}"
+            raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
+        return self._shape(progress)
+
+    def rows(self, progress: Progress | None = None) -> int:
+        """As Source: where only the tokenizer was cached, as transformers does, that is enough."""
+        preset = self.repository.preset
+        for place in (*cache.complete(self.repository), *cache.places(self.repository)):
+            if (place.directory / config_json.NAME).is_file():
+                config = checkpoint.config_in(place.directory, preset=preset, root=place.root)
+                return config.vocab_size
+        return self._shape(progress).vocab_size
+
+    def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
+        """As Source."""
+        for place in (*cache.complete(self.repository), *cache.places(self.repository)):
+            with contextlib.suppress(TokenizerError):
+                return place.tokenizer_files()
+        if self.repository.preset is not None and (files := _gpt2s_here()):
+            # Without a network, and without a model, only the tokenizer is looked at.
+            is_ours = (
+                not self._is_offline if self.place is None else self.place.root == cache.directory()
+            )
+            # A model in our cache is to be whole without any other, when it is copied or those go.
+            is_elsewhere = files[0].parent != cache.directory()
+            return self._adopted(files) if is_ours and is_elsewhere else files
+        try:
+            return self._fetched_tokenizer(progress)
+        except NotFoundError as error:
+            has_own = tokenizer_files.has_any(self._ours.directory)
+            if has_own or self.config(progress).vocab_size not in GPT2_ROWS:
+                raise TokenizerError(str(error)) from None
+        # Beside the model, so that nobody has to ask the hub again.
+        return self._adopted(gpt2_tokenizer_files(progress, offline=self.offline))
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
+        """As Source."""
+        preset, place = self.repository.preset, self.place
+        if place is None:
+            self.config(progress)  # first: what is not supported is not worth fetching
+            self._fetch_weights(progress)
+            place = self._ours
+        return checkpoint.of_directory(place.directory, preset=preset, root=place.root)
+
+    def _shape(self, progress: Progress | None) -> GPTConfig:
+        if self.repository.preset is not None:
+            return self.repository.preset
+        (path,) = self._obtain([(config_json.NAME,)], progress, self._hint)
+        return config_json.read(path)
+
+    @property
+    def _is_offline(self) -> bool:
+        return self.offline or hub.is_offline()
+
+    @property
+    def _ours(self) -> Place:
+        return Place(cache.folder(self.repository), cache.directory())
+
+    def _fetch_weights(self, progress: Progress | None) -> None:
+        choices = [(name,) for name in checkpoint.WEIGHTS_FILES]
+        (path,) = self._obtain(choices[:1] if self.repository.preset else choices, progress)
+        if path.suffix == ".json":
+            self._obtain([tuple(tensor_files.shard_names(path))], progress)
+
+    def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
+        if not self._is_offline:
+            # First what may not be there: a pair that is says that this was asked for.
+            with contextlib.suppress(NotFoundError):
+                self._obtain([(tokenizer_files.ADDED,)], progress)
+        self._obtain(tokenizer_files.FILES, progress)
+        return self._ours.tokenizer_files()
+
+    def _adopted(self, paths: Sequence[Path]) -> tuple[Path, ...]:
+        """Copies of files in the repository's folder, if they are what they should be."""
+        with cache.adding_to(self._ours.directory):
+            for path in paths:
+                expected = cache.expected_hash(path, None)
+                if expected is not None and file_hash(path, len(expected)) != expected:
+                    raise CheckpointError(f"{path} is damaged: remove it, to have it fetched again")
+                target = self._ours.directory / path.name
+                with replacing(target) as temporary:
+                    shutil.copyfile(path, temporary)
+                cache.record(target, file_hash(target, 64))
+        return self._ours.tokenizer_files()
+
+    def _obtain(
+        self, choices: Sequence[tuple[str, ...]], progress: Progress | None, hint: str = BY_HAND
+    ) -> tuple[Path, ...]:
+        """The files of the first choice of which the repository has all, in our cache."""
+        here = self._ours
+        for names in choices:
+            paths = [here.directory / name for name in names]
+            if all(path.is_file() for path in paths):
+                return tuple(contained(path, here.root) for path in paths)
+        wanted = " or ".join(" + ".join(names) for names in choices)
+        with _explained(wanted, here.directory, self.offline, hint):
+            with cache.adding_to(here.directory, progress):
+                for names in choices:
+                    with contextlib.suppress(NotFoundError):
+                        return tuple(self._file(name, progress) for name in names)
+            raise NotFoundError("the repository has no such file")
+
+    @property
+    def _hint(self) -> str:
+        is_known = self.repository.preset is not None
+        return BY_HAND if is_known else f"nor is there a directory or file {self.name!r} here"
+
+    def _file(self, name: str, progress: Progress | None) -> Path:
+        """One file in our cache, fetched if it is not there."""
+        folder = self._ours.directory
+        path, commit = folder / name, cache.commit_in(folder)
+        if path.is_file():  # another process may just have fetched it
+            return contained(path, self._ours.root)
+        fetched = fetch(
+            self.repository.url(name, commit),  # all from one: they belong together
+            path,
+            token=hub.token(),
+            sha256=self.repository.sha256.get(name),
+            verify=self.verify,
+            check=_CHECKS.get(path.suffix),
+            progress=progress,
+        )
+        if fetched.commit and not commit:
+            cache.note_commit(folder, fetched.commit)
+        cache.record(path, fetched.sha256)
+        return path
+
+
+def resolve(
+    name_or_path: str | Path,
+    *,
+    n_head: int | None = None,
+    offline: bool = False,
+    verify: bool = True,
+) -> Source:
+    """What a user's name for a model stands for. Touches no network.
+
+    Args:
+        name_or_path: "builtin"; "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
+            "distilgpt2"; a directory; a .pt file; or "owner/name" on the hub. A
+            Path is always a directory or a file.
+        n_head: of a .pt file that does not say how many attention heads it has.
+        offline: never touch the network later either, as HF_HUB_OFFLINE=1.
+        verify: False accepts files of which the hub states no hash.
+
+    Raises:
+        CheckpointError: none of these, or n_head for a model that says itself.
+    """
+    name = str(name_or_path)
+    path, is_path = expanded(name), isinstance(name_or_path, Path)
+    if not name:
+        raise CheckpointError("no model '': an empty name")
+    if not _can_be_path(path):
+        raise CheckpointError(f"no model {name[:80]!r}...: no file can have such a name")
+    if path.is_file() and name not in (BUILTIN, *hub.KNOWN):
+        if path.suffix not in checkpoint.TORCH_SUFFIXES:
+            kinds = ", ".join(checkpoint.TORCH_SUFFIXES)
+            raise CheckpointError(f"{path} is no model: of single files only {kinds}")
+        return FileSource(name, path, n_head, offline)
+    if n_head is not None:
+        raise CheckpointError(f"{name!r} says how many heads it has: n_head is for a .pt file")
+    if name == BUILTIN and not is_path:
+        return DirectorySource(BUILTIN, BUILTIN_DIRECTORY, offline)
+    if name in hub.KNOWN and not is_path:
+        return HubSource(name, hub.KNOWN[name], offline, verify)
+    if path.is_dir():
+        checkpoint.check_directory(path)
+        return DirectorySource(name, path, offline)
+    repository = None if is_path else hub.repository(name)
+    if repository is None:
+        known = ", ".join([BUILTIN, *hub.KNOWN])
+        raise CheckpointError(
+            f"no model {name!r}: it is no directory and no file, and the names there are:"
+            f" {known}, and owner/name for a repository of the hub"
+        )
+    return HubSource(name, repository, offline, verify)
+
+
+def as_source(name_or_path: str | Path | Source, **settings: object) -> Source:
+    """What `resolve` gives for a name; what it has given is passed on as it is."""
+    return (
+        resolve(name_or_path, **settings) if isinstance(name_or_path, str | Path) else name_or_path
+    )
+
+
+def _can_be_path(path: Path) -> bool:
+    try:
+        path.exists()
+    except OSError:  # too long, say
+        return False
+    return True
+
+
+def gpt2_tokenizer_files(
+    progress: Progress | None = None, *, offline: bool = False
+) -> tuple[Path, ...]:
+    """The files of GPT-2's own tokenizer, from a cache, else fetched into ours.
+
+    Raises:
+        DownloadError: in no cache, and not to be had.
+        CheckpointError: a link out of a cache.
+    """
+    if files := _gpt2s_here():
+        return files
+    root = cache.directory()
+    paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
+    missing = " and ".join(path.name for path in paths if not path.is_file())
+    with _explained(missing, root, offline, BY_HAND), cache.adding_to(root, progress):
+        for path in paths:
+            if not path.is_file():
+                url = f"{hub.TOKENIZER_URL}/{path.name}"
+                fetch(url, path, sha256=hub.TOKENIZER_SHA256[path.name], progress=progress)
+    return tuple(contained(path, root) for path in paths)
+
+
+def _gpt2s_here() -> tuple[Path, ...] | None:
+    """GPT-2's tokenizer, at the top of our cache or with a model of its family in either."""
+    root = cache.directory()
+    paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
+    if all(path.is_file() for path in paths):
+        return tuple(contained(path, root) for path in paths)
+    for repository in hub.KNOWN.values():
+        with contextlib.suppress(CheckpointError):  # a link out of a cache hides no other place
+            for place in cache.places(repository):
+                with contextlib.suppress(TokenizerError):
+                    return place.tokenizer_files()
+    return None
+
+
+def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) -> tuple[Path, ...]:
+    try:
+        return tokenizer_files.files_in(directory)
+    except TokenizerError:
+        # As transformers' model.save_pretrained leaves a model, or nanoGPT's training.
+        if (
+            tokenizer_files.has_any(directory)
+            or source.config(progress).vocab_size not in GPT2_ROWS
+        ):
+            raise
+    return gpt2_tokenizer_files(progress, offline=source.offline)
+
+
+def _read_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"it is no JSON: {error}") from None
+
+
+# What a file must at least be, whether or not its hash is known.
+_CHECKS = {
+    ".json": _read_json,
+    ".safetensors": lambda path: tensor_files.SafetensorsFile(path).headers(),
+}
+
+
+@contextlib.contextmanager
+def _explained(what: str, place: Path, offline: bool, hint: str) -> Iterator[None]:
+    """Around fetching: what it was for, where it was looked for, and the way out."""
+    try:
+        if offline or hub.is_offline():
+            raise DownloadError(OFFLINE)
+        yield
+    except (DownloadError, CheckpointError) as error:
+        raise _refusal(what, place, error, hint) from None
+
+
+def _refusal(what: str, place: Path, error: Exception | str, hint: str) -> DownloadError:
+    kind = NotFoundError if isinstance(error, NotFoundError) else DownloadError
+    return kind(f"{place} has no {what}, and fetching failed: {error}; {hint}")

@@ -1,0 +1,189 @@
+"""From a file's tensors to a model's parameters.
+
+The one rule: every tensor of the file is used exactly once and every parameter
+is filled exactly once, or an error lists the culprits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from mingpt.errors import CheckpointError
+from mingpt.loading.tensor_files import Container, Header
+
+# The matrices that GPT-2's files hold as (in, out), transformers' Conv1D,
+# where nn.Linear holds (out, in).
+_TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+_KINDS = ("F16", "BF16", "F32", "F64")
+_PREFIX = "transformer."
+_COMPILED = "_orig_mod."  # what torch.compile puts before every name
+HEAD = "lm_head.weight"
+EMBEDDING = "transformer.wte.weight"
+# Bytes of the file that are mapped at a time where they have to be copied: what
+# a load holds at its peak beside the parameters.
+PORTION = 1 << 25
+
+
+def read(
+    container: Container,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    *,
+    is_conv1d: bool,
+) -> dict[str, Tensor]:
+    """The tensors of a file, by our parameter names.
+
+    Names may come with or without "transformer.", and after torch.compile's
+    "_orig_mod."; the causal-mask buffers of old files are passed over, and so
+    is a copy of a tied lm_head.weight.
+
+    Args:
+        shapes: every parameter to fill and its shape; lm_head.weight is among
+            them if it is a parameter of its own.
+        dtype: of the tensors returned. Where it is the file's, they are views
+            of the mapped file.
+        is_conv1d: whether the file's matrices are Conv1D's; then what is
+            returned are their transposes, likewise without a copy.
+
+    Raises:
+        CheckpointError: tensors that are missing, unknown, given twice or of
+            another shape; an lm_head that should be the embedding and is not;
+            values that are not finite.
+    """
+    headers = container.headers()
+    name_of = _match(container, headers, shapes, is_conv1d)
+    state, wrong = {}, []
+    for keys in _portions(name_of, headers):
+        for key, tensor in container.tensors(keys).items():
+            name, tensor = name_of[key], _fitting(tensor, dtype)
+            if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
+                wrong.append(name)
+            state[name] = tensor.t() if is_conv1d and name.endswith(_TRANSPOSED) else tensor
+    if wrong:
+        raise CheckpointError(f"{container.path}: not finite (in {dtype}): {_listed(wrong)}")
+    _check_tied(container, headers, name_of)
+    return {name: state[name] for name in shapes}
+
+
+def sizes(container: Container) -> dict[str, int]:
+    """What the shapes of a GPT's tensors tell of it; only what they tell.
+
+    Raises:
+        CheckpointError: they are no GPT's.
+    """
+    shape_of = {_name(key): header.shape for key, header in container.headers().items()}
+    try:
+        vocab_size, n_embd = shape_of[EMBEDDING]
+        block_size, _ = shape_of["transformer.wpe.weight"]
+        inner, _ = shape_of["transformer.h.0.mlp.c_fc.weight"]
+    except (KeyError, ValueError):
+        raise CheckpointError(
+            f"{container.path} holds no GPT: wte, wpe or the first MLP is missing"
+        ) from None
+    layers = {key.split(".")[2] for key in shape_of if key.startswith("transformer.h.")}
+    return {
+        "n_layer": len(layers),
+        "n_embd": n_embd,
+        "vocab_size": vocab_size,
+        "block_size": block_size,
+        "n_inner": inner,
+    }
+
+
+def conv1d(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's parameters as a file of transformers' holds them, on the CPU."""
+    turned = {name: t.t() if name.endswith(_TRANSPOSED) else t for name, t in state.items()}
+    return {name: tensor.cpu().contiguous() for name, tensor in turned.items()}
+
+
+def _match(
+    container: Container,
+    headers: Mapping[str, Header],
+    shapes: Mapping[str, tuple[int, ...]],
+    is_conv1d: bool,
+) -> dict[str, str]:
+    """File key -> parameter name, once every key and every parameter is accounted for."""
+    masks = {
+        name.replace("attn.c_attn.weight", f"attn.{mask}")
+        for name in shapes
+        if name.endswith("attn.c_attn.weight")
+        for mask in ("bias", "masked_bias")
+    }
+    name_of, unknown, misshapen, foreign = {}, [], [], []
+    for key, header in headers.items():
+        name = _name(key)
+        if name in shapes:
+            name_of[key] = name
+            wanted = shapes[name]
+            if is_conv1d and name.endswith(_TRANSPOSED):
+                wanted = wanted[::-1]
+            if header.kind not in _KINDS:
+                foreign.append(f"{key} ({header.kind})")
+            elif header.shape != wanted:
+                misshapen.append(f"{key} {header.shape} instead of {wanted}")
+        elif name not in masks and name != HEAD:
+            unknown.append(key)
+    filled = Counter(name_of.values())
+    complaints = {
+        "missing": [name for name in shapes if name not in filled],
+        "given twice": [name for name, times in filled.items() if times > 1],
+        "unknown": unknown,
+        "of another shape than the configuration says": misshapen,
+        f"of another type than {', '.join(_KINDS)}": foreign,
+    }
+    complaints = {what: culprits for what, culprits in complaints.items() if culprits}
+    if complaints:
+        lines = (f"{what}: {_listed(culprits)}" for what, culprits in complaints.items())
+        raise CheckpointError(f"{container.path} does not fit the model; {'; '.join(lines)}")
+    return name_of
+
+
+def _name(key: str) -> str:
+    """Our parameter's name for a file's key."""
+    key = key.removeprefix(_COMPILED)
+    return key if key == HEAD or key.startswith(_PREFIX) else _PREFIX + key
+
+
+def _portions(keys: Iterable[str], headers: Mapping[str, Header]) -> Iterator[list[str]]:
+    """The keys in lots of PORTION bytes; the largest first, while there is little beside it."""
+    portion: list[str] = []
+    for key in sorted(keys, key=lambda key: -headers[key].nbytes):
+        if portion and sum(headers[one].nbytes for one in (*portion, key)) > PORTION:
+            yield portion
+            portion = []
+        portion.append(key)
+    yield portion
+
+
+def _fitting(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor itself if it can be a parameter as it is, else a copy that can."""
+    if tensor.dtype != dtype:
+        return tensor.to(dtype)
+    # Safetensors files of before 2023, GPT-2's own among them, do not align their data.
+    if tensor.data_ptr() % tensor.element_size():
+        return tensor.clone()
+    return tensor.contiguous()
+
+
+def _check_tied(
+    container: Container, headers: Mapping[str, Header], name_of: Mapping[str, str]
+) -> None:
+    """Whether an unembedding that is not to be a parameter is the embedding, as it should."""
+    copies = [key for key in headers if _name(key) == HEAD and key not in name_of]
+    for key in copies:
+        embedding = next(key for key, name in name_of.items() if name == EMBEDDING)
+        both = container.tensors([key, embedding])
+        if not torch.equal(both[key], both[embedding]):
+            raise CheckpointError(
+                f"{container.path}: {key} is not {EMBEDDING}, though the configuration"
+                " ties them (tie_word_embeddings)"
+            )
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

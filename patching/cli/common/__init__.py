@@ -1,0 +1,1 @@
+"""What every command shares: its edge, options, bars, models, tables."""

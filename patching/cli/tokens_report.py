@@ -1,0 +1,166 @@
+"""What mingpt-tokens has to say, as text for a terminal; tables.py has the tables' parts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING
+
+from patching.cli.common.tables import table, token_cell, width
+from patching.text import escaped
+
+if TYPE_CHECKING:
+    from mingpt.bpe import BPETokenizer, PieceWork
+    from patching.alignment import Suggestion
+    from patching.cli.common.models import LoadedTokenizer
+
+_MOST_LINES = 4  # of one piece's bytes, or its merges
+_HEX_COLUMNS = 23  # eight bytes
+_FEWEST_COLUMNS = 16  # of merges, however narrow the terminal
+_NAME_COLUMNS = 24  # of a model, over its column
+
+
+def tokenizer_line(loaded: LoadedTokenizer) -> str:
+    """Which tokenizer it is, its size, and why it is not the one that was hoped for."""
+    tokenizer = loaded.tokenizer
+    line = (
+        f"tokenizer: {escaped(loaded.name)}"
+        f" ({len(tokenizer.vocab)} tokens, {len(tokenizer.merges)} merges)"
+    )
+    return (
+        line if loaded.fallback is None else f"{line}, in place of gpt2: {escaped(loaded.fallback)}"
+    )
+
+
+def text_line(name: str, text: str, counts: dict[str, int]) -> str:
+    """One text's number of tokens for each model (by its name), and the text."""
+    said = ", ".join(
+        f"{escaped(model)} {count}" if len(counts) > 1 else str(count)
+        for model, count in counts.items()
+    )
+    unit = "token" if {*counts.values()} == {1} else "tokens"
+    return f"{name}, {said} {unit}: {escaped(text)}"
+
+
+def piece_table(
+    models: Sequence[LoadedTokenizer], works: Sequence[Sequence[PieceWork]], columns: int
+) -> str:
+    """A text's pieces and bytes, and beside one another what each model's merges made of them.
+
+    Args:
+        works: of each model, what `show_work` gives for the text.
+        columns: of the terminal; the merges get what the rest leaves of them.
+    """
+    head = ["merges", "id", "token"]
+    rows = [["piece", "bytes", *head * len(models)]]
+    blocks = [
+        _block([model.tokenizer for model in models], work) for work in zip(*works, strict=True)
+    ]
+    merges = [*range(2, len(rows[0]), len(head))]
+    flat = [row for block in blocks for row in zip_longest(*block, fillvalue="")]
+    taken = [max(map(width, cells)) for cells in zip(*rows, *flat, strict=True)]
+    for column in merges:
+        taken[column] = 0
+    left = columns - sum(taken) - 2 * (len(taken) - 1)
+    room = max(left // len(models), _FEWEST_COLUMNS)
+    if len(models) > 1:
+        names = (_name(model.name, room) for model in models)
+        rows.insert(0, ["", "", *chain.from_iterable((name, "", "") for name in names)])
+    for block in blocks:
+        for column in merges:
+            block[column] = _wrapped(" ".join(block[column]), room)
+        rows += zip_longest(*block, fillvalue="")
+    return table(rows, right=[column + 1 for column in merges])
+
+
+def _block(tokenizers: Sequence[BPETokenizer], works: Sequence[PieceWork]) -> list[Sequence[str]]:
+    """One piece's rows, column by column; the merges one by one."""
+    block = [[token_cell(works[0].piece)], _wrapped(works[0].data.hex(" "), _HEX_COLUMNS)]
+    for tokenizer, work in zip(tokenizers, works, strict=True):
+        block.append(
+            [
+                "+".join(token_cell(tokenizer.token(tokenizer.vocab[symbol])) for symbol in pair)
+                for pair in work.merges
+            ]
+        )
+        block += [[str(number) for number in work.ids], [*map(token_cell, work.tokens)]]
+    return block
+
+
+def _wrapped(text: str, columns: int) -> list[str]:
+    return textwrap.wrap(
+        text, columns, max_lines=_MOST_LINES, placeholder=" \u2026", break_on_hyphens=False
+    )
+
+
+def alignment_line(model: str, names: Sequence[str], ids: Sequence[Sequence[int]]) -> str:
+    """Whether two prompts can be a pair for patching, and why not."""
+    (a, b), (a_count, b_count) = names, map(len, ids)
+    model = escaped(model)
+    if a_count != b_count:
+        more = f"{abs(b_count - a_count)} {'more' if b_count > a_count else 'fewer'}"
+        return (
+            f"{model}: {a} has {_tokens(a_count)}, {b} {b_count}, {more}:"
+            " mingpt-patch needs equally many"
+        )
+    differing = sum(one != other for one, other in zip(*ids, strict=True))
+    if not differing:
+        return f"{model}: {a} and {b} are the same {_tokens(a_count)}: there is nothing to patch"
+    return (
+        f"{model}: {a} and {b} have {_tokens(a_count)} each, {differing} of them different:"
+        " a pair for mingpt-patch"
+    )
+
+
+def suggestion_line(model: str, clean: str, length: int, suggested: Sequence[Suggestion]) -> str:
+    """How many of the words fit, and what is wrong with the others.
+
+    Args:
+        clean: the clean prompt; `length` is its number of tokens.
+    """
+    fitting = sum(one.fits for one in suggested)
+    wrong = Counter(_verdict(one, clean, length)[1] for one in suggested if not one.fits)
+    why = ", ".join(f"{count} {reason}" for reason, count in wrong.items())
+    return f"{escaped(model)}: {fitting} of {len(suggested)} fit{f' ({why})' if why else ''}"
+
+
+def suggestion_table(
+    models: Sequence[str],
+    clean: str,
+    lengths: Sequence[int],
+    suggested: Sequence[Sequence[Suggestion]],
+) -> str | None:
+    """The words that fit, for a model or another, and the prompts with them; None without any.
+
+    Args:
+        models: their names; `lengths` and `suggested` are theirs, one by one.
+    """
+    rows = [("word", *(_name(name, _NAME_COLUMNS) for name in models), "prompt")]
+    for row in zip(*suggested, strict=True):
+        if any(one.fits for one in row):
+            both = zip(row, lengths, strict=True)
+            verdicts = [_verdict(one, clean, length)[0] for one, length in both]
+            rows.append((token_cell(row[0].word), *verdicts, escaped(row[0].prompt)))
+    return table(rows, right=()) if len(rows) > 1 else None
+
+
+def _verdict(one: Suggestion, clean: str, length: int) -> tuple[str, str]:
+    """A word's cell in the table, and what the line says of those that do not fit."""
+    more = len(one.ids) - length
+    if one.fits:
+        return "fits", ""
+    if more:
+        return f"{more:+d}", "too long" if more > 0 else "too short"
+    return ("clean", "the clean one's own") if one.prompt == clean else ("shifted", "shifted")
+
+
+def _name(model: str, most: int) -> str:
+    """A model's name over its column; of a long one the end, which tells one path from another."""
+    name = escaped(model)
+    return name if len(name) <= most else "\u2026" + name[1 - most :]
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'s' * (count != 1)}"

@@ -1,0 +1,1 @@
+"""What does the model say next, as text?"""

@@ -1,0 +1,75 @@
+"""One step of a sample on view: which tokens could have come next, what was cut, what was drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mingpt.generation.decoding import Decoding
+from mingpt.generation.sampling import Choice
+from patching.next_tokens import text_or_id
+
+CUT_BY_K, CUT_BY_P = "top-k", "top-p"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One token that could have come next."""
+
+    rank: int  # 1 is the likeliest, penalty and temperature applied
+    id: int
+    token: str
+    logit: float  # as the model gives it
+    probability: float  # after repetition penalty and temperature, before anything is cut
+    cumulative: float  # of this one and all that are likelier
+    cut: str | None  # by "top-k" or "top-p"; None: kept
+    drawn_with: float  # its probability in what is drawn from; 0 if it is cut
+    is_chosen: bool
+
+
+def candidates(
+    choice: Choice, decoding: Decoding, k: int, text_of: Callable[[int], str], *, greedy: bool
+) -> list[Candidate]:
+    """The `k` likeliest tokens of a step, in order, and the one chosen if it is not among them.
+
+    Args:
+        decoding: that the choice was made with.
+        text_of: a token's text; an id that has none is written "id:50300".
+        greedy: whether the likeliest was taken, so that nothing was cut or drawn.
+    """
+    scores = decoding.scores(choice.logits[None], choice.ids[None])
+    by_k, by_p = (kept[0].cpu() for kept in decoding.keep(scores))
+    scores = scores[0].cpu().double()  # in this order: MPS has no float64
+    probability = scores.softmax(-1)
+    if greedy:
+        by_k = by_p = torch.arange(len(scores)) == choice.token
+    drawn_with = scores.masked_fill(~by_p, -math.inf).softmax(-1)
+    order = scores.argsort(descending=True, stable=True)
+    cumulative = probability[order].cumsum(-1)
+    rows = [*range(min(k, len(order)))]
+    chosen_at = int((order == choice.token).nonzero())
+    if chosen_at >= k:
+        rows.append(chosen_at)
+    found = []
+    for at in rows:
+        number = int(order[at])
+        cut = None
+        if not by_p[number]:
+            cut = CUT_BY_P if by_k[number] else CUT_BY_K
+        found.append(
+            Candidate(
+                rank=at + 1,
+                id=number,
+                token=text_or_id(text_of, number),
+                logit=choice.logits[number].item(),
+                probability=probability[number].item(),
+                cumulative=min(cumulative[at].item(), 1.0),
+                cut=None if greedy else cut,
+                drawn_with=drawn_with[number].item(),
+                is_chosen=number == choice.token,
+            )
+        )
+    return found

@@ -1,0 +1,1 @@
+"""The figures. They take plain values and know no wing of the package."""

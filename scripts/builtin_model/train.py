@@ -1,0 +1,429 @@
+"""Make the model that ships with the project, from nothing but a seed.
+
+    python scripts/train_builtin.py                 # trains, measures, writes mingpt/builtin/
+    python scripts/train_builtin.py --evaluate      # measures the one that is there
+
+It trains a byte-level BPE vocabulary on the grammar of grammar.py,
+trains a small GPT in two phases, measures it on held-out sentences, and writes
+config, float16 weights, tokenizer and a model card. Needs the extra `train`
+(the tokenizers package, for training the vocabulary).
+
+Why two phases. Trained on the grammar alone, the model learns to copy "the
+surname in sight" in its first block, and there is nothing left to patch. So
+phase 1 shows it rows of random names in which some come back, with the loss on
+what can be foretold only: that cannot be done without first marking each token
+with its predecessor and then looking the predecessor up, the induction circuit
+(Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson
+et al. 2022, arXiv 2209.11895). Phase 2 is the grammar, with phase 1's rows
+mixed in so that the circuit stays.
+
+Two things in phase 1 keep the picture clean; without them, block 0 spread the
+surname over all later tokens and the differing token's column stayed empty. The
+rows hold names spelt with and without the space before, so that the "Michelle"
+at a text's start is known to be the later " Michelle"; and half of the rows
+recall pairs in any order, so that only the name right before can be the key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mingpt
+from builtin_model import grammar
+from mingpt.bpe import END_OF_TEXT, BPETokenizer
+from mingpt.config import GPTConfig
+from mingpt.files import replacing
+from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.model import GPT
+from mingpt.trainer import LossFunction, Trainer, TrainerConfig
+
+Rows = Iterator[tuple[list[int], list[bool]]]
+Batch = tuple[Tensor, Tensor, Tensor]  # ids, next ids, whether the next one is marked: each (B, T)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result's bytes, apart from versions and threads."""
+
+    seed: int = 0
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    block_size: int = 128
+    initializer_range: float = 0.08  # standard deviation of fresh weights (GPT-2's is 0.02)
+    corpus_documents: int = 40_000  # that the vocabulary is trained on
+    repeat_steps: int = 1600  # phase 1: the circuit forms between steps 1200 and 1500
+    repeat_rows: int = 64  # sequences in a batch of phase 1
+    repeat_length: int = 60  # tokens in a sequence of phase 1
+    grammar_steps: int = 3300  # phase 2
+    grammar_rows: int = 16  # sequences of sentences in a batch of phase 2
+    mixed_rows: int = 6  # sequences of repeats in a batch of phase 2
+    repeat_weight: float = 0.3  # of the repeats' loss in phase 2
+    answer_weight: float = 1.0  # of the loss on the answers, on top of the loss on every token
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 3e-5  # at the end of phase 2
+
+
+# --------------------------------------------------------------------- data
+
+
+def train_tokenizer(recipe: Recipe) -> BPETokenizer:
+    """A byte-level BPE in which every name and place is one token, with and without a space."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    random = Random(f"corpus {recipe.seed}")
+    texts = [grammar.training_document(random).text for _ in range(recipe.corpus_documents)]
+    proper = [*grammar.FIRST_NAMES, *grammar.SURNAMES, *grammar.CAPITALS]
+    proper += grammar.CAPITALS.values()
+    trainer = trainers.BpeTrainer(
+        vocab_size=20_000,  # never reached: it stops when every word is one token
+        min_frequency=5,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts += [f"{word} {word}" for word in proper for _ in range(trainer.min_frequency)]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.train_from_iterator(texts, trainer)
+    trained = json.loads(core.to_str())["model"]
+    vocab = {**trained["vocab"], END_OF_TEXT: len(trained["vocab"])}
+    tokenizer = BPETokenizer(vocab, [tuple(pair) for pair in trained["merges"]])
+    split = [
+        text for word in proper for text in (word, " " + word) if len(tokenizer.encode(text)) > 1
+    ]
+    if split:
+        raise SystemExit(f"more than one token: {', '.join(split)}")
+    return tokenizer
+
+
+def sentence_rows(tokenizer: BPETokenizer, random: Random, length: int) -> Rows:
+    """Rows of `length` + 1 tokens of documents; True marks the answers.
+
+    Every row starts with a document's first word, as a prompt does, and
+    documents of different lengths put the others at every offset.
+    """
+    end = tokenizer.vocab[END_OF_TEXT]
+    while True:
+        ids: list[int] = []
+        marked: list[bool] = []
+        while len(ids) <= length:
+            document = grammar.training_document(random)
+            starts = {start for start, _ in document.answers}
+            at = 0
+            for number in tokenizer.encode(document.text):
+                ids.append(number)
+                marked.append(at in starts)
+                at += len(tokenizer.token(number))
+            ids.append(end)
+            marked.append(False)
+        yield ids[: length + 1], marked[: length + 1]
+
+
+def repeated_rows(spaced: Sequence[int], bare: Sequence[int], random: Random, length: int) -> Rows:
+    """Rows of `length` + 1 random names in which some come back; True marks what can be foretold.
+
+    Half of the rows hold pieces of 6 to 26 names twice in a row. The others hold
+    pairs that come back in any order with other names between them, so that
+    nothing but the name right before tells which one follows, as with people.
+
+    Args:
+        spaced, bare: ids of the same names with and without the space before.
+            First mentions may be either, as at a text's start; later ones and
+            all that can be foretold are spaced.
+    """
+    count = len(spaced)
+
+    def write(ids: list[int], numbers: Sequence[int]) -> None:
+        ids += [bare[n] if random.random() < 0.25 else spaced[n] for n in numbers]
+
+    while True:
+        ids: list[int] = []
+        marked: list[bool] = []
+        in_pairs = random.random() < 0.5
+        cast = random.sample(range(count), 2 * random.randint(2, 5))
+        seen: set[int] = set()
+        while len(ids) <= length:
+            if in_pairs:
+                other = random.choices(range(count), k=random.randrange(4))
+                first = 2 * random.randrange(len(cast) // 2)
+                write(ids, other)
+                if first in seen:
+                    ids += [spaced[n] for n in cast[first : first + 2]]
+                else:
+                    write(ids, cast[first : first + 2])
+                marked += [False] * (len(other) + 1) + [first in seen]
+                seen.add(first)
+            else:
+                other = random.choices(range(count), k=random.randrange(20))
+                piece = random.choices(range(count), k=random.randint(6, 26))
+                write(ids, other + piece)
+                ids += [spaced[n] for n in piece]
+                marked += [False] * (len(other) + len(piece) + 1) + [True] * (len(piece) - 1)
+        yield ids[: length + 1], marked[: length + 1]
+
+
+def batches(rows: Rows, count: int) -> Iterator[Batch]:
+    """`count` rows at a time, as tensors."""
+    while True:
+        ids, marked = (
+            torch.tensor(part) for part in zip(*(next(rows) for _ in range(count)), strict=True)
+        )
+        yield ids[:, :-1], ids[:, 1:], marked[:, 1:]
+
+
+# --------------------------------------------------------------------- training
+
+
+def losses(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every token, in nats (B, T).
+
+    The matrix products run in bfloat16, which is about twice as fast on
+    processors that have it; weights and losses stay in float32.
+    """
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, _ = model(ids)
+    return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+
+
+def repeat_loss(model: GPT, batch: Batch) -> Tensor:
+    """Phase 1: the second copies only."""
+    ids, targets, marked = batch
+    return losses(model, ids, targets)[marked].mean()
+
+
+def fresh_model(recipe: Recipe, vocab_size: int) -> GPT:
+    """A model of the recipe's shape; without dropout, as every row is new to it."""
+    return GPT(
+        GPTConfig(
+            n_layer=recipe.n_layer,
+            n_head=recipe.n_head,
+            n_embd=recipe.n_embd,
+            vocab_size=vocab_size,
+            block_size=recipe.block_size,
+            initializer_range=recipe.initializer_range,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    )
+
+
+def run_phase(
+    name: str, model: GPT, config: TrainerConfig, data: Iterator, loss_function: LossFunction
+) -> None:
+    """Train, with a line every 100 steps."""
+    started = time.perf_counter()
+
+    def report(trainer: Trainer) -> None:
+        if trainer.step % 100 == 0:
+            seconds = time.perf_counter() - started
+            print(
+                f"{name}: step {trainer.step}, loss {trainer.loss:.3f}, {seconds:.0f} s", flush=True
+            )
+
+    trainer = Trainer(model, config, data, loss_function=loss_function)
+    trainer.callbacks.append(report)
+    trainer.run()
+
+
+def train(recipe: Recipe, tokenizer: BPETokenizer) -> GPT:
+    """Both phases."""
+    names = [*grammar.FIRST_NAMES, *grammar.SURNAMES]
+    spaced, bare = ([tokenizer.encode(before + name)[0] for name in names] for before in (" ", ""))
+    torch.manual_seed(recipe.seed)
+    # Phase 1 knows the names alone, numbered 0, 1, 2, ...: most of the time would
+    # go into an unembedding of which it never reads the rest.
+    count = len(names)
+    small = fresh_model(recipe, 2 * count)
+    rows = repeated_rows(
+        range(count), range(count, 2 * count), Random(f"names {recipe.seed}"), recipe.repeat_length
+    )
+    run_phase(
+        "names",
+        small,
+        TrainerConfig(
+            recipe.repeat_steps, recipe.learning_rate, recipe.learning_rate, seed=recipe.seed
+        ),
+        batches(rows, recipe.repeat_rows),
+        repeat_loss,
+    )
+
+    model = fresh_model(recipe, tokenizer.vocab_size)
+    weights = small.state_dict()
+    embedding = model.transformer.wte.weight.detach().clone()
+    embedding[spaced + bare] = weights["transformer.wte.weight"]
+    weights["transformer.wte.weight"] = weights["lm_head.weight"] = embedding
+    model.load_state_dict(weights)
+
+    def mixed_loss(model: GPT, both: tuple[Batch, Batch]) -> Tensor:
+        ids, targets, marked = (torch.cat(parts) for parts in zip(*both, strict=True))
+        each = losses(model, ids, targets)
+        shares = [recipe.grammar_rows, recipe.mixed_rows]
+        (text, repeats), (answers, copies) = each.split(shares), marked.split(shares)
+        loss = text.mean() + recipe.answer_weight * text[answers].mean()
+        return loss + recipe.repeat_weight * repeats[copies].mean()
+
+    sentences = sentence_rows(tokenizer, Random(f"sentences {recipe.seed}"), recipe.block_size)
+    repeats = repeated_rows(spaced, bare, Random(f"mixed {recipe.seed}"), recipe.block_size)
+    run_phase(
+        "sentences",
+        model,
+        TrainerConfig(
+            recipe.grammar_steps,
+            recipe.learning_rate,
+            recipe.final_learning_rate,
+            seed=recipe.seed,
+        ),
+        zip(
+            batches(sentences, recipe.grammar_rows),
+            batches(repeats, recipe.mixed_rows),
+            strict=False,  # both are endless
+        ),
+        mixed_loss,
+    )
+    return model.eval()
+
+
+# --------------------------------------------------------------------- measuring
+
+
+@torch.no_grad()
+def accuracy(model: GPT, tokenizer: BPETokenizer, family: str, count: int = 500) -> float:
+    """Share of a family's held-out prompts whose likeliest next token is the answer."""
+    right = 0
+    for example in grammar.test_examples(family, count, seed=1):
+        model(tokenizer(example.prompt))
+        right += tokenizer.token(model.last_logits[0].argmax().item()) == example.answer
+    return right / count
+
+
+@torch.no_grad()
+def recovery(
+    model: GPT, tokenizer: BPETokenizer, *, second_person: bool = False, count: int = 200
+) -> Tensor:
+    """Mean recovery (n_layer, T) over held-out name pairs in the README's form.
+
+    All pairs have the same length, so one batch patches them all at once.
+    """
+    prompts = grammar.name_pair_prompts(count, seed=2, second_person=second_person)
+    clean, corrupt = (torch.cat([tokenizer(prompt[side]) for prompt in prompts]) for side in (0, 1))
+    answers = torch.tensor([[tokenizer.encode(f" {word}")[0] for word in p[2:]] for p in prompts])
+
+    def difference(ids: Tensor, **flags) -> Tensor:  # (count,)
+        model(ids, **flags)
+        target, foil = model.last_logits.gather(1, answers).T
+        return foil - target
+
+    at_corrupt = difference(corrupt)
+    at_clean = difference(clean, record=True)
+    grid = torch.empty(model.config.n_layer, clean.size(1))
+    for layer in range(grid.size(0)):
+        for position in range(grid.size(1)):
+            patched = difference(corrupt, patch=(layer, position))
+            grid[layer, position] = ((at_corrupt - patched) / (at_corrupt - at_clean)).mean()
+    return grid
+
+
+def evaluate(model: GPT, tokenizer: BPETokenizer) -> str:
+    """Every measurement, as the Markdown that the model card holds."""
+    lines = ["| family | top-1 on 500 held-out prompts |", "|---|---|"]
+    lines += [
+        f"| {family} | {100 * accuracy(model, tokenizer, family):.1f} % |"
+        for family in grammar.FAMILIES
+    ]
+    for second_person in (False, True):
+        grid = recovery(model, tokenizer, second_person=second_person)
+        between = grid[:, 2:-1]
+        lines += [
+            "",
+            "Mean recovery over 200 held-out name pairs"
+            + (", a second person in between:" if second_person else ":"),
+            "",
+            "| layer | differing token | largest between, either sign | last position |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {layer} | {row[1]:.3f} | {between[layer].abs().max():.3f} | {row[-1]:.3f} |"
+            for layer, row in enumerate(grid)
+        ]
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------- the command
+
+CARD = """\
+# builtin
+
+A GPT-2 of {layers} layers, {heads} heads and width {width}, {parameters} parameters, context
+{context}, trained from scratch by `scripts/train_builtin.py` on synthetic English sentences
+(`scripts/builtin_model/grammar.py`). It exists to have activations worth patching where there is no
+network. It knows the sentences of its grammar and nothing else.
+
+Weights are float16, the vocabulary has {vocabulary} byte-level BPE tokens. Measured on these
+files by `python scripts/train_builtin.py --evaluate`:
+
+{measured}
+
+Made in {minutes:.0f} minutes with Python {python}, PyTorch {torch}, {threads} threads, by
+
+    python scripts/train_builtin.py --seed {seed}
+
+Recipe: {recipe}
+"""
+
+
+def write(model: GPT, tokenizer: BPETokenizer, directory: Path) -> tuple[GPT, BPETokenizer]:
+    """Save in float16, and read back what a user will read."""
+    model.half().save_pretrained(directory, tokenizer)
+    return mingpt.load(directory)
+
+
+def main() -> int:
+    """Train and write, or measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=BUILTIN_DIRECTORY, metavar="DIR")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--evaluate", action="store_true", help="measure only")
+    arguments = parser.parse_args()
+    if arguments.evaluate:
+        print(evaluate(*mingpt.load(arguments.out)))
+        return 0
+    started = time.perf_counter()
+    recipe = Recipe(seed=arguments.seed)
+    tokenizer = train_tokenizer(recipe)
+    model, tokenizer = write(train(recipe, tokenizer), tokenizer, arguments.out)
+    minutes = (time.perf_counter() - started) / 60
+    measured = evaluate(model, tokenizer)
+    print(measured)
+    card = CARD.format(
+        layers=recipe.n_layer,
+        heads=recipe.n_head,
+        width=recipe.n_embd,
+        parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        context=recipe.block_size,
+        vocabulary=f"{tokenizer.vocab_size:,}",
+        measured=measured,
+        minutes=minutes,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        seed=recipe.seed,
+        recipe=", ".join(f"{name} {value}" for name, value in asdict(recipe).items()),
+    )
+    with replacing(arguments.out / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    print(f"wrote {arguments.out} after {minutes:.1f} minutes")
+    return 0

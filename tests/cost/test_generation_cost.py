@@ -1,0 +1,95 @@
+"""What a token costs on GPT-2 124M's shape: with the cache, without it, and in transformers."""
+
+import os
+
+import pytest
+import torch
+from helpers import median_seconds
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from mingpt import GPT, GPTConfig, KVCache
+
+pytestmark = pytest.mark.cost
+
+NEW = 200
+ROUNDS = int(os.environ.get("ROUNDS", "1"))  # more of them by hand, for figures to quote
+READ = 1 << 27  # float32 numbers whose sum tells the bandwidth: far more than any cache holds
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[GPT, GPT2LMHeadModel]:
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config()).eval()
+    with torch.device("meta"):
+        ours = GPT(GPTConfig())
+    state = {}
+    for name, parameter in theirs.named_parameters():
+        matrix = name.endswith(("attn.c_attn.weight", "c_proj.weight", "c_fc.weight"))
+        state[name] = (parameter.t() if matrix else parameter).detach()
+    ours.load_state_dict(state, strict=False, assign=True)
+    ours.tie_weights()
+    return ours.eval(), theirs
+
+
+def prompt() -> torch.Tensor:
+    return torch.randint(50257, (1, 11), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_200_tokens_after_eleven(both):
+    ours, theirs = both
+    ids, found = prompt(), {}
+
+    def run(name, function):
+        def timed():
+            found[name] = function()
+
+        return timed
+
+    many = torch.ones(READ)
+    cached, reference, read = median_seconds(
+        [
+            run("ours", lambda: ours.generate(ids, NEW)),
+            run(
+                "theirs",
+                lambda: theirs.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=NEW,
+                    do_sample=False,
+                    eos_token_id=None,
+                    pad_token_id=0,
+                ),
+            ),
+            many.sum,
+        ],
+        rounds=ROUNDS,
+    )
+    del many
+    (plain,) = median_seconds(
+        [run("plain", lambda: ours.generate(ids, NEW, use_cache=False))], rounds=ROUNDS
+    )
+    assert torch.equal(found["ours"], found["theirs"])
+    assert torch.equal(found["ours"], found["plain"])
+    weights = sum(p.nbytes for name, p in ours.named_parameters() if "wpe" not in name)
+    bandwidth = 4 * READ / read
+    floor = NEW * weights / bandwidth
+    print(
+        f"\n{NEW} tokens: {1000 * cached / NEW:.1f} ms each;"
+        f" without the cache {plain / cached:.2f} x, transformers {reference / cached:.2f} x;"
+        f" {cached / floor:.2f} x the floor, {1000 * floor / NEW:.1f} ms"
+        f" ({weights / 1e6:.0f} MB at {bandwidth / 1e9:.1f} GB/s)"
+    )
+    assert plain >= 4 * cached
+    assert cached <= reference
+
+
+def test_the_cache_of_a_sequence():
+    """73,728 bytes a token in float32; with one head of keys and values, a twelfth."""
+    like = torch.empty(0)
+    sizes = {
+        heads: KVCache(GPTConfig(n_kv_head=heads), 1, 1024, like).nbytes / 1024
+        for heads in (12, 4, 1)
+    }
+    print(f"\nbytes a token: {sizes}")
+    assert sizes == {12: 73728, 4: 73728 / 3, 1: 73728 / 12}

@@ -1,0 +1,44 @@
+"""What several tests call: small models, known repositories, timings."""
+
+import dataclasses
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from hub_server import ROWS
+
+from mingpt import GPT, GPTConfig
+from mingpt.loading import hub
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_model(seed: int = 0, **fields) -> GPT:
+    """A random model in eval mode, with weights large enough to make positions matter."""
+    torch.manual_seed(seed)
+    shape = {"n_layer": 3, "n_head": 2, "n_embd": 16, "vocab_size": 40, "block_size": 12}
+    model = GPT(GPTConfig(**{**shape, "initializer_range": 0.3, **fields}))
+    with torch.no_grad():  # biases and layer norms start as 0 and 1, which would hide mistakes
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def known_with(files, name: str, **more) -> hub.Repository:
+    """A model that is known by name, with the shape of the small one."""
+    config = make_model(vocab_size=ROWS).config
+    return dataclasses.replace(hub.KNOWN[name], preset=config, **more)
+
+
+def median_seconds(functions, rounds=5) -> list[float]:
+    """Of each function, run in turn."""
+    times = [[] for _ in functions]
+    for _ in range(rounds + 1):
+        for function, seconds in zip(functions, times, strict=True):
+            started = time.perf_counter()
+            result = function()
+            seconds.append(time.perf_counter() - started)
+            del result
+    return [statistics.median(seconds[1:]) for seconds in times]

@@ -1,0 +1,201 @@
+"""scripts/explain.py as a user meets it. What it shares with patch.py is tested there."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+from matplotlib.image import imread
+
+import mingpt
+from patching import Explanation, explain
+from patching.cli.explain import EXAMPLE, main
+from patching.explanation.request import DEFAULT, FIGURES, INSTRUMENTS, figures_of
+
+
+def names_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_example(command, tmp_path, builtin):
+    run = command("explain", "--model", "builtin")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("model: builtin (")
+    model, tokenizer = builtin
+    ids = tokenizer.encode(EXAMPLE["text"])
+    for position, number in enumerate(ids):
+        assert [str(position), str(number)] in [line.split()[:2] for line in lines]
+    hot, cold = (tokenizer.encode(f" {word}")[0] for word in ("hot", "cold"))
+    logits = model(torch.tensor([ids]))[0][0, -1]
+    said = re.search(r"logit\( hot\) (\S+) - logit\( cold\) (\S+) = (\S+), of which", run.stdout)
+    difference = (logits[hot] - logits[cold]).item()
+    expected = [logits[hot].item(), logits[cold].item(), difference]
+    assert [*map(float, said.groups())] == pytest.approx(expected, abs=2e-4)
+    (row,) = (line.split() for line in lines if line.split()[1:2] == ["␣summer"])
+    summer = explain(model, torch.tensor(ids), hot, cold).bars()[1]
+    assert float(row[2]) == pytest.approx(summer, abs=2e-4)
+    assert "completeness: the terms differ from the logits by" in run.stdout
+
+    written = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+    assert sorted(written) == [f"figures/{name}" for name in names_in(tmp_path / "figures")]
+    ends = [f"-{name}.png" for name in figures_of(DEFAULT)] + [".npz", ".json"]
+    stem = written[-1].removesuffix(".json")
+    assert stem.startswith("figures/this-summer-unlike-the-previous-winter")
+    assert written == [stem + end for end in ends]
+    for path in written[:-2]:
+        assert imread(tmp_path / path).shape[1] >= 800
+    found = Explanation.load(tmp_path / written[-2])
+    assert found.logits[0] - found.logits[1] == pytest.approx(difference, abs=1e-4)
+    assert found.texts == (EXAMPLE["text"],)
+    assert found.methods == DEFAULT
+    assert found.checksum == model.checksum()
+    assert found.arguments["seed"] == 0
+    again = explain(model, torch.tensor(ids), hot, cold, tokenizer=tokenizer)
+    np.testing.assert_allclose(found.alti_logit, again.alti_logit, rtol=1e-4, atol=1e-5)
+
+
+def test_json_holds_what_was_printed(here, capsys):
+    more = ["--method=direct", "--json", "--top-k=4", "--out=x.svg"]
+    assert main(["--model=builtin", *more]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result.pop("paths") == ["x.svg", "x.npz", "x.json"]
+    assert names_in(here) == ["x.json", "x.npz", "x.svg"]
+    assert result == json.loads((here / "x.json").read_text("utf-8"))
+    assert [row["rank"] for row in result["next"]["top"]] == [1, 2, 3, 4]
+    for row in (*result["next"]["top"], result["next"]["target"], result["next"]["foil"]):
+        for shown in (f"{row['logit']:.4f}", f"{row['probability']:.4f}", str(row["id"])):
+            assert shown in err
+    both = zip(result["error"], result["tolerance"], strict=True)
+    error, limit = max(both, key=lambda one: one[0] / one[1])
+    said = f"differ from the logits by {error:.2g} (at most {limit:.2g})"
+    assert said in err
+    assert result["alti"] is result["lens_ids"] is None
+
+
+def test_a_subset_and_the_method_that_is_not_the_default(here, capsys):
+    assert main(["--model=builtin", "--method=logit,lens", "--quiet", "--out=run/"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in out.splitlines()] == ["model:"] + ["wrote"] * 5
+    stem = next(name for name in names_in(here / "run") if name.endswith(".npz"))[:-4]
+    ends = ["-lens.png", "-logit-layers.png", "-logit.png", ".json", ".npz"]
+    assert names_in(here / "run") == [stem + end for end in ends]
+    assert Explanation.load(f"run/{stem}").methods == ("logit", "lens")
+
+
+def test_two_different_runs_never_share_a_file(here, monkeypatch, capsys):
+    (here / "figures").mkdir()
+    asked = ["--text=This summer is"]
+    monkeypatch.setattr(
+        "patching.drawing.explanation.draw", lambda found, figure, path, **how: path.touch()
+    )
+    runs = [
+        [], ["--method=lens"], ["--method=direct"], ["--top-k=3"], ["--dtype=float64"],
+        ["--cmap=magma"], ["--seed=1"],
+        [*asked, "--target=hot", "--foil=cold"], [*asked, "--target=cold", "--foil=hot"],
+        [*asked, "--target=hot", "--foil=calm"],
+    ]  # fmt: skip
+    for more in runs:
+        assert main(["--model=builtin", "--quiet", *more]) == 0
+    own = ["--text=This winter is", "--target=hot", "--foil=cold", "--model=builtin", "--quiet"]
+    assert main(own) == 0
+    assert len([*(here / "figures").glob("*.npz")]) == len(runs) + 1
+    assert "overwrote" not in capsys.readouterr().out
+    assert main(own) == 0
+    assert capsys.readouterr().out.count("overwrote") == len(figures_of(DEFAULT)) + 2
+
+
+def test_half_precision_is_not_judged(here, capsys):
+    assert main(["--model=builtin", "--dtype=bfloat16", "--method=direct"]) == 0
+    assert "(not judged in half precision)" in capsys.readouterr().out
+
+
+def test_without_a_network_the_shipped_model_steps_in_and_says_so(here, monkeypatch, capsys):
+    monkeypatch.setenv("MINGPT_CACHE", str(here / "no-cache"))
+    assert main(["--quiet", "--method=direct", "--out=x.png"]) == 0
+    assert "in place of gpt2" in capsys.readouterr().out
+    assert "builtin in place of gpt2" in Explanation.load("x").notes[0]
+
+
+BAD_INPUT = {
+    "empty": (["--text=", "--target=hot", "--foil=cold"], "--text is empty"),
+    "too long": (
+        ["--text=" + "is " * 140, "--target=hot", "--foil=cold"],
+        "tokens, the model reads at most 128",
+    ),
+    "several tokens": (["--text=a", "--target=Zaphod", "--foil=cold"], "tokens, not one: ' Z' + "),
+    "the same": (["--text=a", "--target=hot", "--foil= hot"], "are the same token ' hot'"),
+    "incomplete": (["--text=a"], "--target, --foil missing: the 3 prompt options go together"),
+    "method": (["--method=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
+    "no method": (["--method="], "no method ''"),
+    "model": (["--model=gpt9"], "no model 'gpt9'"),
+    "no out": (["--out="], "--out is empty"),
+    "top-k": (["--top-k=0"], "--top-k must be at least 1"),
+    "cmap": (["--cmap=nope"], "no colour map 'nope'"),
+    "format": (["--out=x.jpg"], "no figure format 'jpg'"),
+    "figure in the way": (["--out=y/x.png"], "there is a folder of that name"),
+    "unknown option": (["--clean=x"], "unrecognized arguments: --clean=x"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(here, capsys, name):
+    arguments, message = BAD_INPUT[name]
+    (here / "y" / "x-lens.png").mkdir(parents=True)
+    before = sorted(here.rglob("*"))
+    if not any(argument.startswith("--model") for argument in arguments):
+        arguments = ["--model=builtin", *arguments]
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("mingpt-explain: error: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_help_teaches_and_needs_no_pytorch():
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "explain.py"), "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for word in ("--text", *INSTRUMENTS, "id:3024", "examples:", "exit codes:", "other sign"):
+        assert word in run.stdout
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "matplotlib"}
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"mingpt-explain {mingpt.__version__}\n"
+
+
+def test_every_instrument_has_its_figures():
+    assert [*FIGURES] == [*INSTRUMENTS]
+    assert len({*figures_of(INSTRUMENTS)}) == len(figures_of(INSTRUMENTS))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_agrees_with_the_cpu(here):
+    for device in ("cpu", "cuda"):
+        assert main(["--model=builtin", f"--device={device}", f"--out={device}.png"]) == 0
+    cpu, cuda = (Explanation.load(name) for name in ("cpu", "cuda"))
+    for name in ("alti_logit", "rollout", "heads", "mlp", "lens_probabilities", "trajectory"):
+        np.testing.assert_allclose(
+            getattr(cuda, name), getattr(cpu, name), rtol=1e-4, atol=1e-4, err_msg=name
+        )

@@ -1,0 +1,458 @@
+"""scripts/generate.py as a user meets it. What it shares with patch.py is tested there."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+from helpers import make_model
+
+from mingpt import Decoding, Sample, generate
+from mingpt.bpe import BPETokenizer
+from mingpt.generation.sampling import Choice, log_likelihood
+from mingpt.loading.sources import BUILTIN_DIRECTORY
+from patching.cli import generate_report, generate_run
+from patching.cli.common import arguments
+from patching.cli.generate import EXAMPLE, main
+from patching.continuation import run
+from patching.continuation.counts import wilson
+
+KEYS = "The keys to the cabinet"
+LONG = run.Continuation(
+    "m", KEYS, "a" * 60 + "b", ("a",), Sample((1,), (1,), (-1.0,), "length", 0),
+    run.Settings(),
+)  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def ran(here, capsys):
+    """Runs the command in an empty folder; what it said on stdout."""
+
+    def run(*arguments: str, model: str = "builtin") -> str:
+        assert main(["--model", model, *arguments]) == 0, capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "--json" in arguments or said.err == ""
+        return said.out
+
+    return run
+
+
+@pytest.fixture
+def small(here) -> str:
+    """A second model, with the shipped one's tokenizer."""
+    rows = BPETokenizer.from_directory(BUILTIN_DIRECTORY).vocab_size
+    model = make_model(vocab_size=rows, block_size=40, n_head=4, n_kv_head=1)
+    model.save_pretrained(here / "small", BPETokenizer.from_directory(BUILTIN_DIRECTORY))
+    return "small"
+
+
+def test_the_example(command, tmp_path, builtin):
+    run = command("generate", "--model", "builtin")
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("model: builtin (")
+    assert f"prompt: {EXAMPLE}" in lines
+    model, tokenizer = builtin
+    ids = tokenizer.encode(EXAMPLE)
+    logits = model(torch.tensor([ids]))[0][0]
+    total = sum(logits[:-1].log_softmax(-1)[range(len(ids) - 1), ids[1:]].tolist())
+    each = total / (len(ids) - 1)
+    assert f"{len(ids)} tokens, ln p {total:.2f}, {each:.2f} for each" in run.stdout
+    top = logits[-1].argmax().item()
+    (row,) = (line.split() for line in lines if line.startswith("1 "))
+    assert row[1:4] == [str(top), f"␣{tokenizer.token(top).strip()}", f"{logits[-1, top]:.4f}"]
+    ((sample,),) = generate(model, [ids], 30)
+    assert tokenizer.decode(sample.ids) in run.stdout
+    assert f"[30 tokens, ln p {sample.log_prob:.2f}, ended by length]" in lines
+    assert not [*tmp_path.iterdir()]  # nothing is written unless it is asked for
+
+
+def test_json_is_all_that_it_takes_to_draw_a_sample_again(ran, builtin):
+    asked = ("--prompt", KEYS, "--top-k", "50", "--top-p", "0.9", "--temperature", "1.4")
+    out = ran(*asked, "--num-samples", "3", "--seed", "7", "--json", "--max-new-tokens", "5")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["seed"] for one in found] == [7, 8, 9]
+    model, tokenizer = builtin
+    end = tokenizer.vocab["<|endoftext|>"]
+    for one in found:
+        settings = one["settings"]
+        fields = ("temperature", "top_k", "top_p", "repetition_penalty")
+        decoding = Decoding(**{name: settings[name] for name in fields})
+        assert decoding == Decoding(1.4, 50, 0.9)
+        ((sample,),) = generate(
+            model, [one["prompt_ids"]], settings["max_new_tokens"], decoding=decoding,
+            seed=one["seed"],
+        )  # fmt: skip
+        whole = [*sample.ids]
+        if end in whole:
+            whole = whole[: whole.index(end) + 1]
+        assert one["ids"] == whole
+        assert one["log_probs"] == pytest.approx(sample.log_probs[: len(whole)])
+        assert one["prompt_log_prob"] == pytest.approx(
+            sum(log_likelihood(model, one["prompt_ids"])), abs=1e-4
+        )
+        assert settings["stop"] == []
+        assert one["text"] == tokenizer.decode(one["ids"]).removesuffix("<|endoftext|>")
+        assert one["prompt"] == KEYS
+        assert one["paths"] == []
+    (again,) = ran(*asked, "--seed", "8", "--json", "--max-new-tokens", "5").splitlines()
+    again = json.loads(again)
+    for name in ("text", "ids", "tokens", "seed", "settings", "ended"):
+        assert again[name] == found[1][name]
+
+
+def test_nothing_stops_a_sample_that_was_not_asked_for(ran):
+    """The parser once took the empty list of --stop for two dashes."""
+    out = ran("--prompt", "Michelle Jones was a top", "--greedy", "--max-new-tokens", "3")
+    assert "-notch player" in out
+
+
+def test_a_dash_is_a_text_like_any_other(ran):
+    assert "prompt: --\n" in ran("--prompt", "--", "--max-new-tokens", "1")
+    out = ran("--prompt", "Michelle Jones was a top", "--greedy", "--stop", "--", "--json")
+    assert json.loads(out)["settings"]["stop"] == ["--"]
+
+
+def test_an_option_that_is_left_out_keeps_its_default():
+    """Whatever that is: the parser mends values that were given, and no others."""
+    parser = arguments.Parser(prog="x")
+    parser.add_argument("--one", action="append", default=None)
+    parser.add_argument("--many", nargs="+", action="extend", default=[])
+    assert vars(parser.parse_args([])) == {"one": None, "many": []}
+    parsed = parser.parse_args(["--one", "--", "--one", "a", "--many", "b", "c"])
+    assert vars(parsed) == {"one": ["--", "a"], "many": ["b", "c"]}
+
+
+def test_what_is_the_same_is_run_once(ran):
+    asked = ("--prompt", KEYS, "--prompt", KEYS, "--temperature", "1,1.0", "--json")
+    assert len(ran(*asked, "--max-new-tokens", "2").splitlines()) == 1
+
+
+def test_greedy_draws_nothing_and_says_so(ran):
+    out = ran("--prompt", KEYS, "--greedy", "--show-steps", "--rows", "2", "--max-new-tokens", "2")
+    assert "the likeliest" in out
+    assert "seed" not in out
+    steps = out[out.index("step 2") :].splitlines()
+    assert steps[2].split()[-2:] == ["kept", "1.0000"]
+    assert steps[3].split()[-1] == "0.0000"
+
+
+def test_every_combination_is_a_block(ran):
+    out = ran(
+        "--temperature", "0.5,1", "--top-k", "none,3", "--top-p", "0.9", "--max-new-tokens", "2"
+    )  # fmt: skip
+    blocks = [line for line in out.splitlines() if line.startswith("temperature")]
+    assert blocks == [
+        "temperature 0.5, top-p 0.9:",
+        "temperature 0.5, top-k 3, top-p 0.9:",
+        "temperature 1, top-p 0.9:",
+        "temperature 1, top-k 3, top-p 0.9:",
+    ]
+    assert out.count("seed 0") == 4
+
+
+def test_steps_are_shown(ran):
+    out = ran(
+        "--prompt", KEYS, "--show-steps", "--rows", "3", "--max-new-tokens", "2", "--top-k", "2"
+    )  # fmt: skip
+    first = out.index("step 1")
+    table = [line.split() for line in out[first : out.index("step 2")].splitlines()[2:5]]
+    assert table[0][:2] == ["*", "1"]
+    assert table[0][3] == "␣are"
+    assert [row[-2:] for row in table[1:]] == [["kept", "0.0000"], ["top-k", "0.0000"]]
+    assert out.index("step 2") < out.index("\n are ")
+    asked = ("--show-steps", "--max-new-tokens", "2", "--num-samples", "2")
+    for line in ran("--prompt", KEYS, *asked, "--json").splitlines():
+        one = json.loads(line)
+        chosen = [[c["id"] for c in step if c["is_chosen"]] for step in one["steps"]]
+        assert chosen == [[number] for number in one["ids"]]
+
+
+def test_beams_are_printed_best_first(ran):
+    out = ran("--prompt", KEYS, "--num-beams", "4", "--num-samples", "3", "--max-new-tokens", "4")
+    scores = [float(line.split()[-1]) for line in out.splitlines() if line.startswith("beam ")]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert "4 beams, length penalty 1:" in out
+
+
+def test_a_text_to_stop_at(ran):
+    out = ran("--prompt", KEYS, "--greedy", "--stop", "are", "--quiet")
+    assert out.splitlines()[1:] == [" are"]
+
+
+def test_a_list_of_prompts_is_counted_and_drawn(ran, here):
+    prompts = ["The doctor said that", "The nurse said that"]
+    (here / "p.jsonl").write_text(
+        f"{json.dumps(prompts[0])}\n\n{json.dumps({'prompt': prompts[1], 'id': 3})}\n"
+    )
+    (here / "p.txt").write_text("\n".join([*prompts, ""]))
+    asked = ("--num-samples", "12", "--max-new-tokens", "6", "--count", "he", r"\bshe\b")
+    out = ran("--prompts", "p.jsonl", *asked, "--out", "run/a.png")
+    ran("--prompts", "p.txt", *asked, "--out", "run/b.png")
+    both = [run.load(here / "run" / f"{name}.json") for name in "ab"]
+    assert both[0] == both[1]
+    found = run.load(here / "run" / "a.json")
+    assert len(found) == 24
+    saved = json.loads((here / "run" / "a.json").read_text())
+    rows = [line.split() for line in out.splitlines() if line.startswith("The ")]
+    for count, row in zip(saved["counts"], rows, strict=True):
+        texts = [one.text.lower() for one in found if one.prompt == count["prompt"]]
+        word = count["pattern"].replace(r"\b", "")
+        there = sum(word in text.replace(".", " ").split() for text in texts)
+        assert (count["found"], count["samples"]) == (there, 12)
+        assert count["interval"] == [*wilson(there, 12)]
+        assert row[-6:-3] == [str(there), "12", f"{there / 12:.4f}"]
+    assert {count["found"] for count in saved["counts"]} != {0}
+    for line in ran("--prompts", "p.txt", *asked, "--out", "run/c.png", "--json").splitlines():
+        one = json.loads(line)
+        words = one["text"].replace(".", " ").lower().split()
+        assert one["found"] == {"he": "he" in words, r"\bshe\b": "she" in words}
+    assert sorted(path.name for path in (here / "run").iterdir()) == [
+        "a.json", "a.png", "b.json", "b.png", "c.json", "c.png"
+    ]  # fmt: skip
+
+
+def test_figures_of_every_choice(ran, here):
+    out = ran(
+        "--prompt", KEYS, "--prompt", "A", "--temperature", "1,2", "--plot", "--format", "svg",
+        "--max-new-tokens", "3", "--count", "a",
+    )  # fmt: skip
+    written = [line.removeprefix("wrote ") for line in out.splitlines() if line.startswith("wrote")]
+    ends = [*(f"-choice-{n}.svg" for n in range(1, 5)), "-counts.svg", ".json"]
+    stem = written[-1].removesuffix(".json")
+    assert stem.startswith("figures/the-keys-to-the-cabinet-continued-")
+    assert written == [stem + end for end in ends]
+    assert all((here / path).is_file() for path in written)
+
+
+def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeypatch):
+    monkeypatch.setattr(generate_run, "MOST_BARS", 4)
+    (here / "p.txt").write_text("\n".join(f"A {word}" for word in "abcde"))
+    asked = ("--prompts", "p.txt", "--count", "a", "b", "--max-new-tokens", "1")
+    out = ran(*asked, "--out", "run/")
+    ends = [line.rsplit("-", 2)[-2:] for line in out.splitlines() if line.endswith(".png")]
+    assert ends == [["counts", f"{n}.png"] for n in (1, 2, 3)]
+    monkeypatch.setattr(generate_run, "MOST_PAGES", 2)
+    out = ran(*asked, "--out", "none/")
+    assert "too many prompts for a bar chart" in out
+    assert [path.suffix for path in (here / "none").iterdir()] == [".json"]
+    written = ran(*asked).splitlines()[-1].removeprefix("wrote ")
+    assert written.endswith(".json")
+    assert (here / written).is_file()
+
+
+def test_samples_are_saved_though_they_cannot_be_counted(here, capsys, monkeypatch):
+    monkeypatch.setattr("patching.continuation.counts.SECONDS", 0.01)
+    monkeypatch.setattr("patching.continuation.run._as_text", lambda *rest: LONG)
+    asked = ["--prompt", KEYS, "--count", "(a|aa)+$", "--plot", "--out", "run/"]
+    assert main(["--model", "builtin", *asked]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "took more than 0.01 s on one text" in said.err
+    assert sorted(path.suffix for path in (here / "run").iterdir()) == [".json", ".png"]
+    assert main(["--model", "builtin", *asked, "--json"]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["text"] == LONG.text
+
+
+def test_other_seeds_are_other_files(ran, here):
+    for seed in ("0", "1", "1"):
+        ran("--prompt", KEYS, "--max-new-tokens", "2", "--out", "run/", "--seed", seed)
+    assert len([*(here / "run").iterdir()]) == 2
+
+
+def test_lines_end_where_files_say_so(ran, here):
+    """And not where only Unicode does; numbers in errors are the file's."""
+    text = "a\u2028b\x0cc"
+    (here / "p.txt").write_bytes(f"\ufeff{text}\r\n\r\nd\r\n".encode())
+    (here / "p.jsonl").write_text(json.dumps(text, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, prompts in (("p.txt", [text, "d"]), ("p.jsonl", [text])):
+        lines = ran("--prompts", name, "--json", "--max-new-tokens", "1").splitlines()
+        assert [json.loads(line)["prompt"] for line in lines] == prompts
+
+
+def test_the_stopwatch_counts_the_models_time_alone(monkeypatch):
+    now = iter([0.0, 10.0, 15.0, 100.0, 101.0, 200.0, 202.0])
+    monkeypatch.setattr(generate_run.time, "perf_counter", lambda: next(now))
+    watch = generate_run.Stopwatch()
+    assert watch.milliseconds_per_token is None
+    for is_first in (True, False, False):
+        watch.restart()  # after whatever took the time since
+        watch.stop(is_first=is_first)
+    assert (watch.first, watch.later, watch.milliseconds_per_token) == (5, 3, 1500)
+
+
+def test_the_path_of_beams_is_drawn_too(ran, here):
+    out = ran("--prompt", KEYS, "--num-beams", "2", "--plot", "--max-new-tokens", "3")
+    assert "-choice.png" in out
+
+
+def test_the_result_alone(ran, here):
+    out = ran("--prompt", KEYS, "--max-new-tokens", "3", "--out", "here.json")
+    assert out.splitlines()[-1] == "wrote here.json"
+    (one,) = run.load(here / "here.json")
+    assert one.prompt == KEYS
+    saved = json.loads((here / "here.json").read_text())
+    assert [model["name"] for model in saved["models"]] == ["builtin"]
+    assert len(saved["models"][0]["checksum"]) == 64
+
+
+def test_models_side_by_side(ran, small, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    out = ran("--model", small, "--prompt", KEYS, "--num-samples", "2", "--max-new-tokens", "4")
+    lines = out.splitlines()
+    assert [line.split()[1] for line in lines[:2]] == ["builtin", "small"]
+    assert "4 heads (1 of keys and values)" in lines[1]
+    said = {name: next(line for line in lines if line.startswith(f"{name}: ")) for name in
+            ("builtin", "small")}  # fmt: skip
+    assert all(", ln p -" in line for line in said.values())
+    head = lines[lines.index(next(line for line in lines if line.startswith("rank"))) :]
+    assert head[0].split() == ["rank", "id", "token", "logit", "prob"] * 2
+    row = next(number for number, line in enumerate(lines) if line.startswith("(seed 0)"))
+    assert lines[row].index("(seed 0)", 1) == 51  # half of 100, and a gap
+    assert lines[row - 2].split() == ["builtin", "small"]
+    assert sum("ms per token" in line for line in lines) == 2
+    found = [json.loads(line) for line in ran("--model", small, "--json").splitlines()]
+    assert [one["model"] for one in found] == ["builtin", "small"]
+
+
+def test_models_of_one_name_are_told_apart():
+    assert generate_run.unlike(["a", "b", "a"]) == ["a (1)", "b", "a (3)"]
+
+
+def test_past_the_context(ran, small):
+    out = ran("--prompt", KEYS, "--max-new-tokens", "50", "--json", "--quiet", model=small)
+    assert len(json.loads(out)["ids"]) == 50
+
+
+def test_quiet_is_the_text_alone(ran):
+    lines = ran("--prompt", KEYS, "--num-samples", "2", "--max-new-tokens", "2", "--quiet")
+    assert len(lines.splitlines()) == 3
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
+    """The others follow whole, in their order, though all are made together."""
+    terminal, pieces = Terminal(), []
+    monkeypatch.setattr(sys, "stdout", terminal)
+    write = terminal.write
+    monkeypatch.setattr(terminal, "write", lambda text: pieces.append(text) or write(text))
+    asked = ["--prompt", KEYS, "--num-samples", "3", "--max-new-tokens", "8", "--temperature", "2"]
+    assert main(["--model", "builtin", *asked]) == 0
+    live = terminal.getvalue()
+    first = pieces.index("\nseed 0\n are") if "\nseed 0\n are" in pieces else None
+    assert first is not None
+    end = next(n for n, piece in enumerate(pieces) if n > first and "[" in piece)
+    assert end > first + 5  # a piece for each token
+    plain = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert main(["--model", "builtin", *asked]) == 0
+    rest = [text.split("tokens: the first")[0] for text in (live, plain.getvalue())]
+    assert rest[0] == rest[1]
+
+
+def test_characters_are_printed_when_their_last_byte_is_there(builtin):
+    """And what never becomes one, at the end."""
+    _, tokenizer = builtin
+    said = []
+    text = "\u00e9\u4e2d\x1b[31m\n"
+    ids = tokenizer.encode(text)
+    half = tokenizer.encode("\u00e9")[0]
+    assert len(tokenizer.data(half)) < 2  # or there is nothing to see
+    transcript = generate_report.Transcript(
+        said.append, tokenizer, [(0, 0)], lambda key: "", is_live=True, with_ends=False
+    )
+    logits = torch.zeros(tokenizer.vocab_size)
+    for step, number in enumerate([*ids, half]):
+        ended = "length" if step == len(ids) else None
+        transcript(Choice(0, 0, step, logits, torch.tensor([0]), number, 0.0, ended))
+    assert "".join(said) == "\u00e9\u4e2d\\x1b[31m\n\ufffd\n"
+    assert "" in said  # the first half of a character
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--temperature 0", "temperature must be a number above 0, not 0.0"),
+        ("--temperature 1,-2", "temperature must be a number above 0, not -2.0"),
+        ("--temperature nan", "temperature must be a number above 0, not nan"),
+        ("--temperature x", "--temperature 'x': write a list of numbers like 1,5"),
+        ("--temperature none", "--temperature 'none': write a list of numbers like 1,5"),
+        ("--top-k 0", "top_k must be a whole number of at least 1, not 0"),
+        ("--top-k 2.5", "--top-k '2.5': write a list of whole numbers, or none, like 1,5"),
+        ("--top-p 0", "top_p must be a number in (0, 1], not 0.0"),
+        ("--top-p 1.5", "top_p must be a number in (0, 1], not 1.5"),
+        (
+            "--repetition-penalty 0",
+            "repetition_penalty must be a number from 0.001 to",
+        ),
+        ("--max-new-tokens 0", "max_new_tokens must be a whole number of at least 1, not 0"),
+        ("--num-samples 0", "num_samples must be a whole number of at least 1, not 0"),
+        ("--rows 0", "--rows must be at least 1, not 0"),
+        ("--seed -1", "--seed must be from 0"),
+        ("--greedy --top-p 0.5", "--greedy draws nothing, so --top-p changes nothing"),
+        ("--num-beams 2 --top-k 5", "--num-beams draws nothing, so --top-k changes nothing"),
+        ("--greedy --num-samples 2", "greedy has one continuation of a prompt, not 2"),
+        ("--num-beams 2 --num-samples 3", "2 beams cannot give 3 continuations"),
+        ("--num-beams 0", "num_beams must be a whole number of at least 1, not 0"),
+        ("--num-beams 2 --greedy", "greedy and beam search are two ways; choose one"),
+        ("--num-beams 2 --show-steps", "--show-steps shows how one token after another"),
+        ("--num-beams 2 --length-penalty nan", "length_penalty must be from -10 to 10"),
+        ("--length-penalty 1", "--length-penalty is for --num-beams"),
+        ("--prompt=", "--prompt is empty"),
+        ("--stop=", "a text to stop at is empty, or none: ''"),
+        ("--count (", "'(' is no regular expression"),
+        ("--count", "argument --count: expected at least one argument"),
+        ("--prompts no.txt", "--prompts no.txt cannot be read: No such file or directory"),
+        ("--prompts .", "--prompts . cannot be read: Is a directory"),
+        ("--prompts empty.txt", "--prompts empty.txt is empty"),
+        ("--prompts latin.txt", "--prompts latin.txt is no text in UTF-8"),
+        ("--prompts bad.jsonl", "--prompts bad.jsonl: line 4 is no JSON"),
+        ("--prompts odd.jsonl", 'line 1 is neither a string nor an object with "prompt"'),
+        ("--prompts long.txt", "prompt 2 has 201 tokens, the model reads 1 to 128"),
+        ("--format svg", "--format is of figures: --plot or --count draw them"),
+        ("--plot --out x.gif", "no figure format 'gif'"),
+        ("--plot --temperature 1,2,3,4,5,6,7 --top-k 1,2,3,4,5,6", "would draw 42 figures"),
+        ("--out x.png", "without a figure there is the result alone, a .json"),
+        ("--count a --greedy", "--count is of samples, and --greedy draws none"),
+        ("--count a --num-beams 2", "--count is of samples, and --num-beams draws none"),
+        ("--count a --show-steps", "--show-steps prints the samples of one model"),
+        ("--model nope --show-steps", "--show-steps prints the samples of one model"),
+        ("--seed 9223372036854775807 --num-samples 2", "--seed is too large for so many samples"),
+        ("--num-samples 5000000", "at most 1000000 samples of a prompt, not 5000000"),
+        ("--stop \udcff", "a text to stop at is not valid Unicode"),
+        ("--count \udcff", "is not valid Unicode"),
+        ("--model nope", "no model 'nope'"),
+        ("nonsense", "unrecognized arguments: nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(here, capsys, arguments, message):
+    (here / "empty.txt").write_text("\n \n")
+    (here / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    (here / "bad.jsonl").write_text('"a"\n\n\n{\n')
+    (here / "odd.jsonl").write_text("3\n")
+    (here / "long.txt").write_text("a\n" + "a " * 200 + "\n")
+    before = sorted(here.iterdir())
+    assert main(["--model", "builtin", *arguments.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("mingpt-generate: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_model_that_is_none_is_found_before_another_runs(here, capsys):
+    assert main(["--model", "builtin", "--model", "nope"]) == 2
+    assert capsys.readouterr().out == ""

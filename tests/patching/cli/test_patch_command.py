@@ -1,0 +1,625 @@
+"""scripts/patch.py as a user meets it: a process with arguments, streams and an exit code."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, make_model
+from matplotlib.image import imread
+from safetensors.torch import load_file, save_file
+
+import mingpt
+from mingpt.loading import download
+from mingpt.loading.sources import BUILTIN_DIRECTORY
+from patching import PromptPair, SweepError, SweepResult, compare, patch_sweep
+from patching.cli.common import models
+from patching.cli.common.arguments import IndexList
+from patching.cli.common.command import UsageError
+from patching.cli.common.output import slug
+from patching.cli.common.progress import Bars
+from patching.cli.patch import EXAMPLE, build_parser, main
+from patching.sweep.engine.memory import allowance, parse_size
+
+MICHELLE = [f"--{name}={text}" for name, text in EXAMPLE.items()]
+
+
+def files_in(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# --------------------------------------------------------------------- the main job
+
+
+def test_the_example(command, tmp_path, monkeypatch, capsys):
+    run = command("patch", "--model", "builtin")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("model: builtin (")
+    assert "gpt2" not in run.stdout
+    starred = [line.split() for line in lines if line.startswith("*")]
+    assert [(row[1], row[3], row[5]) for row in starred] == [("1", "␣Jones", "␣Smith")]
+    written = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+    assert sorted(written) == files_in(tmp_path)
+    png, npz, readable = written
+    assert png.startswith("figures/michelle-jones-was")
+    assert imread(tmp_path / png).shape[1] >= 800
+    result = SweepResult.load(tmp_path / npz)
+    assert result.values.shape == (result.arguments["layers"][-1] + 1, 10)
+    assert result.model_name == "builtin"
+    assert json.loads((tmp_path / readable).read_text("utf-8"))["checksum"] == result.checksum
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model", "builtin"]) == 0  # the same run: the same files, and it says so
+    printed = capsys.readouterr().out.splitlines()
+    overwritten = [line for line in printed if line.startswith("overwrote ")]
+    assert [line.removeprefix("overwrote ") for line in overwritten] == written
+    assert sorted(written) == files_in(tmp_path)
+
+
+def test_json_holds_what_was_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*MICHELLE, "--model=builtin", "--json", "--top-k=5", "--out=x.svg"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["paths"] == ["x.svg", "x.npz", "x.json"]
+    assert files_in(tmp_path) == ["x.json", "x.npz", "x.svg"]
+    assert [row["rank"] for row in result["clean_next"]["top"]] == [1, 2, 3, 4, 5]
+    for side in ("clean_next", "corrupt_next"):
+        for row in (*result[side]["top"], result[side]["target"], result[side]["foil"]):
+            assert f"{row['logit']:.4f}" in err
+            assert f"{row['probability']:.4f}" in err
+            assert str(row["id"]) in err
+    assert f"clean {result['clean_value']:.4f}, corrupt {result['corrupt_value']:.4f}" in err
+    on_disk = json.loads((tmp_path / "x.json").read_text("utf-8"))
+    del result["paths"]
+    assert result == on_disk
+
+
+def test_the_numbers_are_the_models(builtin):
+    """The sweep of the command against plain forwards of the shipped model, logits up to 20."""
+    model, tokenizer = builtin
+    clean, corrupt = (tokenizer(EXAMPLE[name]) for name in ("clean", "corrupt"))
+    jones, smith = (tokenizer.encode(f" {EXAMPLE[name]}")[0] for name in ("target", "foil"))
+    pair = PromptPair.from_text(tokenizer, **EXAMPLE)
+    values = patch_sweep(model, pair).values
+    looped = patch_sweep(model, pair, method="loop").values
+    model(clean, record=True)
+    for layer in range(model.config.n_layer):
+        for position in range(clean.size(1)):
+            model(corrupt, patch=(layer, position))
+            logits = model.last_logits[0]
+            expected = (logits[smith] - logits[jones]).item()
+            assert looped[layer, position] == expected
+            assert values[layer, position] == pytest.approx(expected, abs=1e-5 * 20)
+
+
+def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        [], ["--metric=recovery"], ["--layers=0"], ["--positions=-1"], ["--cmap=magma"],
+        ["--dtype=float64"], ["--target=Brown"], ["--top-k=3"], ["--seed=1"],
+        ["--site=z"], ["--site=z", "--by-position"], ["--site=z", "--heads=0"], ["--method=loop"],
+        ["--site=mlp_out"], ["--site=mlp_out", "--window=3"], ["--direction=noise"],
+        ["--method=attribution"],
+    ]  # fmt: skip
+    (tmp_path / "figures").mkdir()
+    monkeypatch.setattr("patching.drawing.sweep.heatmap", lambda result, path, **how: path.touch())
+    for more in runs:
+        assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
+    assert len(files_in(tmp_path)) == 3 * len(runs)
+    assert "overwrote" not in capsys.readouterr().out
+
+
+def test_the_configuration_is_part_of_a_run(tmp_path, monkeypatch, builtin):
+    """The same weights in the same place, read with another number of heads."""
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = builtin
+    model.save_pretrained("model", tokenizer)
+    assert main(["--model=model", "--quiet"]) == 0
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_head": 2}))
+    assert main(["--model=model", "--quiet"]) == 0
+    assert len(files_in(tmp_path / "figures")) == 6
+
+
+def test_a_figure_for_each_metric_and_one_result_for_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    more = ["--metric=recovery,kl", "--direction=noise", "--site=v", "--by-position", "--heads=1"]
+    assert main(["--model=builtin", *more, "--out=x.svg"]) == 0
+    assert files_in(tmp_path) == ["x-kl.svg", "x-recovery.svg", "x.json", "x.npz"]
+    result = SweepResult.load("x.npz")
+    assert [*result.metrics] == ["recovery", "kl"]
+    assert (result.site, result.direction, result.values.ndim) == ("v", "noise", 3)
+    assert result.cells == 4 * 10
+    printed = capsys.readouterr().out
+    assert "recovery (0 corrupt, 1 clean) of" in printed
+    assert f"nats: clean 0.0000, corrupt {result.metrics['kl'].corrupt:.4f}" in printed
+    assert "40 cells in " in printed
+    assert main(["--model=builtin", *more, "--quiet"]) == 0
+    assert all("-v-noise-" in name for name in files_in(tmp_path / "figures"))
+    assert len(files_in(tmp_path / "figures")) == 4
+
+
+def test_the_loop_and_little_memory_give_the_same_numbers(tmp_path, capsys):
+    grids = []
+    for name, more in {"a": [], "b": ["--method=loop"], "c": ["--max-memory=500K"]}.items():
+        assert main(["--model=builtin", "--quiet", f"--out={tmp_path / name}.png", *more]) == 0
+        grids.append(SweepResult.load(tmp_path / name).values)
+    for grid in grids[1:]:
+        np.testing.assert_allclose(grid, grids[0], rtol=0, atol=1e-5 * 20)
+
+
+def test_attribution_says_that_it_is_approximate_and_how_good(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    more = ["--method=attribution", "--site=z", "--metric=recovery,kl"]
+    assert main(["--model=builtin", *more, "--out=a.svg"]) == 0
+    assert "16 cells in " in (out := capsys.readouterr().out)
+    assert "s (approximate)" in out
+    assert "Attribution" not in out
+    alone = SweepResult.load("a")
+    assert alone.is_approximate
+    assert main(["--model=builtin", *more, "--compare-exact", "--json", "--out=b.svg"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["paths"] == [
+        "b-recovery.svg", "b-kl.svg", "b-recovery-compared.svg", "b-kl-compared.svg",
+        "b.npz", "b.json", "b-exact.npz", "b-exact.json",
+    ]  # fmt: skip
+    approximate, exact = SweepResult.load("b"), SweepResult.load("b-exact")
+    np.testing.assert_array_equal(approximate.values, alone.values)
+    assert not exact.is_approximate
+    assert exact.clean_next == approximate.clean_next
+    agreement = compare(approximate, exact)
+    assert [*result["agreement"]] == ["recovery", "kl"]
+    for name, found in agreement.items():
+        said = result["agreement"][name]
+        assert said["rank_correlation"] == found.rank_correlation
+        assert f"s) {found.rank_correlation:.4f}; furthest apart:" in err
+        for miss in found.misses:
+            row = [*map(str, miss.index), f"{miss.approximate:.4f}", f"{miss.exact:.4f}"]
+            assert row in [line.split()[:-1] for line in err.splitlines()]
+    assert main(["--model=builtin", "--method=attribution", "--compare-exact", "--out=c.png"]) == 0
+    assert {"c.png", "c-compared.png"} < {*files_in(tmp_path)}
+    assert "␣Jones / ␣Smith" in capsys.readouterr().out.split("furthest apart:")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("800M", 800 * 2**20), ("4GB", 4 * 2**30), ("1.5 GiB", 3 * 2**29), (" 7k ", 7168), ("9", 9)],
+)
+def test_amounts_of_memory(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "4 GBs", "G", "²", "0.4", "1.2.3", "inf"])
+def test_bad_amounts_of_memory(text):
+    with pytest.raises(SweepError, match="no amount of memory"):
+        parse_size(text)
+
+
+def test_half_of_what_is_free_is_an_amount():
+    assert 2**20 < allowance(torch.device("cpu")) < 2**50
+
+
+def test_quiet_prints_the_model_and_the_paths_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model=builtin", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in out.splitlines()] == ["model:", "wrote", "wrote", "wrote"]
+
+
+def test_lists_and_dtype(tmp_path, capsys):
+    out = tmp_path / "x.png"
+    arguments = ["--model=builtin", "--layers", "-1", "--positions", "-2--1", "--dtype=float64"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    result = SweepResult.load(tmp_path / "x.npz")
+    assert np.isfinite(result.values).sum() == 2
+    assert np.isfinite(result.values[-1, -2:]).all()
+    assert result.values.dtype == np.float64
+    assert "float64 on cpu" in capsys.readouterr().out
+
+
+def test_the_file_name_is_safe_whatever_the_prompt(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prompts = ["--clean=../../etc/ $(rm) é Jones", "--corrupt=../../etc/ $(rm) é Smith"]
+    assert main([*prompts, "--target=Jones", "--foil=Smith", "--model=builtin", "--out=o/"]) == 0
+    assert all(name.startswith("o/etc-rm-jones-") for name in files_in(tmp_path))
+    assert slug("東京") == "prompt"
+
+
+# --------------------------------------------------------------------- without --model
+
+
+def test_without_a_network_the_shipped_model_steps_in_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    first = out.splitlines()[0]
+    assert first.startswith("model: builtin")
+    assert "openai-community--gpt2 has no model.safetensors, or not all" in first
+    assert err == ""  # nothing is fetched, so nothing is announced
+    result = SweepResult.load(next(tmp_path.glob("figures/*.npz")))
+    assert "fetching failed" in result.notes[0]
+    assert not (tmp_path / "no-cache").exists()
+
+
+@pytest.fixture
+def proxied(monkeypatch, tmp_path):
+    """A network that there is no way around, and an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    return monkeypatch
+
+
+def test_a_network_that_refuses(proxied, capsys):
+    assert main(["--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert "the proxy refuses" in printed.out
+    assert "548 MB, once; --model builtin skips it" in printed.err
+
+
+def test_a_network_that_is_silent_costs_a_few_seconds(proxied, capsys):
+    assert download.SECONDS_TO_CONNECT <= 4
+    proxied.setattr(download, "SECONDS_TO_CONNECT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxied.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        assert main(["--quiet"]) == 0
+        assert time.monotonic() - started < 0.5 + 4  # of which the work itself takes some one
+    assert "does not answer within 0.5 s" in capsys.readouterr().out
+
+
+def test_offline_is_offline(tmp_path, monkeypatch, capsys, online):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--offline", "--quiet"]) == 0
+    assert "model: builtin" in capsys.readouterr().out
+    assert main(["--offline", "--model=me/mine"]) == 2
+    assert "the network is not to be used (--offline" in capsys.readouterr().err
+    assert online.requests == []
+
+
+def test_a_pt_file_and_its_heads(tmp_path, monkeypatch, capsys, builtin):
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = builtin
+    torch.save(model.state_dict(), "mini.pt")
+    tokenizer.save(tmp_path)
+    assert main(["--model=mini.pt", "--out=x.png"]) == 2
+    assert "give --n-head" in capsys.readouterr().err
+    assert files_in(tmp_path) == ["merges.txt", "mini.pt", "vocab.json"]
+    assert main(["--model=mini.pt", "--n-head=4", "--out=x.png", "--quiet"]) == 0
+    result = SweepResult.load("x.npz")
+    assert result.model_name == "mini.pt"
+    assert result.arguments["command"]["n_head"] == 4
+    assert main(["--model=builtin", "--out=y.png", "--quiet"]) == 0
+    assert np.abs(result.values - SweepResult.load("y.npz").values).max() < 1e-5
+
+
+def test_the_shipped_model_by_name_and_as_a_stopgap_are_different_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    assert main(["--quiet"]) == main(["--quiet", "--model=builtin"]) == 0
+    assert len(files_in(tmp_path)) == 6
+
+
+def test_model_gpt2_never_falls_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    assert main(["--model", "gpt2"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert "'builtin'" in printed.err
+    assert files_in(tmp_path) == []
+
+
+# --------------------------------------------------------------------- bad input
+
+
+@pytest.fixture(scope="module")
+def broken_models(tmp_path_factory):
+    """Directories that are no models, each in its own way."""
+    home = tmp_path_factory.mktemp("models")
+    tokenizer = mingpt.BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    for name in ("no-config", "no-weights", "truncated", "foreign", "nan"):
+        make_model(vocab_size=tokenizer.vocab_size).save_pretrained(home / name, tokenizer)
+    (home / "no-config" / "config.json").unlink()
+    (home / "no-weights" / "model.safetensors").unlink()
+    weights = home / "truncated" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    save_file({"x": torch.ones(2)}, home / "foreign" / "model.safetensors")
+    state = load_file(home / "nan" / "model.safetensors")
+    state["transformer.ln_f.bias"][0] = torch.nan
+    save_file(state, home / "nan" / "model.safetensors")
+    (home / "empty").mkdir()
+    return home
+
+
+def example(**changes: str) -> list[str]:
+    return [f"--{name}={text}" for name, text in {**EXAMPLE, **changes}.items()]
+
+
+BAD_INPUT = {
+    "token counts": (example(corrupt="Michelle Smith was. Michelle"), "clean has 10 and corrupt 5"),
+    "identical": (example(corrupt=EXAMPLE["clean"]), "are the same"),
+    "empty": (example(clean=""), "--clean is empty"),
+    "too long": (
+        example(clean="Jones" + " is" * 130, corrupt="Smith" + " is" * 130),
+        "131 tokens, the model reads at most 128",
+    ),
+    "several tokens": (example(target="Zaphod"), "tokens, not one: ' Z' + "),
+    "unknown id": (example(foil="id:123456"), "no token has the id 123456"),
+    "not an id": (example(foil="id:x"), "after id: comes a token's number"),
+    "target is foil": (example(foil="Jones"), "--target and --foil are the same: 'Jones'"),
+    "incomplete": (["--clean=a"], "--corrupt, --target, --foil missing"),
+    "unknown model": (["--model=gpt9"], "no model 'gpt9'"),
+    "no cuda": (["--device=cuda"], "--device cuda: this machine"),
+    "device": (["--device=tpu"], "--device"),
+    "layer": (["--layers=0,99"], "layer 99 is out of range"),
+    "position": (["--positions=-11"], "position -11 is out of range"),
+    "list": (["--layers=1;2"], "neither a number nor a range"),
+    "backwards": (["--layers=2-0"], "runs backwards"),
+    "metric": (["--metric=loss"], "no metric 'loss'; there are logit_diff, "),
+    "metrics": (["--metric=kl,kl"], "the metric kl is asked for twice"),
+    "site": (["--site=resid"], "--site"),
+    "head": (["--site=z", "--heads=4"], "head 4 is out of range"),
+    "no heads": (["--heads=1"], "resid_post has no heads to choose"),
+    "by position": (["--by-position"], "resid_post is always swept by position"),
+    "positions of heads": (["--site=z", "--positions=1"], "only where it is swept by position"),
+    "window": (["--window=3"], "a window is for attn_out and mlp_out"),
+    "no window": (["--window=0", "--site=mlp_out"], "a window is at least 1 layer"),
+    "memory": (["--max-memory=lots"], "no amount of memory: 'lots'; write it as 800M or 4GB"),
+    "no memory": (["--max-memory="], "no amount of memory: ''"),
+    "too little memory": (["--max-memory=10K"], "too little memory"),
+    "tf32": (["--tf32", "--device=cpu"], "TF32 is for float32 on CUDA"),
+    "nothing to compare": (["--compare-exact"], "--compare-exact is for --method attribution"),
+    "exact result in the way": (
+        ["--method=attribution", "--compare-exact", "--out=z.png"],
+        "there is a folder of that",
+    ),
+    "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "there is a folder of that"),
+    "no out": (["--out="], "--out is empty"),
+    "no format": (["--format="], "no figure format ''"),
+    "no slope": (
+        ["--method=attribution", "--direction=noise", "--metric=kl"],
+        "kl is at its least in",
+    ),
+    "same spelt otherwise": (example(foil=" Jones"), "target and foil are the same token"),
+    "top-k": (["--top-k=0"], "--top-k must be at least 1"),
+    "format": (["--out=x.jpg"], "no figure format 'jpg'"),
+    "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),
+    "cmap": (["--cmap=nope"], "no colour map 'nope'"),
+    "unwritable": (["--out=/proc/x/"], "/proc"),
+    "file in the way": ([f"--out={ROOT}/README.md/x.png"], "not a folder"),
+    "result in the way": (["--out=blocked/x.png"], "there is a folder of that name"),
+    "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
+    "no such home": (["--model=~nobody-at-all"], "no model '~nobody-at-all'"),
+    "seed": ([f"--seed={2**64}"], "--seed must be from 0"),
+    "no name": (["--model="], "no model '': an empty name"),
+    "heads of a name": (["--model=builtin", "--n-head=4"], "n_head is for a .pt file"),
+    "escape code": (["--model=\x1b[31mred"], "\\x1b[31mred"),
+    "slash": (["--out=v1.2"], "(--out v1.2/ with a slash would be a folder)"),
+    "digits": ([f"--layers={'9' * 5000}"], "neither a number nor a range"),
+    "unknown option": (["--clena=x"], "unrecognized arguments: --clena=x"),
+    "value forgotten": (["--clean", "--corrupt", "x"], "--clean: expected one argument"),
+}
+
+
+def bad_input(name: str, folder) -> tuple[list[str], str]:
+    """The arguments and what the one line must say; with things that stand in the way."""
+    arguments, message = BAD_INPUT[name]
+    if name == "no cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    (folder / "blocked" / "x.json").mkdir(parents=True)
+    (folder / "y" / "x-recovery.png").mkdir(parents=True)
+    (folder / "z-exact.npz").mkdir()
+    has_model = any(argument.startswith("--model") for argument in arguments)
+    return ([] if has_model else ["--model=builtin"]) + arguments, message
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(tmp_path, monkeypatch, capsys, name):
+    arguments, message = bad_input(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1, line
+    assert line.startswith("mingpt-patch: error: ")
+    assert message in line
+    assert files_in(tmp_path) == []
+
+
+def test_bad_input_to_the_command_itself(command, tmp_path):
+    arguments, message = bad_input("unknown option", tmp_path)
+    run = command("patch", *arguments)
+    assert run.returncode == 2, run.stdout
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+    assert message in run.stderr
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("directory", "message"),
+    [
+        ("empty", "holds no config.json"),
+        ("no-config", "holds no config.json"),
+        ("no-weights", "holds no model.safetensors"),
+        ("truncated", "no whole safetensors file"),
+        ("foreign", "missing: transformer.wte.weight"),
+        ("nan", "not finite (in torch.float32): transformer.ln_f.bias"),
+    ],
+)
+def test_bad_model_directories(tmp_path, monkeypatch, capsys, broken_models, directory, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model", str(broken_models / directory)]) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert message in line
+    assert files_in(tmp_path) == []
+
+
+def test_float64_on_mps_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UsageError, match="mps has no float64"):
+        models.find_device("mps", "float64")
+
+
+def test_ctrl_c_leaves_no_half_written_file(tmp_path):
+    """Interrupted in the middle of a long sweep: 130, one line, nothing written."""
+    words = " ".join(["Jones"] * 120)
+    arguments = [f"--clean=Michelle {words}", f"--corrupt=Jane {words}", "--target=Jones"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "patch.py"), *arguments, "--foil=Smith",
+         "--model=builtin", "--method=loop"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for line in process.stdout:  # the table comes right before the sweep
+        if line.startswith("foil"):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "mingpt-patch: interrupted\n"
+    assert files_in(tmp_path) == []
+
+
+def test_closed_streams_do_not_stop_the_work(tmp_path):
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --model builtin"
+    running = {}
+    for folder, end in (("head", "| head -n 1"), ("out", ">&-"), ("err", "2>&-")):
+        (tmp_path / folder).mkdir()
+        running[folder] = subprocess.Popen(
+            ["bash", "-c", f"set -o pipefail; {line} {end}"],
+            cwd=tmp_path / folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    for folder, process in running.items():
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, b""), folder
+        assert len(files_in(tmp_path / folder)) == 3
+
+
+# --------------------------------------------------------------------- the small parts
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", [0]), ("0,3,5-7", [0, 3, 5, 6, 7]), ("-1", [9]), ("-3--1", [7, 8, 9]),
+        ("7--1", [7, 8, 9]), ("3,1,1-2", [1, 2, 3]), (" 1 , 2 ", [1, 2]),
+    ],
+)  # fmt: skip
+def test_index_lists(text, expected):
+    assert IndexList(text).of("layer", 10) == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "a", "1-", "--", "1.5", "10", "-11", "1-2-3", "²"])
+def test_bad_index_lists(text):
+    with pytest.raises(UsageError, match="layer"):
+        IndexList(text).of("layer", 10)
+
+
+@pytest.mark.parametrize("value", ["-1", "-3--1", "-x", "- item", "--", "-"])
+def test_values_that_begin_with_a_dash(value):
+    parser = build_parser()
+    for arguments in (["--clean", value], [f"--clean={value}"]):
+        assert parser.parse_args(arguments).clean == value
+
+
+def test_help_teaches_and_needs_no_pytorch(command):
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "patch.py"), "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for word in ("--clean", "recovery", "id:5437", "builtin", "examples:", "exit codes:"):
+        assert word in run.stdout
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert "patching.sweep.metrics" in imported
+    assert not imported & {"torch", "numpy", "matplotlib"}
+
+
+def test_version(command):
+    run = command("patch", "--version")
+    assert run.stdout == f"mingpt-patch {mingpt.__version__}\n"
+
+
+def test_bars_are_off_without_a_terminal_and_when_quiet(monkeypatch):
+    assert not Bars(quiet=False).shown
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert Bars(quiet=False).shown
+    assert not Bars(quiet=True).shown
+    with Bars(quiet=True).bar("x") as progress:
+        assert progress is None
+
+
+def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("patching.cli.common.progress.SECONDS_BEFORE_A_BAR", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Bars(quiet=False).bar("patching") as progress:
+        for done in range(1, 4):
+            progress(done, 3)
+            time.sleep(0.15)
+    assert "patching" in capsys.readouterr().err
+
+
+def test_one_bar_for_one_file_and_another_for_the_next(monkeypatch):
+    made = []
+
+    class Spy:
+        def __init__(self, total, **settings):
+            self.total, self.n = total, 0
+            made.append(self)
+
+        def update(self, more):
+            self.n += more
+
+        def close(self):
+            self.total = "closed"
+
+    monkeypatch.setattr("tqdm.tqdm", Spy)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Bars(quiet=False).bar("fetching", in_bytes=True) as progress:
+        for step in [(1, 0), (5, 0), (3, 10), (10, 10)]:  # the first of unknown length
+            progress(*step)
+    assert [bar.n for bar in made] == [5, 10]
+    assert all(bar.total == "closed" for bar in made)
+
+
+def test_a_bar_is_drawn_on_a_terminal_that_says_it_has_no_size(tmp_path):
+    code = (
+        "import time; from patching.cli.common.progress import Bars\n"
+        "with Bars(quiet=False).bar('patching') as progress:\n"
+        "    for done in range(1, 16): time.sleep(0.1); progress(done, 15)"
+    )
+    ours, theirs = pty.openpty()
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=theirs, check=True)
+    os.close(theirs)
+    assert run.returncode == 0
+    assert b"patching:" in os.read(ours, 10_000)
+    os.close(ours)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_agrees_with_the_cpu(tmp_path):
+    for device in ("cpu", "cuda"):
+        arguments = ["--model=builtin", f"--device={device}", f"--out={tmp_path}/{device}.png"]
+        assert main(arguments) == 0
+    cpu, cuda = (SweepResult.load(tmp_path / name).values for name in ("cpu", "cuda"))
+    np.testing.assert_allclose(cuda, cpu, rtol=1e-4, atol=1e-4)

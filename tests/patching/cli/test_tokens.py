@@ -1,0 +1,385 @@
+"""Tokens on view: patching/tokenview.py, and scripts/tokens.py as a user meets it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+from helpers import ROOT, known_with, make_model
+
+import mingpt
+from mingpt import BPETokenizer, TokenizerError
+from mingpt.bpe import _CHAR_OF_BYTE
+from mingpt.loading import hub
+from mingpt.loading.sources import BUILTIN_DIRECTORY
+from patching import PromptError, PromptPair
+from patching.alignment import Row, alignment, stretch, suggest
+from patching.cli.common import tables
+from patching.cli.common.command import UsageError
+from patching.cli.tokens import main, words_asked
+
+JONES = "Michelle Jones was a top-notch student. Michelle"
+PAPADOPOULOS = JONES.replace("Jones", "Papadopoulos")
+AWKWARD = "東京 cafe\u0301 \u0301 \U0001f469\u200d\U0001f467 tab\t\nline  \x1b[31m <|endoftext|>"
+
+
+@pytest.fixture(scope="session")
+def bytes_only(tmp_path_factory) -> str:
+    """A model whose tokenizer merges "on" and nothing else."""
+    directory = tmp_path_factory.mktemp("bytes")
+    vocab = {char: byte for byte, char in _CHAR_OF_BYTE.items()} | {"on": 256}
+    tokenizer = BPETokenizer(vocab, [("o", "n")])
+    make_model(vocab_size=257).save_pretrained(directory, tokenizer)
+    return str(directory)
+
+
+def said(capsys, *arguments: str) -> str:
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+# --------------------------------------------------------------------- the library
+
+
+def test_prompts_of_equal_length_go_together_as_patching_takes_them(builtin):
+    _, tokenizer = builtin
+    clean, corrupt = JONES, JONES.replace("Jones", "Smith")
+    pair = PromptPair.from_text(tokenizer, clean, corrupt, "Jones", "Smith")
+    rows = alignment(*map(tokenizer.encode, (clean, corrupt)))
+    assert [(row.a, row.b) for row in rows] == [(n, n) for n in range(len(pair))]
+    assert tuple(row.a for row in rows if row.differs) == pair.differing
+    assert alignment([1, 2, 3], [2, 3, 1]) == [Row(n, n, True) for n in range(3)]
+
+
+def test_prompts_of_unequal_length_share_what_they_share():
+    rows = alignment([5, 7, 9, 4], [5, 1, 2, 3, 9])
+    expected = [(0, 0, False), (1, 1, True), (None, 2, True), (None, 3, True)]
+    expected += [(2, 4, False), (3, None, True)]
+    assert rows == [Row(*row) for row in expected]
+    long = [7, 7, 7, 8] * 100  # what is frequent is no less a match (difflib's autojunk)
+    assert not any(row.differs for row in alignment(long, [1, *long])[1:])
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupt", "replaced", "by"),
+    [
+        (JONES, PAPADOPOULOS, ["Jones"], "Papadopoulos"),
+        ("Jones met Jones.", "Ng met Ng.", ["Jones", "Jones"], "Ng"),
+        ("to Mary Ann Lee, here", "to John, here", ["Mary Ann Lee"], "John"),
+        ("Mary said: yes", "O'Neil said: yes", ["Mary"], "O'Neil"),
+        ("John gave Mary", "Mary gave Mary", ["John"], "Mary"),  # the other Mary stays
+        ("a cafe\u0301 there", "a pub there", ["cafe\u0301"], "pub"),
+        ("a cafe\u0301 there", "a cafe there", ["cafe\u0301"], "cafe"),
+        ("a 👩‍👧 there", "a 👩‍👦 there", ["👩‍👧"], "👩‍👦"),
+        ("is Smith.", "is Jones.", ["Smith"], "Jones"),
+    ],
+)
+def test_the_stretch_that_was_replaced(clean, corrupt, replaced, by):
+    found = stretch(clean, corrupt)
+    assert found.text == by
+    assert [clean[at:to] for at, to in found.clean_spans] == replaced
+    assert [corrupt[at:to] for at, to in found.corrupt_spans] == [by] * len(replaced)
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupt", "message"),
+    [
+        (JONES, JONES, "are the same"),
+        ("a b", "a b c", "the corrupt prompt has 'c' where the other has nothing"),
+        ("a b, c d", "c d", "the clean prompt has 'a b,' where the other has nothing"),
+        ("a  b", "a b", "differ in white space"),
+        ("a  x b", "a y b", "differ in white space"),
+        ("the key is here", "the door is there", "different places, .*: 'door', 'there'"),
+    ],
+)
+def test_prompts_that_no_one_word_makes_fit(clean, corrupt, message):
+    with pytest.raises(PromptError, match=message):
+        stretch(clean, corrupt)
+
+
+def test_a_suggestion_is_as_long_as_the_clean_prompt(builtin):
+    _, tokenizer = builtin
+    clean, corrupt = f"{JONES} Jones.", f"{PAPADOPOULOS} Papadopoulos."
+    words = ["Zimmermann", "Smith", "Jones", "Papadopoulos", "Brown"]
+    found = suggest(tokenizer, clean, corrupt, words)
+    assert [one.word for one in found] == words
+    assert [one.word for one in found if one.fits] == ["Smith", "Brown"]
+    ids = tokenizer.encode(clean)
+    for one in found:
+        assert one.prompt == clean.replace("Jones", one.word)
+        assert [*one.ids] == tokenizer.encode(one.prompt)
+        assert not one.fits or len(one.ids) == len(ids)
+    (one,) = suggest(tokenizer, "to Jones", "to Smith", ["Zimmermann"])  # with nothing behind it
+    assert not one.fits
+
+
+def test_a_suggestion_that_is_only_as_long_by_chance_does_not_fit(bytes_only):
+    # "Xon" is two tokens: one place of the clean prompt has one more, the other one less.
+    tokenizer = BPETokenizer.from_directory(bytes_only)
+    clean, corrupt = "abc d, a g.", "xyzxyz d, xyzxyz g."
+    (one,) = suggest(tokenizer, clean, corrupt, ["Xon"])
+    assert len(one.ids) == len(tokenizer.encode(clean))
+    assert not one.fits
+
+
+# --------------------------------------------------------------------- the command
+
+
+def test_a_text_is_taken_apart(builtin, capsys):
+    _, tokenizer = builtin
+    out = cells(said(capsys, "--model=builtin", JONES))
+    numbers = tokenizer.encode(JONES)
+    assert out[0][:2] == ["tokenizer:", "builtin"]
+    assert out[2] == ["text", "1,", str(len(numbers)), "tokens:", *JONES.split()]
+    tokens = [token.replace(" ", "␣") for token in tokenizer.tokens(JONES)]
+    table = [row[-2:] for row in out[4:] if row[-2].isdigit()]
+    assert table == [[str(number), token] for number, token in zip(numbers, tokens, strict=True)]
+    (jones,) = (row for row in out if row[:1] == ["␣Jones"])
+    assert jones[1:7] == ["20", "4a", "6f", "6e", "65", "73"]
+    merges = [tuple(merge.split("+")) for merge in jones[7:-2]]
+    symbols = [*"␣Jones"]
+    for a, b in merges:  # replayed
+        at = symbols.index(a)
+        assert symbols[at + 1] == b
+        symbols[at : at + 2] = [a + b]
+    assert symbols == ["␣Jones"]
+    ranks = [tokenizer.merges.index(tuple(s.replace("␣", "Ġ") for s in pair)) for pair in merges]
+    assert ranks == sorted(ranks)
+
+
+def test_models_side_by_side(capsys, bytes_only):
+    out = said(capsys, "--model=builtin", "--model", bytes_only, "--model=builtin", "Jones won")
+    assert "text 1, builtin 2" in out.replace("builtin 3", "builtin 2")
+    rows = cells(out)
+    (jones,) = (row for row in rows if row[:1] == ["Jones"])
+    assert jones.count("o+n") == 2
+    assert jones[-2:] == [str(ord("J")), "J"]
+    assert [row for row in rows if row == ["256", "on"]]
+    assert sum(row[:1] == ["tokenizer:"] for row in rows) == 2  # each model once
+
+
+def test_json_holds_all_of_it(builtin, capsys, bytes_only):
+    texts = [JONES, PAPADOPOULOS]
+    more = ["--json", "--suggest= Smith ,Smith,Ng", "--model=builtin", f"--model={bytes_only}"]
+    assert main([*more, *texts]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["texts"] == texts
+    assert [one["name"] for one in found["tokenizers"]] == ["builtin", bytes_only]
+    for one, tokenizer in zip(
+        found["tokenizers"], (builtin[1], BPETokenizer.from_directory(bytes_only)), strict=True
+    ):
+        assert one["fallback"] is None
+        for text, view in zip(texts, one["texts"], strict=True):
+            data = "".join(piece["data"] for piece in view["pieces"])
+            assert bytes.fromhex(data).decode() == text
+            ids = [number for piece in view["pieces"] for number in piece["ids"]]
+            assert ids == tokenizer.encode(text)
+            assert view["n_tokens"] == len(ids)
+            merges = {tuple(pair) for piece in view["pieces"] for pair in piece["merges"]}
+            assert merges <= {*tokenizer.merges}
+        rows = alignment(*map(tokenizer.encode, texts))
+        (beside,) = one["alignments"]
+        assert beside["texts"] == [0, 1]
+        assert beside["rows"] == [asdict(row) for row in rows]
+        assert not beside["equally_long"]
+        smith, ng = one["suggestions"]
+        assert smith["prompt"] == texts[0].replace("Jones", "Smith")
+        assert smith["n_tokens"] == len(smith["ids"]) == len(tokenizer.encode(smith["prompt"]))
+        # "Jones" is a token of the one, and four of the other; "Smith" is five there.
+        assert smith["fits"] == (one["name"] == "builtin")
+        assert not ng["fits"] or len(tokenizer.encode("Ng")) == len(tokenizer.encode("Jones"))
+    assert "words in place of Papadopoulos" in err
+
+
+def test_two_texts_and_what_patching_would_say(builtin, capsys):
+    _, tokenizer = builtin
+    smith = JONES.replace("Jones", "Smith")
+    out = said(capsys, "--model=builtin", JONES, smith, PAPADOPOULOS)
+    pair = PromptPair.from_text(tokenizer, JONES, smith, "Jones", "Smith")
+    shown = tables.pair_table(pair).replace(" clean   ", " text 1  ").replace("corrupt", "text 2")
+    assert cells(shown) == cells(out.split("a pair for mingpt-patch\n")[1].split("\n\n")[0])
+    assert cells(shown)[0] == ["pos", "id", "text", "1", "id", "text", "2"]
+    n, longer = len(pair), len(tokenizer.encode(PAPADOPOULOS))
+    assert f"builtin: text 1 and text 2 have {n} tokens each, 1 of them different: a pair" in out
+    assert (
+        f"text 1 has {n} tokens, text 3 {longer}, {longer - n} more:"
+        " mingpt-patch needs equally many"
+    ) in out
+    assert "--suggest, with a list of words" in out
+    out = said(capsys, "--model=builtin", PAPADOPOULOS, JONES, "--quiet")
+    assert f"{n}, {longer - n} fewer" in out
+    assert len(out.splitlines()) == 4
+    out = said(capsys, "--model=builtin", JONES, JONES)
+    assert "are the same" in out
+    assert "--suggest" not in out
+
+
+def test_options_may_stand_anywhere_and_texts_begin_with_a_dash(capsys):
+    for arguments in (
+        ["a", "--model=builtin", "-3", "--quiet", "- b"],
+        ["a", "--quiet", "-3", "--model", "builtin", "- b"],
+        ["--quiet", "--model=builtin", "--", "a", "-3", "- b"],
+    ):
+        lines = said(capsys, *arguments).splitlines()
+        assert [line.rsplit(": ", 1)[1] for line in lines[1:4]] == ["a", "-3", "- b"]
+    lines = said(capsys, "--quiet", "--model=builtin", "-", "--", "--x", "--quiet").splitlines()
+    assert [line.rsplit(": ", 1)[1] for line in lines[1:4]] == ["-", "--x", "--quiet"]
+
+
+def test_words_from_a_list_and_from_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("\ufeffSmith\n\n  Zimmermann \nSmith\r\nBrown\nJones\n")
+    (tmp_path / "names").write_text("Mary Ann,x\n")
+    assert words_asked("names.txt") == ["Smith", "Zimmermann", "Brown", "Jones"]
+    assert words_asked("./names") == words_asked("names") == ["Mary Ann,x"]
+    assert words_asked(" a, b c,,a") == ["a", "b c"]
+    assert words_asked("x" * 5000 + ",y")[1] == "y"
+    out = said(capsys, "--model=builtin", "--suggest", "names.txt", JONES, PAPADOPOULOS)
+    assert "words in place of Papadopoulos:\nbuiltin: 2 of 4 fit (1 too long, 1 the clean" in out
+    fitting = [row[:2] for row in cells(out)[-3:]]
+    assert fitting == [["word", "builtin"], ["Smith", "fits"], ["Brown", "fits"]]
+    assert JONES.replace("Jones", "Brown") in out.splitlines()[-1]
+    out = said(capsys, "--model=builtin", "--suggest=Zimmermann", JONES, PAPADOPOULOS)
+    assert out.endswith("builtin: 0 of 1 fit (1 too long)\n")
+
+
+def test_nothing_reaches_the_terminal_raw(monkeypatch, capsys):
+    for columns in ("20", "80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        out = said(capsys, "--model=builtin", AWKWARD, AWKWARD + "=" * 99)
+        assert all(char.isprintable() or char == "\n" for char in out)
+        assert "◌\u0301" in out
+        assert "\\xe6" in out
+        assert "␣\\n" not in out.split("piece")[0]
+        assert not [line for line in out.splitlines() if line != line.rstrip()]
+    monkeypatch.setenv("COLUMNS", "80")
+    out = said(capsys, "--model=builtin", JONES, PAPADOPOULOS)
+    table = out.split("\n\n")[1].splitlines()[1:]
+    assert 70 < max(map(tables.width, table)) <= 80
+    assert "\u2026" not in out
+    rows = cells(said(capsys, "--model=builtin", "=" * 99))
+    assert sum("3d" in row for row in rows) == 4  # lines of its bytes, of 13
+    assert sum("\u2026" in row for row in rows) == 1
+
+
+def test_side_by_side_the_models_share_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    models = ["--model=builtin", f"--model={BUILTIN_DIRECTORY}"]
+    out = said(capsys, *models, PAPADOPOULOS.replace("Michelle", "Christopher"))
+    table = out.split("\n\n")[1].splitlines()[1:]
+    assert 100 < max(map(tables.width, table)) <= 120
+
+
+def test_cells_are_as_wide_as_a_terminal_shows_them():
+    assert tables.width("नमस्ते") == 4  # with a sign and a vowel drawn onto others
+    assert tables.width("cafe\u0301") == 4
+    assert tables.width("東京") == 4
+    assert tables.token_cell("東" * 40) == "東" * 11 + "\u2026"
+    assert tables.token_cell("  \n  x") == "␣␣\\n␣␣x"
+
+
+def test_without_a_network_the_shipped_tokenizer_steps_in_and_says_so(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    out = said(capsys, "Jones", "--quiet").splitlines()
+    assert out[0].startswith("tokenizer: builtin (")
+    assert "in place of gpt2: " in out[0]
+    assert main(["Jones", "--model=gpt2"]) == 2
+    assert "the network is not to be used" in capsys.readouterr().err
+
+
+def test_the_tokenizer_is_fetched_without_the_weights_and_once(online, files, monkeypatch, capsys):
+    monkeypatch.setitem(hub.KNOWN, "gpt2", known_with(files, "gpt2", revision="main", sha256={}))
+    online.add_repository("openai-community/gpt2", files)
+    assert main(["Jones", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.split(" (")[0], err) == ("tokenizer: gpt2", "")
+    assert not [path for path, _ in online.requests if "safetensors" in path]
+    online.requests.clear()
+    assert said(capsys, "Jones", "--quiet") == out
+    assert online.requests == []  # not even whether there is a network
+
+
+def test_gpt2s_tokenizer_needs_no_weights(gpt2_tokenizer, capsys):
+    for model in ([], ["--model=gpt2"]):
+        out = said(
+            capsys, *model, "--offline", JONES, PAPADOPOULOS, "--suggest=Smith,Zyzzyva,Brown"
+        )
+        assert out.startswith("tokenizer: gpt2 (50257 tokens, 50000 merges)\n")
+        assert "gpt2: clean has 11 tokens, corrupt 13, 2 more: mingpt-patch needs" in out
+        assert ["1", "14185", "␣Pap"] in [row[-3:] for row in cells(out)]
+        assert gpt2_tokenizer.encode(" Jones") == [5437]
+        assert "5437  ␣Jones" in out
+        assert "2 of 3 fit" in out
+
+
+BAD_INPUT = {
+    "no text": ([], "no text: give one or more"),
+    "empty": (["a", ""], "text 2 is empty"),
+    "no Unicode": (["a\udcff"], "text 1 is not valid Unicode: 'a\\udcff'"),
+    "one text to suggest for": (["a", "--suggest=b"], "takes two texts, clean and corrupt, not 1"),
+    "three": (["a", "b", "c", "--suggest=b"], "takes two texts, clean and corrupt, not 3"),
+    "no difference": (["a", "a", "--suggest=b"], "the clean and corrupt prompts are the same"),
+    "nothing to replace": (["a", "a b", "--suggest=b"], "has 'b' where the other has nothing"),
+    "no words": (["a", "b", "--suggest="], "--suggest '': there is no word in it"),
+    "only commas": (["a", "b", "--suggest=, ,"], "there is no word in it"),
+    "no file": (["a", "b", "--suggest=x.txt"], "x.txt cannot be read: No such file"),
+    "a folder": (["a", "b", "--suggest=./"], "cannot be read: Is a directory"),
+    "empty file": (["a", "b", "--suggest=empty"], "--suggest empty is empty"),
+    "latin-1": (["a", "b", "--suggest=latin.txt"], "latin.txt is no text in UTF-8"),
+    "model": (["a", "--model=gpt9"], "no model 'gpt9'"),
+    "one of two models": (["a", "--model=builtin", "--model=gpt9"], "no model 'gpt9'"),
+    "heads": (["a", "--n-head=4"], "n_head is for a .pt file"),
+    "unknown option": (["a", "--clean=x"], "unrecognized arguments: --clean=x"),
+    "words that are no Unicode": (["a", "b", "--suggest=\udcff"], "'\\udcff': the text is not"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n \n")
+    (tmp_path / "latin.txt").write_bytes("José".encode("latin-1"))
+    arguments, message = BAD_INPUT[name]
+    if not any(argument.startswith("--model") for argument in arguments):
+        arguments = [*arguments, "--model=builtin"]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mingpt-tokens: error: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def test_bad_words_are_the_commands_fault_and_bad_prompts_the_librarys():
+    with pytest.raises(UsageError, match="no word"):
+        words_asked(",")
+    with pytest.raises(TokenizerError, match="not valid Unicode"):
+        mingpt.load_tokenizer("builtin").show_work("\udcff")
+
+
+def test_help_teaches_and_needs_no_pytorch():
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "tokens.py"), "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for word in ("--suggest", "side by side", "a star", "examples:", "exit codes:", ".txt"):
+        assert word in run.stdout
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "matplotlib"}
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"mingpt-tokens {mingpt.__version__}\n"

@@ -1,0 +1,249 @@
+"""The figures of an explanation: what they say, and that it is legible."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_model
+from matplotlib.image import imread
+
+from patching import DrawingError, Explanation, draw, explain
+from patching.drawing.explanation import _DRAWINGS, MOST_LENS_TOKENS, _Sheet
+from patching.drawing.style import FONT, fitted, new_figure
+from patching.explanation.request import DEFAULT, INSTRUMENTS, figures_of
+
+FIGURES = figures_of(INSTRUMENTS)
+WORDS = ["The", " keys", " $x^2$", "\n\n", "東京", "\ufffd", "antidisestablishmentarianism", "i"]
+
+
+class Words:
+    """A tokenizer whose tokens are awkward."""
+
+    def token(self, number: int) -> str:
+        return WORDS[number % len(WORDS)]
+
+    def decode(self, ids) -> str:
+        return "".join(map(self.token, ids))
+
+
+def explained(T: int, seed: int = 0, **shape) -> Explanation:
+    model = make_model(seed, **{"block_size": 300, **shape})
+    ids = torch.randint(40, (T,), generator=torch.Generator().manual_seed(seed))
+    return explain(model, ids, 1, 8, methods=[*INSTRUMENTS], tokenizer=Words())
+
+
+def figure_of(found: Explanation, name: str):
+    return _DRAWINGS[name](_Sheet(found, name, None, None))
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if "-" not in name])
+def test_every_figure_of_one_token(tmp_path, name):
+    path = draw(explained(1), name, tmp_path / "x.png")  # a warning would be an error
+    assert imread(path).shape[1] >= 800
+
+
+@pytest.mark.parametrize(("suffix", "head"), [("svg", b"<?xml"), ("PDF", b"%PDF")])
+def test_other_formats(tmp_path, suffix, head):
+    path = draw(explained(4), "lens", tmp_path / f"x.{suffix}")
+    assert path.read_bytes().startswith(head)
+    assert [child.name for child in tmp_path.iterdir()] == [path.name]
+
+
+def boxes(texts, renderer):
+    found = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+    return [box for box in found if box.width > 0]
+
+
+@pytest.mark.parametrize(("T", "n_layer"), [(5, 12), (60, 12)])
+@pytest.mark.parametrize("name", figures_of(DEFAULT))  # those by logit are drawn by the same code
+def test_nothing_is_clipped_or_overlaps(T, n_layer, name):
+    figure = figure_of(explained(T, n_layer=n_layer), name)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    sheet = figure.bbox
+    labels = [figure._supxlabel] if figure._supxlabel else []
+    ticks = []
+    for axes in figure.axes:
+        labels += [axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            inside = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            ticks += [text for t in inside for text in (t.label1, t.label2) if text.get_visible()]
+    labels, ticks = boxes(labels, renderer), boxes(ticks, renderer)
+    for box in (*labels, *ticks):
+        assert sheet.padded(1).contains(box.x0, box.y0), box
+        assert sheet.padded(1).contains(box.x1, box.y1), box
+    for number, label in enumerate(labels):
+        assert not any(label.overlaps(other) for other in (*labels[number + 1 :], *ticks))
+    if name == "lens":  # the tokens in the cells
+        cells = boxes(figure.axes[0].texts, renderer)
+        assert len(cells) == T * n_layer
+        for n, one in enumerate(cells):
+            assert not any(one.overlaps(other) for other in cells[n + 1 : n + 2 * T])
+
+
+def texts_of(figure) -> str:
+    parts = [figure._supxlabel.get_text()] if figure._supxlabel else []
+    for axes in figure.axes:
+        parts += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
+    return " ".join(" ".join(parts).split())
+
+
+def test_the_bars_are_the_method_that_is_named_with_the_embeddings_on_the_last_token():
+    found = explained(6)
+    for name, raw, title in (
+        ("alti-logit", found.alti_logit, "ALTI-Logit: "),
+        ("logit", found.logit, "Logit: "),
+    ):
+        expected = raw[0] - raw[1]
+        expected[-1] += found.initial[0] - found.initial[1]
+        np.testing.assert_allclose(found.bars(name), expected, rtol=1e-5)
+        figure = figure_of(found, name)
+        heights = [bar.get_height() for bar in figure.axes[0].patches]
+        np.testing.assert_allclose(heights, expected / np.abs(expected).sum(), rtol=1e-5)
+        text = texts_of(figure)
+        assert (
+            text.startswith(f"logit( keys) - logit(The) = {found.logits[0] - found.logits[1]:.4g}")
+            or title in text
+        )
+        assert figure.axes[0].get_title(loc="left").startswith(title)
+        for part in found.parts().values():
+            assert f"{part:.4g}" in text
+        rest = found.logits[0] - found.logits[1] - expected.sum()
+        assert f"They leave out {rest:.4g}" in text
+        assert f"{expected.sum():.4g} together" in text
+        other = np.sign(expected.sum()) != np.sign(found.logits[0] - found.logits[1])
+        assert ("(the other sign)" in text) == other
+
+
+def test_both_signs_are_drawn_in_their_colours():
+    found = explained(6, n_layer=6)
+    upright = [(bar, bar.get_height()) for bar in figure_of(found, "alti-logit").axes[0].patches]
+    lying = [(bar, bar.get_width()) for bar in figure_of(found, "direct").axes[1].patches]
+    for bars in (upright, lying):
+        assert {length > 0 for _, length in bars} == {True, False}
+        for bar, length in bars:
+            red, _, blue, _ = bar.get_facecolor()
+            assert (blue > red) == (length >= 0)
+    values = figure_of(found, "alti-logit-layers").axes[0].images[0]
+    np.testing.assert_array_equal(values.get_array(), found.alti_logit_layers[2])
+    for image in (values, figure_of(found, "direct").axes[0].images[0]):
+        assert (image.norm.vcenter, image.cmap.name) == (0, "RdBu")  # which is blue above
+
+
+def test_the_heatmap_of_alti_is_the_last_rollout_and_hides_what_is_not_read():
+    found = explained(6)
+    shown = figure_of(found, "alti").axes[0].images[0].get_array()
+    assert np.array_equal(shown.mask, np.triu(np.ones((6, 6), dtype=bool), 1))
+    np.testing.assert_array_equal(shown.compressed(), found.rollout[-1][np.tril_indices(6)])
+
+
+def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
+    found = explained(4, n_layer=2)
+    upper, lower = figure_of(found, "lens").axes[:2]
+    labels = {(round(t.get_position()[1]), round(t.get_position()[0])): t for t in upper.texts}
+    for (layer, position), number in np.ndenumerate(found.lens_ids):
+        expected = {"The": "The", " keys": "␣keys", "i": "i"}.get(found.text_of(number))
+        if expected is not None:
+            assert labels[layer, position].get_text() == expected
+    np.testing.assert_array_equal(upper.images[0].get_array(), found.lens_probabilities)
+    sure = dataclasses.replace(found, lens_probabilities=np.array([[0.0, 1, 0, 1]] * 2))
+    inks = [text.get_color() for text in figure_of(sure, "lens").axes[0].texts]
+    assert upper.images[0].get_clim() == (0, 1)
+    assert inks == ["white", "black"] * 4  # viridis goes from dark to light
+    line = lower.lines[0].get_ydata()
+    np.testing.assert_allclose(line, found.trajectory[:, 0] - found.trajectory[:, 1])
+    attention, mlp = ([bar.get_height() for bar in group] for group in lower.containers)
+    written = found.logit_layers[2].sum(-1) + found.bias[:, 0] - found.bias[:, 1]
+    np.testing.assert_allclose(attention, written, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mlp, found.mlp[:, 0] - found.mlp[:, 1])
+    assert line[-1] == pytest.approx(found.logits[0] - found.logits[1], abs=1e-5)
+    assert "do not add up" in texts_of(figure_of(found, "lens"))
+
+
+def test_more_tokens_than_can_be_read_are_left_out_of_the_cells():
+    figure = figure_of(explained(MOST_LENS_TOKENS + 1), "lens")
+    assert not figure.axes[0].texts
+    assert "The tokens are in the result." in texts_of(figure)
+
+
+def test_direct_attribution_shows_every_head_and_mlp():
+    found = explained(5, n_layer=3, n_head=4)
+    figure = figure_of(found, "direct")
+    left, right = figure.axes[:2]
+    np.testing.assert_array_equal(left.images[0].get_array(), found.heads[0] - found.heads[1])
+    lengths = [bar.get_width() for bar in right.patches]
+    np.testing.assert_array_equal(lengths, found.mlp[:, 0] - found.mlp[:, 1])
+    assert left.yaxis_inverted()  # layer 0 on top, of the bars as of the heatmap
+    assert left.get_ylim() == right.get_ylim()
+    wrong = dataclasses.replace(found, error=np.array([1.0, 2.0]), tolerance=np.array([2.5, 6.0]))
+    text = texts_of(figure_of(wrong, "direct"))
+    assert "miss the model's own logits by 1 (allowed: 2.5)" in text
+    half = dataclasses.replace(found, tolerance=np.full(2, np.inf))
+    assert "in half precision" in texts_of(figure_of(half, "direct"))
+
+
+def test_notes_titles_and_colour_maps(tmp_path):
+    found = dataclasses.replace(explained(4), notes=("builtin in place of gpt2: no network",))
+    assert "in place of gpt2" in texts_of(figure_of(found, "direct"))
+    plain = draw(found, "alti", tmp_path / "a.png").read_bytes()
+    assert draw(found, "alti", tmp_path / "b.png").read_bytes() == plain
+    assert draw(found, "alti", tmp_path / "c.png", cmap="magma").read_bytes() != plain
+    assert draw(found, "alti", tmp_path / "d.png", title="Mine").read_bytes() != plain
+
+
+def test_a_loaded_explanation_draws_the_same(tmp_path):
+    found = explained(5)
+    found.save(tmp_path / "x")
+    again = Explanation.load(tmp_path / "x")
+    for name in ("alti-logit", "lens"):
+        pictures = [
+            draw(one, name, tmp_path / f"{n}.png").read_bytes()
+            for n, one in enumerate((found, again))
+        ]
+        assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("figure", "name", "settings", "message"),
+    [
+        ("lense", "x.png", {}, "no figure 'lense'; there are alti, alti-logit, alti-logit-layers"),
+        ("lens", "x.gif", {}, "no figure format 'gif'"),
+        ("lens", "x.png", {"cmap": "nope"}, "no colour map 'nope'"),
+        ("alti", "x.png", {}, "nothing to draw alti from; there is lens"),
+    ],
+)
+def test_bad_input(tmp_path, model, figure, name, settings, message):
+    found = explain(model, torch.arange(4), 1, 2, methods="lens")
+    with pytest.raises(DrawingError, match=message):
+        draw(found, figure, tmp_path / name, **settings)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_several_prompts_are_drawn_one_by_one(tmp_path, model):
+    found = explain(model, torch.arange(8).view(2, 4), 1, 2)
+    with pytest.raises(DrawingError, match=r"draw explanation\.prompt\(0\)"):
+        draw(found, "lens", tmp_path / "x.png")
+    assert draw(found.prompt(1), "lens", tmp_path / "x.png").exists()
+
+
+def test_bars_that_there_are_not(model):
+    found = explain(model, torch.arange(4), 1, 2, methods="direct")
+    with pytest.raises(Exception, match="no bars by 'alti-logit'; there is logit"):
+        found.bars()
+
+
+@pytest.mark.parametrize("text", ["", "i", "␣antidisestablishmentarianism", "WWWWWWWWWWWWWWW"])
+@pytest.mark.parametrize("most", [0.5, 3.0, 8.0])
+def test_a_text_that_is_made_to_fit_fits(text, most):
+    size = 40
+    figure = new_figure(5, 5)
+    made = fitted(text, most)
+    drawn = figure.text(0, 0, made, fontsize=size, family=FONT)
+    box = drawn.get_window_extent(figure.canvas.get_renderer())
+    ems = box.width / (size * figure.dpi / 72) if made else 0
+    assert ems <= max(most, 1) + 0.2  # an ellipsis is an em itself
+    assert made == text or made.endswith("…")
+    if most == 8.0 and len(text) < 5:
+        assert made == text

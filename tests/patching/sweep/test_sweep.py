@@ -1,0 +1,448 @@
+"""The sweep against hand-made runs; metrics; results and their files."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_model
+
+from mingpt import Patch
+from patching import METRICS, Metric, PromptPair, ResultError, SweepError, SweepResult, patch_sweep
+
+
+def last(model, ids, **flags):
+    model(torch.tensor([ids]), **flags)
+    return model.last_logits[0]
+
+
+def by_hand(model, pair, layer, position):
+    """Logits after one patch, done with a hook instead of the model's own patching."""
+    keep = {}
+
+    def clean_hook(module, inputs, output):
+        keep["vector"] = output[0, position].clone()
+
+    def patch_hook(module, inputs, output):
+        output = output.clone()
+        output[0, position] = keep["vector"]
+        return output
+
+    block = model.transformer.h[layer]
+    for hook, ids in ((clean_hook, pair.clean_ids), (patch_hook, pair.corrupt_ids)):
+        handle = block.register_forward_hook(hook)
+        logits = last(model, ids)
+        handle.remove()
+    return logits
+
+
+EXPECTED = {
+    "logit_diff": lambda x, clean, corrupt: x[22] - x[11],
+    "target_logit": lambda x, clean, corrupt: x[11] - clean[11],
+    "log_prob": lambda x, clean, corrupt: x.softmax(0)[11].log(),
+    "kl": lambda x, clean, corrupt: torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=clean), torch.distributions.Categorical(logits=x)
+    ),
+    "prob_diff": lambda x, clean, corrupt: x.softmax(0)[22] - x.softmax(0)[11],
+    "recovery": lambda x, clean, corrupt: (
+        ((corrupt[22] - corrupt[11]) - (x[22] - x[11]))
+        / ((corrupt[22] - corrupt[11]) - (clean[22] - clean[11]))
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+@pytest.mark.parametrize("metric", EXPECTED)
+@torch.no_grad()
+def test_every_cell_is_the_metric_of_that_patch(model, pair, metric, method):
+    result = patch_sweep(model, pair, metric=metric, method=method)
+    clean, corrupt = last(model, pair.clean_ids), last(model, pair.corrupt_ids)
+    expected = [
+        [EXPECTED[metric](by_hand(model, pair, layer, p), clean, corrupt).item() for p in range(7)]
+        for layer in range(3)
+    ]
+    np.testing.assert_allclose(result.values, expected, rtol=1e-4, atol=1e-5)
+    for value, run in ((result.clean_value, clean), (result.corrupt_value, corrupt)):
+        assert value == pytest.approx(EXPECTED[metric](run, clean, corrupt).item(), abs=1e-6)
+
+
+def test_all_metrics_are_tested():
+    assert METRICS.keys() == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_the_grid_has_the_shape_that_causality_gives_it(model, pair, method):
+    values = patch_sweep(model, pair, method=method)
+    grid = values.values
+    assert grid.shape == (3, 7)
+    assert grid.dtype == np.float32
+    corrupt, clean = np.float32(values.corrupt_value), np.float32(values.clean_value)
+    assert (grid[:, :2] == corrupt).all()  # before the first differing token
+    assert (grid[-1, :-1] == corrupt).all()  # the last row but its last cell
+    assert grid[-1, -1] == clean
+    assert (grid[:-1, 2:] != corrupt).all()
+    assert clean != corrupt
+
+
+@pytest.mark.parametrize(("direction", "unchanged"), [("denoise", 0), ("noise", 1)])
+def test_recovery_is_of_the_clean_run_in_both_directions(model, pair, direction, unchanged):
+    result = patch_sweep(model, pair, metric="recovery", direction=direction)
+    assert (result.clean_value, result.corrupt_value) == (1, 0)
+    assert (result.values[:, :2] == unchanged).all()
+    assert result.values[-1, -1] == 1 - unchanged
+
+
+def test_noise_is_denoise_of_the_exchanged_prompts(model, pair):
+    exchanged = PromptPair.from_ids(pair.corrupt_ids, pair.clean_ids, 11, 22)
+    noise = patch_sweep(model, pair, direction="noise").values
+    assert np.array_equal(noise, patch_sweep(model, exchanged).values)
+
+
+def test_several_metrics_are_read_from_the_same_runs(model, pair):
+    result = patch_sweep(model, pair, metric="recovery,kl, logit_diff", layers=[1])
+    assert [*result.metrics] == ["recovery", "kl", "logit_diff"]
+    assert result.metric == "recovery"
+    assert result.values is result.metrics["recovery"].values
+    for name, (values, clean, corrupt) in result.metrics.items():
+        alone = patch_sweep(model, pair, metric=name, layers=[1])
+        np.testing.assert_allclose(values, alone.values, rtol=1e-4, atol=1e-5)
+        assert clean == pytest.approx(alone.clean_value, abs=1e-5)
+        assert corrupt == pytest.approx(alone.corrupt_value, abs=1e-5)
+    assert result.metrics["kl"].clean == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_a_metric_of_ones_own(model, pair, method):
+    def margin(logits):
+        assert logits.shape == (40,)
+        return logits[22] - logits[11]
+
+    seconds = Metric(
+        "second",
+        lambda logits, readout: logits.topk(2).values[:, 1],
+        words=lambda pair: "the runner-up",
+        diverging=True,
+    )
+    asked = [margin, seconds, "logit_diff", lambda logits: 0.5, lambda logits: logits[0]]
+    result = patch_sweep(model, pair, metric=asked, method=method)
+    assert [*result.metrics] == ["margin", "second", "logit_diff", "custom", "custom2"]
+    assert result.captions["second"] == "the runner-up"
+    assert result.captions["margin"] == "margin"
+    assert result.diverging == ("second",)
+    for got, expected in zip(result.metrics["margin"], result.metrics["logit_diff"], strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    top = by_hand(model, pair, 0, 3).topk(2).values[1].item()
+    assert result.metrics["second"].values[0, 3] == pytest.approx(top, abs=1e-5)
+    assert (result.metrics["custom"].values == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("site", "by_position", "shape", "axes"),
+    [
+        ("attn_out", False, (3, 7), ("layer", "position")),
+        ("q", False, (3, 2), ("layer", "head")),
+        ("pattern", True, (3, 2, 7), ("layer", "head", "position")),
+    ],
+)
+def test_the_axes_of_each_kind_of_site(model, pair, site, by_position, shape, axes):
+    result = patch_sweep(model, pair, site=site, by_position=by_position)
+    assert result.values.shape == shape
+    assert result.axes == axes
+    assert result.site == site
+    assert result.cells == result.values.size
+    assert [name for name in result.arguments if name.removesuffix("s") in axes] == [
+        f"{axis}s" for axis in axes
+    ]
+
+
+@torch.no_grad()
+def test_a_window_patches_the_layers_around_each(pair):
+    """Windows of 2 and 3 in 4 layers, their ends cut off, against lists of patches."""
+    model = make_model(n_layer=4)
+    around = {2: [[0], [0, 1], [1, 2], [2, 3]], 3: [[0, 1], [0, 1, 2], [1, 2, 3], [2, 3]]}
+    for window, layers in around.items():
+        got = patch_sweep(model, pair, site="mlp_out", window=window, metric="target_logit")
+        clean = last(model, pair.clean_ids, record="mlp_out")
+        for layer, position in itertools.product(range(4), range(7)):
+            patches = [Patch("mlp_out", number, position) for number in layers[layer]]
+            patched = last(model, pair.corrupt_ids, patch=patches)
+            expected = (patched - clean)[11].item()
+            assert got.values[layer, position] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_float64_model_gives_float64(model, pair):
+    result = patch_sweep(model.double(), pair)
+    assert result.values.dtype == np.float64
+    assert result.versions["dtype"] == "float64"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_identities(model, pair, dtype):
+    result = patch_sweep(model.to(dtype), pair)
+    assert result.values.dtype == np.float32
+    assert (result.values[:, :2] == np.float32(result.corrupt_value)).all()
+    assert result.values[-1, -1] == np.float32(result.clean_value)
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_chosen_layers_and_positions(model, pair, method):
+    full = patch_sweep(model, pair, method=method).values
+    part = patch_sweep(model, pair, layers=[-1, 0, 0], positions=[2, -1], method=method)
+    assert part.arguments["layers"] == [0, 2]
+    assert part.arguments["positions"] == [2, 6]
+    asked = np.zeros((3, 7), dtype=bool)
+    asked[np.ix_([0, 2], [2, 6])] = True
+    assert np.array_equal(np.isnan(part.values), ~asked)
+    np.testing.assert_allclose(part.values[asked], full[asked], atol=1e-5)
+
+
+def test_chosen_layers_may_come_from_a_generator(model, pair):
+    for result in patch_sweep(model, [pair, pair], layers=(number for number in (0, 2))):
+        assert result.arguments["layers"] == [0, 2]
+
+
+def test_chosen_heads(model, pair):
+    full = patch_sweep(model, pair, site="v", by_position=True).values
+    part = patch_sweep(model, pair, site="v", by_position=True, heads=[-1], positions=[2, 3])
+    assert part.cells == 3 * 2
+    np.testing.assert_allclose(part.values[:, 1, 2:4], full[:, 1, 2:4], atol=1e-5)
+    assert np.isnan(part.values[:, 0]).all()
+
+
+def test_one_token_and_one_layer():
+    model = make_model(n_layer=1)
+    result = patch_sweep(model, PromptPair.from_ids([3], [4], 1, 2))
+    assert result.values.shape == (1, 1)
+    assert result.values[0, 0] == np.float32(result.clean_value)
+
+
+def test_progress_of_the_loop_counts_the_cells(model, pair):
+    seen = []
+    progress = lambda *step: seen.append(step)  # noqa: E731
+    patch_sweep(model, pair, layers=[1], method="loop", progress=progress)
+    assert seen == [(done, 7) for done in range(8)]
+
+
+def test_training_mode_is_put_back_and_dropout_is_off(pair):
+    model = make_model(resid_pdrop=0.5)
+    expected = patch_sweep(model, pair).values
+    model.train()
+    assert np.array_equal(patch_sweep(model, pair).values, expected)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric": "loss"}, "no metric 'loss'; there are logit_diff, "),
+        ({"layers": [3]}, "layer 3 is out of range: there are 3, 0 to 2"),
+        ({"layers": [-4]}, "layer -4 is out of range"),
+        ({"positions": [7]}, "position 7 is out of range"),
+        ({"positions": []}, "no positions"),
+        ({"layers": [0.5]}, "layers must be whole numbers"),
+        ({"layers": 1}, "layers must be whole numbers, not 1"),
+        ({"positions": "12"}, "positions must be whole numbers"),
+        ({"metric": []}, "no metric to read"),
+        ({"metric": ["kl", "kl"]}, "the metric kl is asked for twice"),
+        ({"metric": "kl,"}, "no metric ''; there are"),
+        ({"metric": None}, "a metric is a name, a Metric or a function, not None"),
+        ({"metric": [3]}, "a metric is a name, a Metric or a function, not 3"),
+        ({"metric": Metric("a b", lambda logits, readout: 0)}, "letters, digits and _, not 'a b'"),
+        (
+            {"metric": Metric("kl", lambda logits, readout: 0)},
+            "kl is a metric that there is already",
+        ),
+        ({"max_memory": "4GB"}, "a number of bytes, not '4GB'"),
+        ({"site": "resid"}, "no site 'resid'; there are resid_pre, "),
+        ({"direction": "up"}, "no direction 'up'; there are denoise, noise"),
+        ({"method": "slow"}, "no method 'slow'; there are fast, loop"),
+        ({"by_position": True}, "resid_post is always swept by position"),
+        ({"heads": [0]}, "resid_post has no heads"),
+        ({"site": "z", "heads": [2]}, "head 2 is out of range"),
+        ({"site": "z", "positions": [2]}, "can be chosen only where it is swept by position"),
+        ({"window": 0}, "at least 1 layer, not 0"),
+        ({"window": 1.5}, "at least 1 layer, not 1.5"),
+        ({"window": 2}, "a window is for attn_out and mlp_out, not for resid_post"),
+        ({"max_memory": 0}, "max_memory is a number of bytes"),
+        ({"tf32": True}, r"TF32 is for float32 on CUDA; this model is torch\.float32 on cpu"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_bad_requests_are_refused_before_any_forward(model, pair, settings, message, method):
+    model.transformer.h[0].register_forward_pre_hook(lambda *_: pytest.fail("a forward pass"))
+    model.transformer.h[0].ln_1.register_forward_pre_hook(lambda *_: pytest.fail("a pass"))
+    with pytest.raises(SweepError, match=message):
+        patch_sweep(model, pair, **{"method": method, **settings})
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (PromptPair.from_ids([1] * 13, [2] * 13, 3, 4), "13 tokens, the model reads at most 12"),
+        (PromptPair.from_ids([1], [40], 3, 4), "id 40 is out of range: the model has 40 tokens"),
+        (PromptPair.from_ids([1], [2], 3, 40), "id 40 is out of range"),
+    ],
+)
+def test_pairs_that_do_not_fit_the_model_are_refused(model, pair, message):
+    model.transformer.h[0].ln_1.register_forward_pre_hook(lambda *_: pytest.fail("a pass"))
+    fits = PromptPair.from_ids([1], [2], 3, 4)
+    for pairs, which in ((pair, ""), ([fits, pair], r"pair 1 \(from 0\): .*")):
+        with pytest.raises(SweepError, match=f"^{which}.*{message}"):
+            patch_sweep(model, pairs)
+
+
+def test_no_pairs_at_all_are_refused(model):
+    with pytest.raises(SweepError, match="no pairs to sweep"):
+        patch_sweep(model, [])
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_recovery_is_refused_where_clean_and_corrupt_agree(model, method):
+    with torch.no_grad():
+        model.transformer.wte.weight[22] = model.transformer.wte.weight[11]
+    pair = PromptPair.from_ids([5, 11, 3], [5, 22, 3], 1, 2)
+    with pytest.raises(SweepError, match="recovery is undefined"):
+        patch_sweep(model, pair, metric="recovery", method=method)
+    other = PromptPair.from_ids([5, 11, 3], [5, 12, 3], 1, 2)
+    with pytest.raises(SweepError, match=r"^pair 1 \(from 0\): recovery is undefined"):
+        patch_sweep(model, [other, pair], metric="recovery", method=method)
+    assert patch_sweep(model, pair).values.shape == (3, 3)
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_logits_that_overflow_are_refused(model, pair, method):
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(6e4)
+    with pytest.raises(SweepError, match="the model's logits are not finite in float16"):
+        patch_sweep(model.half(), pair, method=method)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9"),
+    ],
+)
+def test_running_out_of_memory_is_an_error_that_says_what_to_do(model, pair, monkeypatch, error):
+    def full(*args, **settings):
+        raise error
+
+    monkeypatch.setattr("patching.sweep.engine.measure.carry", full)
+    with pytest.raises(SweepError, match="the memory is not enough; allow the fast sweep less"):
+        patch_sweep(model, pair)
+
+
+def test_other_errors_are_left_as_they_are(model, pair, monkeypatch):
+    monkeypatch.setattr(
+        "patching.sweep.engine.measure.carry", lambda *a, **k: torch.zeros(2) @ torch.zeros(3)
+    )
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        patch_sweep(model, pair)
+
+
+def test_tables_of_logits_that_overflow_are_refused(model, pair):
+    """Neither target nor foil, so that the sweep itself is fine."""
+    model = model.half()
+    with torch.no_grad():
+        model.transformer.wte.weight[39] = 6e4
+    result = patch_sweep(model, pair)
+    with pytest.raises(SweepError, match="the model's logits are not finite in float16"):
+        _ = result.clean_next
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_a_cell_that_is_no_number_is_refused_and_not_drawn_as_unpatched(model, pair, method):
+    def odd(logits):
+        return (logits[11] - last_clean[11]).sqrt()  # of a negative number in some cells
+
+    last_clean = last(model, pair.clean_ids)
+    with pytest.raises(SweepError, match=r"odd is not a finite number in \d+ of 21 cells"):
+        patch_sweep(model, pair, metric=odd, method=method)
+
+
+# --------------------------------------------------------------------- results
+
+
+def test_next_tokens(model, pair):
+    result = patch_sweep(model, pair)
+    logits = last(model, pair.corrupt_ids)
+    probabilities = logits.double().softmax(0)
+    order = logits.argsort(descending=True).tolist()
+    table = result.corrupt_next
+    assert [row.id for row in table.top] == order[:20]
+    assert [row.rank for row in table.top] == [*range(1, 21)]
+    assert table.top[3].probability == pytest.approx(probabilities[order[3]].item())
+    assert table.foil.id == 22
+    assert table.foil.rank == order.index(22) + 1
+    assert table.foil.logit == pytest.approx(logits[22].item())
+    assert table.target.token == "id:11"
+    assert result.clean_next != table
+
+
+@pytest.mark.parametrize("name", ["run", "run.npz", "run.json", "v1.2-run"])
+def test_save_and_load(model, pair, tmp_path, name):
+    result = patch_sweep(model, pair, layers=[0, 1], metric="logit_diff,kl", direction="noise")
+    result.notes = ("a note",)
+    npz, readable = result.save(tmp_path / "sub" / name)
+    assert npz.name == name.removesuffix(".npz").removesuffix(".json") + ".npz"
+    again = SweepResult.load(npz)
+    assert np.array_equal(again.values, result.values, equal_nan=True)
+    assert again.values.dtype == result.values.dtype
+    assert again.pair == pair
+    assert (again.site, again.direction) == ("resid_post", "noise")
+    assert [*again.metrics] == ["logit_diff", "kl"]
+    assert again.metrics["kl"][1:] == result.metrics["kl"][1:]
+    assert again.checksum == model.checksum()
+    assert again.clean_next == result.clean_next
+    assert again.to_dict() == result.to_dict()
+    assert json.loads(readable.read_text()) == json.loads(json.dumps(result.to_dict()))
+    with np.load(npz, allow_pickle=False) as arrays:
+        assert {"values", "pair", "metric", "clean_value", "corrupt_value"} <= set(arrays.files)
+        assert set(arrays.files) == {*result.to_dict(), "values_logit_diff", "values_kl"}
+        assert np.array_equal(arrays["values_kl"], result.metrics["kl"].values, equal_nan=True)
+        assert arrays["metric"].item() == "logit_diff"
+        assert arrays["clean_value"].item() == result.clean_value
+    again.save(tmp_path / "again")
+    assert SweepResult.load(tmp_path / "again").to_dict() == again.to_dict()
+
+
+def test_nan_is_null_in_json(model, pair):
+    values = patch_sweep(model, pair, layers=[0]).to_dict()["values"]
+    assert values[1] == [None] * 7
+    assert not any(value is None or math.isnan(value) for value in values[0])
+
+
+def test_awkward_tokens_survive_saving(model, tmp_path):
+    tokens = {1: "\x00", 2: "a\x00", 3: '"\n', 4: "\u202e🙂"}
+    pair = PromptPair.from_ids([1, 3], [2, 3], 3, 4, tokens=tokens)
+    npz, _ = patch_sweep(model, pair).save(tmp_path / "x")
+    assert SweepResult.load(npz).pair == pair
+
+
+def test_the_checksum_is_not_worked_out_inside_the_sweep(model, pair, monkeypatch):
+    monkeypatch.setattr(type(model), "checksum", lambda self: pytest.fail("too early"))
+    result = patch_sweep(model, pair)
+    monkeypatch.undo()
+    assert result.checksum == model.checksum()
+
+
+def test_a_checksum_asked_for_too_late_is_none(model, pair):
+    result = patch_sweep(model, pair)
+    with torch.no_grad():
+        model.transformer.ln_f.bias += 1
+    assert result.checksum is None
+    assert result.clean_next is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a zip", "foreign"])
+def test_what_is_no_result_is_refused(tmp_path, content):
+    path = tmp_path / "x.npz"
+    if content == "foreign":
+        np.savez(path, values=np.zeros(3))
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ResultError, match="no saved sweep"):
+        SweepResult.load(path)

@@ -1,0 +1,140 @@
+"""Prompt pairs: the answer-token rules, and everything that can be wrong without a model."""
+
+import pickle
+
+import pytest
+
+from mingpt import BPETokenizer
+from mingpt.loading.sources import BUILTIN_DIRECTORY
+from patching import PromptError, PromptPair, answer_id
+from patching.prompts import Question
+
+CLEAN = "Michelle Jones was a top-notch student. Michelle"
+CORRUPT = "Michelle Smith was a top-notch student. Michelle"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BPETokenizer:
+    return BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+
+
+def test_from_text(tokenizer):
+    pair = PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", "Smith")
+    assert pair.differing == (1,)
+    assert pair.clean_tokens[:3] == ("Michelle", " Jones", " was")
+    assert pair.corrupt_tokens[1] == " Smith"
+    assert "".join(pair.clean_tokens) == CLEAN
+    assert list(pair.corrupt_ids) == tokenizer.encode(CORRUPT)
+    assert (pair.target_token, pair.foil_token) == (" Jones", " Smith")
+    assert [pair.target_id, pair.foil_id] == tokenizer.encode(" Jones Smith")
+    assert len(pair) == len(tokenizer.encode(CLEAN))
+
+
+def test_gpt2_answer_ids(gpt2_tokenizer):
+    expected = {"Jones": 5437, " Jones": 5437, "Smith": 4176, "id:5437": 5437, "'s": 338, ",": 11}
+    for text, number in expected.items():
+        assert answer_id(gpt2_tokenizer, text) == number
+
+
+def test_a_word_is_looked_up_with_a_space_and_other_text_as_it_is(tokenizer):
+    assert answer_id(tokenizer, "Jones") == tokenizer.encode(" Jones")[0]
+    assert answer_id(tokenizer, " Jones") == tokenizer.encode(" Jones")[0]
+    assert answer_id(tokenizer, ".") == tokenizer.encode(".")[0]
+    assert answer_id(tokenizer, "id:7") == 7
+    assert tokenizer.encode(".") != tokenizer.encode(" .")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "target is empty"),
+        ("Zaphod", r"'Zaphod' is \d+ tokens, not one: ' Z' \+ "),
+        ("Jones Smith", r"2 tokens, not one: ' Jones' \+ ' Smith'"),
+        ("id:999999", "no token has the id 999999"),
+        ("id:", "id:5437"),
+        ("id:-3", "id:5437"),
+        ("id:²", "id:5437"),
+        ("id:" + "9" * 5000, "id:5437"),
+        ("\ud800", "not valid Unicode"),
+    ],
+)
+def test_bad_answers_are_refused(tokenizer, text, message):
+    with pytest.raises(PromptError, match=message):
+        PromptPair.from_text(tokenizer, CLEAN, CORRUPT, text, "Smith")
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupt", "message"),
+    [
+        ("", CORRUPT, "the clean prompt is empty"),
+        (CLEAN, "", "the corrupt prompt is empty"),
+        (CLEAN, CLEAN, "are the same"),
+        ("\udcff", CORRUPT, "clean prompt: .*not valid Unicode"),
+        (
+            "Michelle Jones was",
+            "Michelle Smith Smith was",
+            r"clean has 3 and corrupt 4; they part at position 1:"
+            r" clean Michelle\| Jones\| was; corrupt Michelle\| Smith\| Smith\| was$",
+        ),
+        ("Michelle", "Michelle Jones", "part at position 1"),
+    ],
+)
+def test_bad_prompts_are_refused(tokenizer, clean, corrupt, message):
+    with pytest.raises(PromptError, match=message) as caught:
+        PromptPair.from_text(tokenizer, clean, corrupt, "Jones", "Smith")
+    assert "\n" not in str(caught.value)
+
+
+def test_target_and_foil_must_differ(tokenizer):
+    with pytest.raises(PromptError, match="same token ' Jones'"):
+        PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", " Jones")
+
+
+def test_the_texts_are_kept_though_tokens_be_half_characters(tokenizer):
+    pair = PromptPair.from_text(tokenizer, "東 Jones", "京 Jones", "Jones", "Smith")
+    assert (pair.clean_text, pair.corrupt_text) == ("東 Jones", "京 Jones")
+    assert pair.clean_tokens[0] == "\\xe6"
+
+
+def test_pairs_go_to_other_processes(tokenizer):
+    for pair in (
+        PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", "Smith"),
+        PromptPair.from_ids([1, 2], [0, 2], 3, 4, tokens=["a", "b", "c", "d", "e"]),
+    ):
+        again = pickle.loads(pickle.dumps(pair))
+        assert again == pair
+        assert again.text_of(pair.target_id) == pair.target_token
+
+
+def test_from_ids():
+    pair = PromptPair.from_ids([1, 2, 3], [1, 5, 4], 7, 8)
+    assert pair.differing == (1, 2)
+    assert pair.clean_tokens == ("id:1", "id:2", "id:3")
+    assert pair.foil_token == "id:8"
+    assert pair.clean_text == "id:1id:2id:3"
+    named = PromptPair.from_ids([1, 2], [0, 2], 3, 4, tokens=["a", "b", "c", "d", "e"])
+    assert (named.clean_tokens, named.corrupt_tokens) == (("b", "c"), ("a", "c"))
+    assert (named.target_token, named.foil_token) == ("d", "e")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], 1, 2), "clean prompt is empty"),
+        (([1, 2], [1], 1, 2), "same number of tokens"),
+        (([1], [1], 1, 2), "are the same"),
+        (([1], [2], 3, 3), "target and foil are the same"),
+        (([1], [-2], 3, 4), "corrupt_ids must be 0 or more"),
+        (([1.5], [2], 3, 4), "clean_ids must be whole numbers"),
+        (([1], [2], "3", 4), "target_id and foil_id must be whole numbers"),
+        (([1], [2], 3, 4, {1: "a"}), "no text for id 2"),
+    ],
+)
+def test_bad_ids_are_refused(arguments, message):
+    with pytest.raises(PromptError, match=message):
+        PromptPair.from_ids(*arguments)
+
+
+def test_a_question_has_a_text(builtin):
+    with pytest.raises(PromptError, match="the text is empty"):
+        Question.from_text(builtin[1], "", "hot", "cold")
