@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mingpt.lazy import lazy_names
+from mingpt.version import __version__
 
 if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from mingpt.bpe import BPETokenizer as BPETokenizer
@@ -35,7 +36,6 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from mingpt.sites import SITES as SITES
     from mingpt.sites import Patch as Patch
 
-__version__ = "0.1.0"
 
 # Name -> the module it lives in; imported when it is first used.
 _HOME = {

@@ -20,15 +20,16 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mingpt.checks import check_whole
+from mingpt.checks import check_whole, finite
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError, PatchError
-from mingpt.generation.decoding import Decoding, draw, finite, with_penalty
+from mingpt.generation.decoding import Decoding, draw, with_penalty
 from mingpt.generation.sequences import Sequences
 from mingpt.kvcache import KVCache
 from mingpt.linear import Linear
@@ -181,6 +182,21 @@ class Block(nn.Module):
         return x + tap("mlp_out", self.mlp(self.ln_2(x)))
 
 
+class Transformer(nn.Module):
+    """The parts of a GPT under GPT-2's own names: embeddings, blocks, final layer norm."""
+
+    h: Sequence[Block]  # an nn.ModuleList, whose entries type checkers take for any Module
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.wte = _embedding(config.vocab_size, config.n_embd)
+        self.wpe = _embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.h = cast(Sequence[Block], blocks)
+        self.ln_f = _layer_norm(config)
+
+
 class GPT(nn.Module):
     """GPT-2 (Radford et al. 2019) with `record` and `patch`.
 
@@ -201,15 +217,8 @@ class GPT(nn.Module):
         self.name = "GPT"
         self.recording: dict[str, Tensor] = {}
         self.last_logits: Tensor | None = None
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": _embedding(config.vocab_size, config.n_embd),
-                "wpe": _embedding(config.block_size, config.n_embd),
-                "drop": nn.Dropout(config.embd_pdrop),
-                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
-                "ln_f": _layer_norm(config),
-            }
-        )
+        self._checksum: tuple[object, str] | None = None  # state of the parameters -> their hash
+        self.transformer = Transformer(config)
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie_weights()
         self._init_weights()
@@ -235,6 +244,16 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the weights are on."""
+        return self.transformer.wte.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.transformer.wte.weight.dtype
 
     @property
     def activations(self) -> Tensor | None:
@@ -536,7 +555,18 @@ class GPT(nn.Module):
             tokenizer.save(directory)
 
     def checksum(self) -> str:
-        """SHA-256 (hex) over every parameter's name, dtype, shape and bytes."""
+        """Return the SHA-256 (hex) over every parameter's name, dtype, shape and bytes.
+
+        It is worked out once and again only after the parameters have changed.
+        """
+        if any(parameter.is_inference() for parameter in self.parameters()):
+            return self._hash_parameters()  # inference tensors do not count their changes
+        state = tuple((p.data_ptr(), p.dtype, p._version) for p in self.parameters())
+        if self._checksum is None or self._checksum[0] != state:
+            self._checksum = (state, self._hash_parameters())
+        return self._checksum[1]
+
+    def _hash_parameters(self) -> str:
         digest = hashlib.sha256()
         for name, parameter in sorted(self.named_parameters()):
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())

@@ -156,6 +156,10 @@ class PromptPair:
             text_of=text_of,
         )
 
+    def ids(self, run: str) -> tuple[int, ...]:
+        """Return the token ids (T,) of a run: "clean" or "corrupt"."""
+        return {"clean": self.clean_ids, "corrupt": self.corrupt_ids}[run]
+
     @property
     def differing(self) -> tuple[int, ...]:
         """The positions at which the two prompts have different tokens."""
@@ -175,6 +179,8 @@ class Question:
     ids: tuple[int, ...]  # (T,)
     target_id: int
     foil_id: int
+    # The text of any token, for the tables and figures of an explanation.
+    text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
     @classmethod
     def from_text(cls, tokenizer: Tokenizer, text: str, target: str, foil: str) -> Question:
@@ -195,7 +201,33 @@ class Question:
             raise PromptError("the text is empty")
         answers = _answer_ids(tokenizer, target, foil)
         _check_answers(*answers, tokenizer.token)
-        return cls(text, tuple(ids), *answers)
+        return cls(text, tuple(ids), *answers, tokenizer.token)
+
+    @classmethod
+    def from_ids(
+        cls,
+        ids: Sequence[int],
+        target_id: int,
+        foil_id: int,
+        tokens: Mapping[int, str] | Sequence[str] | None = None,
+    ) -> Question:
+        """Make a question from token ids, for a model that has no tokenizer.
+
+        Args:
+            ids: the prompt (T,).
+            tokens: as for PromptPair.from_ids.
+
+        Raises:
+            PromptError: an empty prompt, an id that is no whole number from 0
+                on, or the same answer twice.
+        """
+        text_of = _TextOf(tokens)
+        prompt = _whole_numbers("ids", ids)
+        if not prompt:
+            raise PromptError("the prompt is empty")
+        answers = _whole_numbers("target_id and foil_id", (target_id, foil_id))
+        _check_answers(*answers, text_of)
+        return cls("".join(map(text_of, prompt)), prompt, *answers, text_of)
 
 
 def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:

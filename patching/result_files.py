@@ -28,7 +28,7 @@ def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tu
 
 
 @contextlib.contextmanager
-def opened(path: str | Path, what: str) -> Iterator[Mapping[str, np.ndarray]]:
+def open_result(path: str | Path, what: str) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a result that `save` wrote; whatever its reader stumbles on is an error.
 
     Args:
@@ -61,12 +61,12 @@ def result_paths(path: str | Path) -> tuple[Path, Path]:
     return path.with_name(stem + ".npz"), path.with_name(stem + ".json")
 
 
-def lists(values: np.ndarray | list | float) -> list | float | None:
+def to_json_lists(values: np.ndarray | list | float) -> list | float | None:
     """An array as nested lists, None where a number is not finite."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if isinstance(values, list):
-        return [lists(part) for part in values]
+        return [to_json_lists(part) for part in values]
     return values if math.isfinite(values) else None
 
 

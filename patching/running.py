@@ -1,27 +1,100 @@
-"""How a model is run: its state, progress, and what a result depends on beside its arguments."""
+"""How a model is run: its mode and precision, memory that runs out, progress, versions."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-import mingpt
 from mingpt.errors import MinGPTError
+from mingpt.version import __version__
+from patching.errors import SweepError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from mingpt.model import GPT
 
+Progress = Callable[[int, int], None]  # (work done, work in all; 0 where that is not known)
+SECONDS_BEFORE_A_BAR = 2.0
 
-Progress = Callable[[int, int], None]  # (work done, work in all)
+
+@contextlib.contextmanager
+def ready(model: GPT, out_of_memory: MinGPTError, *, tf32: bool = False) -> Iterator[None]:
+    """Run the block with `model` in eval mode and its float32 products exact.
+
+    Afterwards the model's mode and PyTorch's precision are what they were.
+
+    Args:
+        out_of_memory: raised in place of what PyTorch raises when memory runs out.
+        tf32: let CUDA round the factors of float32 products to TF32's 10 bits.
+
+    Raises:
+        SweepError: `tf32` for a model that is not float32 on CUDA.
+    """
+    with eval_mode(model), float32_products(model, tf32), enough_memory(out_of_memory):
+        yield
+
+
+@contextlib.contextmanager
+def eval_mode(model: GPT) -> Iterator[None]:
+    """Switch dropout off; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def float32_products(model: GPT, tf32: bool = False) -> Iterator[None]:
+    """Multiply float32 matrices in float32, whatever was set before, or in TF32.
+
+    Raises:
+        SweepError: `tf32` for a model that is not float32 on CUDA.
+    """
+    if tf32 and (model.device.type != "cuda" or model.dtype != torch.float32):
+        raise SweepError(
+            f"TF32 is for float32 on CUDA; this model is {model.dtype} on {model.device}"
+        )
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
+    """Raise `otherwise` in place of what PyTorch raises when memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise otherwise from None
+    except RuntimeError as error:  # the CPU's allocator has no class of its own
+        if "allocate memory" not in str(error):
+            raise
+        raise otherwise from None
+
+
+# --------------------------------------------------------------------- progress
 
 
 def steps(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """A function that is told how much more is done, and tells `progress` how much in all."""
+    """Return a function that adds to the work done and reports the sum to `progress`.
+
+    Example:
+        step = steps(print, 3)  # prints 0 3
+        step(2)  # prints 2 3
+    """
     done = 0
 
     def step(more: int = 1) -> None:
@@ -35,38 +108,54 @@ def steps(progress: Progress | None, total: int) -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def eval_mode(model: GPT) -> Iterator[None]:
-    """Without dropout; afterwards the model is in the mode it was in."""
-    was_training = model.training
-    model.eval()
+def progress_or_bar(progress: Progress | bool | None, label: str) -> Iterator[Progress | None]:
+    """Yield the caller's own `progress`, or one that draws a bar after two seconds.
+
+    Args:
+        progress: a function; None for a bar (tqdm.auto) in a notebook or on a
+            terminal; False for neither.
+        label: what the bar is called.
+    """
+    if callable(progress):
+        yield progress
+        return
+    if progress is False or not (_in_a_notebook() or sys.stderr.isatty()):
+        yield None
+        return
+    started, bars = time.perf_counter(), list["tqdm"]()
+
+    def draw(done: int, total: int) -> None:
+        if not bars:
+            if time.perf_counter() - started < SECONDS_BEFORE_A_BAR:
+                return
+            from tqdm.auto import tqdm
+
+            bars.append(tqdm(total=total or None, desc=label, leave=False))
+        bars[0].update(done - bars[0].n)
+
     try:
-        yield
+        yield draw
     finally:
-        model.train(was_training)
+        for bar in bars:
+            bar.close()
 
 
-@contextlib.contextmanager
-def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
-    """Raise `otherwise` in place of what PyTorch raises when there is none left."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise otherwise from None
-    except RuntimeError as error:  # the CPU's allocator has no class of its own
-        if "allocate memory" not in str(error):
-            raise
-        raise otherwise from None
+def _in_a_notebook() -> bool:
+    """Return whether this process is a Jupyter kernel."""
+    return "ipykernel" in sys.modules
+
+
+# --------------------------------------------------------------------- versions
 
 
 def versions(model: GPT) -> dict[str, str]:
-    """What a result depends on beside its arguments: packages, device, dtype, threads."""
-    weight = model.transformer.wte.weight
+    """Return what a result depends on beside its arguments: packages, device, dtype, threads."""
     return {
-        "mingpt": mingpt.__version__,
+        "mingpt": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": str(weight.device),
-        "dtype": str(weight.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
     }

@@ -17,9 +17,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from mingpt.checks import check_whole
+from mingpt.checks import check_whole, finite, widened
 from mingpt.errors import ConfigError
-from mingpt.generation.decoding import Decoding, finite, widened, with_penalty
+from mingpt.generation.decoding import Decoding, with_penalty
 from mingpt.generation.sampling import Sample, Stop, check
 from mingpt.generation.sequences import Sequences
 from mingpt.model import GPT
@@ -86,7 +86,7 @@ def beam_search(
     if max_new_tokens == 0:
         return [Sample(tuple(prompt), (), (), "length", score=0.0)]
     stop = stop or Stop()
-    idx = torch.tensor([[*prompt]], device=model.lm_head.weight.device)
+    idx = torch.tensor([[*prompt]], device=model.device)
     sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
     running, finished = [_Beam(0.0)], []
     for length in range(1, max_new_tokens + 1):

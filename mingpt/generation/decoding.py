@@ -16,8 +16,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from mingpt.checks import check_whole
-from mingpt.errors import ConfigError, GenerationError
+from mingpt.checks import check_whole, widened
+from mingpt.errors import ConfigError
 
 LARGEST_PENALTY = 1000.0
 
@@ -82,24 +82,6 @@ class Decoding:
         """
         scores = self.scores(logits, ids)
         return scores.masked_fill(~self.keep(scores)[1], -math.inf)
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Half precision is widened before any arithmetic on logits."""
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def finite(logits: Tensor) -> Tensor:
-    """The logits themselves.
-
-    Raises:
-        GenerationError: they are not finite.
-    """
-    if not logits.isfinite().all():
-        raise GenerationError(
-            f"the model's logits are not finite in {str(logits.dtype).removeprefix('torch.')}"
-        )
-    return logits
 
 
 def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mingpt.checks import check_whole
+from mingpt.checks import check_whole, finite, widened
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError
-from mingpt.generation.decoding import Decoding, draw, finite, widened, with_penalty
+from mingpt.generation.decoding import Decoding, draw, with_penalty
 from mingpt.generation.sequences import Sequences
 from mingpt.model import GPT
 
@@ -164,7 +164,7 @@ def log_likelihood(model: GPT, ids: Sequence[int]) -> list[float]:
         GenerationError: likewise.
     """
     check(model.config, [ids], 0)
-    idx = torch.tensor([[*ids]], device=model.lm_head.weight.device)
+    idx = torch.tensor([[*ids]], device=model.device)
     with torch.no_grad():
         logits = finite(model(idx)[0][0, :-1])  # (T - 1, V)
     return log_probs_of(logits, idx[0, 1:]).tolist()
@@ -241,7 +241,7 @@ def _run(
     observe: Callable[[Choice], None] | None,
 ) -> None:
     """Take rows whose prompts are equally long to their ends."""
-    device = model.lm_head.weight.device
+    device = model.device
     prompts = {row.prompt: row.prompt_ids for row in rows}  # each is read once
     row_of = {number: row for row, number in enumerate(prompts)}
     idx = torch.tensor([[*ids] for ids in prompts.values()], device=device)

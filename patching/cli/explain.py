@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mingpt
+from mingpt.version import __version__
 from patching.cli.common import output
 from patching.cli.common.arguments import Parser, add_model_arguments, texts_asked
 from patching.cli.common.command import run_command, tell
@@ -99,7 +99,7 @@ def build_parser() -> Parser:
         help=f"one or more of {', '.join(INSTRUMENTS)}; default: {','.join(DEFAULT)}",
     )  # fmt: skip
     output.add_output_arguments(parser, top_k=10)
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 
 

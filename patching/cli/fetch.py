@@ -10,8 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import mingpt
 from mingpt.errors import CheckpointError
+from mingpt.version import __version__
 from patching.cli.common.arguments import Parser
 from patching.cli.common.command import UsageError, run_command, tell
 from patching.cli.common.progress import Bars
@@ -69,7 +69,7 @@ def build_parser() -> Parser:
         help="fetch files though the hub states no hash to check them by",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no bar")
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 
 

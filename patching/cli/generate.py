@@ -14,8 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mingpt
 from mingpt.files import expanded
+from mingpt.version import __version__
 from patching.cli import generate_run
 from patching.cli.common import output
 from patching.cli.common.arguments import Parser, add_model_arguments, lines_of
@@ -160,7 +160,7 @@ def build_parser() -> Parser:
         "--quiet", action="store_true",
         help="only the model's line, texts, counts and the paths written; no bar",
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 
 

@@ -250,7 +250,7 @@ class _Desk:
 
         for prompt, samples in enumerate(block.samples):
             best = samples[0].sample
-            ids = torch.tensor([best.prompt], device=self.model.lm_head.weight.device)
+            ids = torch.tensor([best.prompt], device=self.model.device)
             if self.asked.plot:
                 first = (best.ids[0], best.log_probs[0], None)
                 with torch.no_grad():

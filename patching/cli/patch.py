@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mingpt
 from mingpt.sites import DEFAULT_SITE, SITES, heads_at
+from mingpt.version import __version__
 from patching.cli.common import output
 from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, texts_asked
 from patching.cli.common.command import UsageError, run_command, tell
@@ -171,7 +171,7 @@ def build_parser() -> Parser:
         help="CUDA: round float32 factors to 10 bits, faster; figure and result say so",
     )  # fmt: skip
     output.add_output_arguments(parser, top_k=20)
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import mingpt
 from mingpt.files import expanded
+from mingpt.version import __version__
 from patching.cli.common import output
 from patching.cli.common.arguments import MODEL_NAMES, Parser, add_source_arguments, lines_of
 from patching.cli.common.command import UsageError, run_command, tell
@@ -98,7 +98,7 @@ def build_parser() -> Parser:
         "--json", action="store_true", help="all of it as JSON on stdout, the text on stderr"
     )
     parser.add_argument("--quiet", action="store_true", help="lines only, no tables; no bar")
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {mingpt.__version__}")
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 
 

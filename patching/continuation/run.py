@@ -22,9 +22,8 @@ from mingpt.generation.decoding import Decoding
 from mingpt.generation.sampling import Choice, Sample, Stop, check, generate
 from patching.errors import PromptError, ResultError
 from patching.next_tokens import text_or_id
-from patching.precision import float32_products
 from patching.result_files import readable_json
-from patching.running import enough_memory, eval_mode
+from patching.running import ready
 from patching.text import shortened
 
 if TYPE_CHECKING:
@@ -198,11 +197,7 @@ def continue_prompts(
             observe(choice)
         step(1 if choice.ended is None else most - choice.step)
 
-    with (
-        eval_mode(model),
-        float32_products(model),
-        enough_memory(GenerationError(OUT_OF_MEMORY)),
-    ):
+    with ready(model, GenerationError(OUT_OF_MEMORY)):
         if settings.num_beams is None:
             found = generate(
                 model,

@@ -6,10 +6,12 @@ and a second less to import.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -29,35 +31,61 @@ LONGEST_LABEL = 24  # characters of a token beside an axis
 LONGEST_PROMPT = 300  # characters of a prompt in the title
 MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
 ELLIPSIS = "\u2026"
+# Dollar signs in prompts are dollar signs, and the bytes depend on the figure alone.
+SETTINGS: dict[str, Any] = {
+    "text.parse_math": False,
+    "text.usetex": False,
+    "font.family": FONT,
+    "svg.hashsalt": "patching",
+}
 PIXELS = 64  # an em, when characters are measured
 CHARACTERS_PER_INCH = 11  # of a label beside an axis, at most
 INCHES_PER_CHARACTER = 0.085  # of an upright label, at most
 
 
-def write(path: str | Path, draw: Callable[[], Figure]) -> Path:
-    """Draw a figure and write it to `path`, whose suffix chooses PNG, SVG or PDF.
+def render(draw: Callable[[], Figure], path: str | Path | None = None) -> Figure:
+    """Return the figure that `draw` makes, and write it to `path` if one is given.
 
     The same figure gives the same bytes.
+
+    Args:
+        draw: makes the figure; called with matplotlib's settings as ours must be.
+        path: its suffix chooses PNG, SVG or PDF; None writes nothing.
 
     Raises:
         DrawingError: another suffix.
     """
-    path = Path(path)
-    suffix = path.suffix.removeprefix(".").lower()
-    check_format(path.suffix.removeprefix("."))
-    # Dollar signs in prompts are dollar signs, and the bytes depend on the figure alone.
-    settings = {
-        "text.parse_math": False,
-        "text.usetex": False,
-        "font.family": FONT,
-        "svg.hashsalt": "patching",
-    }
-    with matplotlib.rc_context(settings):
+    if path is not None:
+        check_format(Path(path).suffix.removeprefix("."))
+    with matplotlib.rc_context(SETTINGS):
         figure = draw()
-        dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=dateless[suffix])
-    return path
+        if path is not None:
+            _save(figure, Path(path))
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG, as Jupyter shows it."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(stream, dpi=DOTS_PER_INCH, format="png")
+    return stream.getvalue()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    suffix = path.suffix.removeprefix(".").lower()
+    # Dates are left out, so that the same figure gives the same bytes.
+    dateless: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with replacing(path) as temporary:
+        figure.savefig(
+            temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=dateless.get(suffix, {})
+        )
+
+
+def write(path: str | Path, draw: Callable[[], Figure]) -> Path:
+    """Draw a figure and write it to `path`; see `render`."""
+    render(draw, path)
+    return Path(path)
 
 
 def new_figure(width: float, height: float) -> Figure:

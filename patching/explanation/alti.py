@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mingpt.generation.decoding import widened
+from mingpt.checks import widened
 from mingpt.model import CausalSelfAttention
 
 # Values of (t, s, C) that are held at a time: 32 M of them are 128 MB in float32.

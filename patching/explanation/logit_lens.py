@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mingpt.generation.decoding import widened
+from mingpt.checks import widened
 from mingpt.model import GPT
 from patching.explanation.recording import Seen
 

@@ -22,17 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mingpt.checks import from_the_end
-from mingpt.generation.decoding import widened
+from mingpt.checks import from_the_end, widened
 from patching.errors import ExplanationError
 from patching.explanation import alti, logit_attribution, logit_lens
 from patching.explanation.recording import watch
 from patching.explanation.request import DEFAULT, instruments_asked
 from patching.next_tokens import NextTokens, TokenScore, text_or_id
-from patching.precision import float32_products
 from patching.prompts import Tokenizer
-from patching.result_files import lists, opened, save
-from patching.running import Progress, enough_memory, eval_mode, steps, versions
+from patching.result_files import open_result, save, to_json_lists
+from patching.running import Progress, ready, steps, versions
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -206,11 +204,13 @@ class Explanation:
         for name in ("contributions", "rollout"):
             del values[name]
         values["alti"] = self.alti
-        values = {k: lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+        values = {
+            k: to_json_lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()
+        }
         if not self.is_single:
             return values
         methods = ("logit",) if self.alti_logit is None else ("logit", "alti-logit")
-        bars = {method: lists(self.bars(method)) for method in methods}
+        bars = {method: to_json_lists(self.bars(method)) for method in methods}
         return {"next": dataclasses.asdict(self.next), "bars": bars, **values}
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
@@ -229,7 +229,7 @@ class Explanation:
         Raises:
             ResultError: no such file, or not one that `save` wrote.
         """
-        with opened(path, "explanation") as arrays:
+        with open_result(path, "explanation") as arrays:
             saved: dict[str, Any] = {name: arrays[name] for name in arrays}
             for name in _STRUCTURED:
                 saved[name] = json.loads(saved[name].item())
@@ -286,7 +286,7 @@ def explain(
     weight = model.transformer.wte.weight
     step = steps(progress, rows.numel() * model.config.n_layer * (1 + ("lens" in chosen)))
     on_device = answers.to(weight.device)
-    with eval_mode(model), float32_products(model), enough_memory(ExplanationError(OUT_OF_MEMORY)):
+    with ready(model, ExplanationError(OUT_OF_MEMORY)):
         mixing = not {"alti", "alti-logit"}.isdisjoint(chosen)
         seen = watch(model, rows.to(weight.device), mixing=mixing, step=step)
         logits = model.lm_head(model.transformer.ln_f(seen.final))  # (B, V)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mingpt.generation.decoding import widened
+from mingpt.checks import widened
 from mingpt.model import GPT
 from patching.errors import SweepError
 from patching.prompts import PromptPair
@@ -68,7 +68,7 @@ def measure(
         )
     with torch.inference_mode(False), torch.no_grad():
         ids = {
-            run: torch.tensor([getattr(pair, f"{run}_ids")], device=model.lm_head.weight.device)
+            run: torch.tensor([getattr(pair, f"{run}_ids")], device=model.device)
             for run in ("clean", "corrupt")
         }
         base, source = DIRECTIONS[direction]

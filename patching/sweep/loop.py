@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from mingpt.generation.decoding import widened
+from mingpt.checks import widened
 from mingpt.model import GPT
 from mingpt.sites import DEFAULT_SITE
 from patching.prompts import PromptPair
@@ -36,7 +36,7 @@ def measure(
         model: in eval mode. Its recording is the source run's afterwards.
         step: called after each cell.
     """
-    device = model.transformer.wte.weight.device
+    device = model.device
     ids = {
         "clean": torch.tensor([pair.clean_ids], device=device),  # (1, T)
         "corrupt": torch.tensor([pair.corrupt_ids], device=device),

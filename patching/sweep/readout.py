@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mingpt.generation.decoding import widened
+from mingpt.checks import widened
 from mingpt.model import GPT
 from patching.errors import SweepError
 from patching.prompts import PromptPair

@@ -19,7 +19,7 @@ import numpy as np
 from mingpt.sites import RESIDUAL_SITES
 from patching.next_tokens import NextTokens, TokenScore
 from patching.prompts import PromptPair
-from patching.result_files import lists, opened, save
+from patching.result_files import open_result, save, to_json_lists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ class Unpatched:
         Raises:
             SweepError: logits that overflow.
         """
-        from patching.precision import float32_products
+        from patching.running import float32_products
         from patching.sweep.readout import check_finite
 
         if not self.is_current():
@@ -175,10 +175,10 @@ class SweepResult:
         for name in _SAVED:
             value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                value = lists(value)
+                value = to_json_lists(value)
             elif name == "metrics":
                 value = {
-                    metric: {"values": lists(found.values), "clean": found.clean,
+                    metric: {"values": to_json_lists(found.values), "clean": found.clean,
                              "corrupt": found.corrupt}
                     for metric, found in value.items()
                 }  # fmt: skip
@@ -214,7 +214,7 @@ class SweepResult:
         Raises:
             ResultError: no such file, or not one that `save` wrote.
         """
-        with opened(path, "sweep") as arrays:
+        with open_result(path, "sweep") as arrays:
             saved: dict[str, Any] = {name: arrays[name].item() for name in _FIELDS}
             for name in _STRUCTURED:
                 saved[name] = json.loads(saved[name])

@@ -16,9 +16,8 @@ import torch
 
 from mingpt.sites import SHARED_SITES
 from patching.errors import SweepError, named
-from patching.precision import float32_products
 from patching.prompts import PromptPair
-from patching.running import Progress, enough_memory, eval_mode, steps, versions
+from patching.running import Progress, ready, steps, versions
 from patching.sweep import attribution, loop
 from patching.sweep.engine.forward import carry
 from patching.sweep.engine.measure import measure as measure_fast
@@ -116,9 +115,9 @@ def patch_sweep(
             check_pair(model, one)
             grids.append(request.grid(model.config, len(one)))
 
-    with eval_mode(model), float32_products(model, tf32), enough_memory(SweepError(OUT_OF_MEMORY)):
+    with ready(model, SweepError(OUT_OF_MEMORY), tf32=tf32):
         if method == "fast":
-            device = model.transformer.wte.weight.device
+            device = model.device
             measured = measure_fast(
                 model,
                 pairs,
@@ -146,7 +145,7 @@ def patch_sweep(
     results = []
     for number, (one, grid, found) in enumerate(zip(pairs, grids, measured, strict=True)):
         with named(number, len(pairs)):
-            found.check(metrics, model.transformer.wte.weight.dtype, len([*grid.cells()]))
+            found.check(metrics, model.dtype, len([*grid.cells()]))
         results.append(_result(model, one, grid, metrics, found, asked))
     for result in results:
         result.seconds = time.perf_counter() - started
@@ -217,7 +216,7 @@ def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
     """
     check_pair(model, pair)
     job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
-    with eval_mode(model), float32_products(model), enough_memory(SweepError(OUT_OF_MEMORY)):
+    with ready(model, SweepError(OUT_OF_MEMORY)):
         (carried,) = carry(model, [job], rule(Request.site))
     check_finite(torch.stack((carried.base, carried.source)), carried.base.dtype)
     return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)

@@ -77,7 +77,7 @@ def carry(
         progress: called after each block with the number of rows that passed it.
     """
     blocks = model.transformer.h
-    batch = Batch(jobs, model.transformer.wte.weight.device)
+    batch = Batch(jobs, model.device)
     x = model.embed(*batch.ids_and_positions())  # (N, C)
     x = _joined(x, {"resid_post": x}, None, batch, rule, 0, at_top=False)
     for layer, block in enumerate(blocks):
