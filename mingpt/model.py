@@ -550,7 +550,7 @@ def _layer_norm(config: GPTConfig) -> nn.LayerNorm:
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding whose weights are still to be drawn or assigned.
+    """Return an embedding whose weights are still to be drawn or assigned.
 
     nn.Embedding(rows, width) would draw them at once; for a model without
     storage that makes PyTorch load its compiler, which takes a second.

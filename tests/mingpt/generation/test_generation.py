@@ -183,11 +183,14 @@ def test_generate_reads_one_token_a_step(model, monkeypatch):
     monkeypatch.setattr(
         model, "stream", lambda idx, *rest: read.append(tuple(idx.shape)) or stream(idx, *rest)
     )
-    model.generate(torch.tensor([prompt(10)]), 5)
+    generate(model, [prompt(10)], 5, greedy=True)
     assert read == [(1, 10), (1, 1), (1, 1), (1, 12), (1, 12)]  # then the window moves
     read.clear()
-    model.generate(torch.tensor([prompt(10)]), 3, use_cache=False)
+    generate(model, [prompt(10)], 3, greedy=True, use_cache=False)
     assert read == [(1, 10), (1, 11), (1, 12)]
+    read.clear()
+    model.generate(torch.tensor([prompt(10)]), 4)
+    assert read == [(1, 10), (1, 11), (1, 12), (1, 12)]
 
 
 # --------------------------------------------------------------------- decoding
