@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mingpt.lazy import lazy_names
-from mingpt.version import __version__
-
 if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from mingpt.bpe import BPETokenizer as BPETokenizer
     from mingpt.config import PRESETS as PRESETS
@@ -35,6 +32,9 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from mingpt.model import GPT as GPT
     from mingpt.sites import SITES as SITES
     from mingpt.sites import Patch as Patch
+    from mingpt.trainer import Trainer as Trainer
+    from mingpt.trainer import TrainerConfig as TrainerConfig
+    from mingpt.version import __version__ as __version__
 
 
 # Name -> the module it lives in; imported when it is first used.
@@ -53,6 +53,9 @@ _HOME = {
     "Stop": "mingpt.generation.sampling",
     "Decoding": "mingpt.generation.decoding",
     "KVCache": "mingpt.kvcache",
+    "Trainer": "mingpt.trainer",
+    "TrainerConfig": "mingpt.trainer",
+    "__version__": "mingpt.version",
     "MinGPTError": "mingpt.errors",
     "CheckpointError": "mingpt.errors",
     "ConfigError": "mingpt.errors",
@@ -61,6 +64,14 @@ _HOME = {
     "PatchError": "mingpt.errors",
     "TokenizerError": "mingpt.errors",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = [*_HOME]
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+
+def __getattr__(name: str) -> object:
+    from mingpt.lazy import public_name  # not at the top: `import mingpt.model` needs no such file
+
+    return public_name(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,10 +1,10 @@
 """Byte-level byte-pair encoding, GPT-2's and any other with the same kind of files.
 
 A text is cut into pieces by a regular expression, each piece is spelt as its
-UTF-8 bytes, and neighbouring symbols are merged in the order that the merges
-file ranks them. Sennrich et al. 2016 (arXiv 1508.07909), algorithm 1; over
-bytes: Radford et al. 2019, section 2.2. Training a vocabulary is not done here
-(scripts/train_builtin.py does it).
+UTF-8 bytes, and neighbouring symbols are merged in the order of the merges
+(Sennrich et al. 2016, arXiv 1508.07909, algorithm 1; over bytes: Radford et al.
+2019, section 2.2). Files are read by loading/tokenizer_files.py; the shipped
+vocabulary is trained by scripts/train_builtin.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_CACHED_PIECES = 50_000
 
 
 def _byte_alphabet() -> dict[int, str]:
-    """Byte -> the printable character that stands for it in vocabulary files.
+    """Return byte -> the printable character that stands for it in vocabulary files.
 
     Bytes that Latin-1 prints stand for themselves; the other 68 are numbered on
     from U+0100, so that no vocabulary entry holds white space or a control.
@@ -54,7 +54,7 @@ _BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
 
 @dataclass(frozen=True)
 class PieceWork:
-    """How one piece of a text became tokens: what `BPETokenizer.show_work` returns."""
+    """How one piece of a text became tokens; see `BPETokenizer.show_work`."""
 
     piece: str  # as the regular expression cut it
     data: bytes  # its UTF-8 bytes
@@ -137,11 +137,11 @@ class BPETokenizer:
     # ------------------------------------------------------------- text -> ids
 
     def __call__(self, text: str) -> Tensor:
-        """Token ids of `text` as a LongTensor (1, T), ready for the model."""
+        """Return the token ids of `text` as a LongTensor (1, T), ready for the model."""
         return torch.tensor([self.encode(text)], dtype=torch.long)
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Token ids of `text`.
+        """Return the token ids of `text`.
 
         Args:
             allow_special: read "<|endoftext|>" in the text as that one token;
@@ -163,7 +163,7 @@ class BPETokenizer:
         return ids
 
     def show_work(self, text: str) -> list[PieceWork]:
-        """Every piece of `text` with its bytes, the merges that were made, and its tokens."""
+        """Return every piece of `text` with its bytes, the merges made, and its tokens."""
         works = []
         for piece in PIECES.findall(text):
             merges: list[tuple[str, str]] = []
@@ -198,7 +198,7 @@ class BPETokenizer:
     # ------------------------------------------------------------- ids -> text
 
     def decode(self, ids: Tensor | Iterable[int]) -> str:
-        """The text of a 1-D tensor or list of ids; broken UTF-8 becomes U+FFFD.
+        """Return the text of a 1-D tensor or list of ids; broken UTF-8 becomes U+FFFD.
 
         Raises:
             TokenizerError: an id that the vocabulary does not have, or a
@@ -211,9 +211,9 @@ class BPETokenizer:
         return b"".join(self.data(number) for number in ids).decode("utf-8", errors="replace")
 
     def data(self, number: int) -> bytes:
-        """The bytes of one token, which may end, or begin, in the middle of a character.
+        """Return the bytes of one token; they may begin or end in the middle of a character.
 
-        Those of "<pad:50300>" for a row of the embedding that stands for no token.
+        A row of the embedding that stands for no token has the bytes of "<pad:50300>".
 
         Raises:
             TokenizerError: an id that the vocabulary does not have.
@@ -228,7 +228,7 @@ class BPETokenizer:
         return bytes(_BYTE_OF_CHAR[char] for char in symbol)
 
     def token(self, number: int) -> str:
-        r"""The text of one token; bytes that are no UTF-8 by themselves as \xNN.
+        r"""Return the text of one token, with bytes that are not UTF-8 by themselves as \xNN.
 
         A row of the embedding that stands for no token is "<pad:50300>".
 
@@ -238,11 +238,11 @@ class BPETokenizer:
         return self.data(number).decode("utf-8", errors="backslashreplace")
 
     def tokens(self, text: str) -> list[str]:
-        """The text of every token of `text`, e.g. ["Michelle", " Jones"]."""
+        """Return the text of every token of `text`, e.g. ["Michelle", " Jones"]."""
         return [self.token(number) for number in self.encode(text)]
 
     def is_padding(self, number: int) -> bool:
-        """Whether the id is a row of the model's embedding that stands for no token."""
+        """Return True if the id is a row of the model's embedding that stands for no token."""
         return number not in self._symbol_of_id and 0 <= number < (self.rows or 0)
 
     @property
@@ -281,7 +281,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _join_everywhere(symbols: list[str], pair: tuple[str, str]) -> list[str]:
-    """`symbols` with every occurrence of `pair` made one symbol, from left to right."""
+    """Return `symbols` with every occurrence of `pair` joined, from left to right."""
     joined, at = [], 0
     while at < len(symbols):
         if tuple(symbols[at : at + 2]) == pair:

@@ -12,16 +12,20 @@ if TYPE_CHECKING:
 
 
 def check_whole(what: str, value: object, least: int) -> None:
-    """Raises ConfigError unless `value` is a whole number of at least `least`."""
+    """Raise ConfigError unless `value` is a whole number of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{what} must be a whole number of at least {least}, not {value!r}")
 
 
 def from_the_end(what: str, number: int, size: int, error: type[Exception]) -> int:
-    """`number` in [-size, size) as a number in [0, size).
+    """Return `number` in [-size, size), counted as Python counts, as a number in [0, size).
+
+    Args:
+        what: names what is counted, in the error's message.
+        error: the type of the error.
 
     Raises:
-        error: it is out of range; `what` says what was counted.
+        error: `number` is out of range.
     """
     if not -size <= number < size:
         raise error(

@@ -1,9 +1,10 @@
-"""The one description of a model's shape, and the shapes that have names."""
+"""The shape and constants of a model, and the shapes that have names."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from mingpt.errors import ConfigError
 
@@ -15,7 +16,7 @@ FLAGS = (
     "scale_attn_by_inverse_layer_idx",
     "reorder_and_upcast_attn",
 )
-LARGEST_SIZE = 2**24  # of any one size: beyond it a file is damaged, not ambitious
+LARGEST_SIZE = 2**24  # no model is larger in any one size; a larger number means a damaged file
 
 
 def _is_number(value: object) -> bool:
@@ -27,11 +28,10 @@ class GPTConfig:
     """Shape and constants of a GPT-2 style transformer.
 
     Raises:
-        ConfigError: a size that is no whole number from 1 to LARGEST_SIZE, a
-            width that the heads do not divide, heads that the keys' and values'
-            do not divide, a dropout outside [0, 1), an
-            epsilon or range that is no positive number, a flag that is no
-            bool, or an unknown activation.
+        ConfigError: a size that is no whole number from 1 to LARGEST_SIZE;
+            n_embd not divisible by n_head, or n_head by n_kv_head; a dropout
+            outside [0, 1); an epsilon or a range that is no positive number; a
+            flag that is no bool; an unknown activation.
     """
 
     n_layer: int = 12  # transformer blocks
@@ -40,8 +40,8 @@ class GPTConfig:
     vocab_size: int = 50257  # rows of the embedding and of the unembedding (V)
     block_size: int = 1024  # longest sequence the model can read, in tokens
     # Heads of keys and values, each read by n_head / n_kv_head query heads; None is n_head.
-    # 1 is multi-query attention (Shazeer 2019, arXiv 1911.02150), more of them
-    # grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245).
+    # 1 is multi-query attention (Shazeer 2019, arXiv 1911.02150), a number between 1 and
+    # n_head grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245).
     n_kv_head: int | None = None
     n_inner: int | None = None  # width of the MLP's hidden layer; None is 4 * n_embd
     activation: str = "gelu_new"  # of the MLP: gelu_new (tanh form), gelu (exact) or relu
@@ -98,17 +98,17 @@ class GPTConfig:
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values, the default resolved."""
+        """Heads of keys and values (nkv)."""
         return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @property
     def inner_size(self) -> int:
-        """Width of the MLP's hidden layer, the default resolved."""
+        """Width of the MLP's hidden layer."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     @classmethod
-    def preset(cls, name: str, **overrides: object) -> GPTConfig:
-        """The configuration called `name` in PRESETS, with fields replaced.
+    def preset(cls, name: str, **overrides: Any) -> GPTConfig:
+        """Return the configuration called `name` in PRESETS, with fields replaced.
 
         Raises:
             ConfigError: no preset of that name.

@@ -11,7 +11,7 @@ class MinGPTError(Exception):
 
 
 class ConfigError(MinGPTError, ValueError):
-    """A model configuration, or an argument of the model, that makes no sense."""
+    """A model configuration, or an argument of the model, out of its range."""
 
 
 class PatchError(MinGPTError, ValueError):
@@ -19,7 +19,7 @@ class PatchError(MinGPTError, ValueError):
 
 
 class GenerationError(MinGPTError):
-    """A continuation that cannot be made: the model has no distribution of the next token."""
+    """A continuation that cannot be made: the logits are not finite, or memory ran out."""
 
 
 class TokenizerError(MinGPTError, ValueError):

@@ -1,4 +1,4 @@
-"""Writing files so that they are either whole or not there."""
+"""Writing files so that each is whole or absent, and paths that users give."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mingpt.errors import CheckpointError
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it if the block succeeds.
+    """Yield a temporary path beside `path`, and move it onto `path` if the block succeeds.
 
-    The folder is created. If the block raises (Ctrl-C included) the temporary
-    file is removed and what was at `path` is left as it was.
+    The folder is created. If the block raises (Ctrl-C included), the temporary
+    file is removed and `path` is left as it was.
 
     Raises:
         OSError: the folder cannot be created or written.
@@ -36,13 +36,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def contained(path: Path, root: Path | None) -> Path:
-    """`path`, once it is clear that it really lies under `root`, or if that is None.
+    """Return `path` if it lies under `root` once links are followed, or if `root` is None.
 
-    Links are followed first, `root`'s own too: a link inside a cache may point
-    to another place in it, as the hub's do, but to none outside.
+    A link inside the hub's cache points to another place in the cache. A link
+    that leads out of it is refused.
 
     Raises:
-        CheckpointError: it lies elsewhere.
+        CheckpointError: the path leads out of `root`.
     """
     if root is not None and not path.resolve().is_relative_to(root.resolve()):
         raise CheckpointError(f"{path} is a link out of {root}, and is not followed")
@@ -50,7 +50,7 @@ def contained(path: Path, root: Path | None) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """`path` with a leading ~ replaced where that is a known home; otherwise as it is."""
+    """Return `path` with a leading ~ replaced by the home it names; an unknown ~name stays."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises for ~nobody)
 
 

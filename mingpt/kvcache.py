@@ -1,9 +1,9 @@
-"""Keys and values of what has been read, so that a longer sequence reads its new tokens only.
+"""A cache of keys and values, so that each step of generation reads the new tokens only.
 
-A position's keys and values depend on the tokens up to it and on where it
-stands, and on nothing that follows: they are kept for as long as no position
-moves. A sequence that outgrows the context is moved along in it, and has to be
-read anew in every step (see sequences.py).
+A position's keys and values depend on the tokens up to it and on its place, and
+on nothing that follows. They stay valid as long as no position moves. In a
+sequence longer than the context every position moves in each step, so nothing
+can be cached (generation/sequences.py).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mingpt.config import GPTConfig
-    from mingpt.model import LayerTap
+    from mingpt.sites import LayerTap
 
 
 class KVCache:
-    """Room for the keys and values of B sequences in every block, filled from the left.
+    """Keys and values of B sequences in every block, filled from the left.
 
     Args:
         config: the model's.
-        B: how many sequences.
-        room: tokens that each may have, at most block_size.
+        B: number of sequences.
+        room: most tokens of a sequence, at most block_size.
         like: a tensor of the model's dtype, on its device.
 
     Attributes:
-        length: tokens whose keys and values are in it, the same of all sequences.
+        length: tokens cached so far, the same for all sequences.
 
     Raises:
         ConfigError: more room than the model has positions, or none.
@@ -49,21 +49,21 @@ class KVCache:
 
     @property
     def B(self) -> int:  # noqa: N802 (the field's name for it)
-        """How many sequences."""
+        """Number of sequences."""
         return self._kept[SHARED_SITES[0]].size(1)
 
     @property
     def room(self) -> int:
-        """Tokens that fit in."""
+        """Most tokens of a sequence."""
         return self._kept[SHARED_SITES[0]].size(-2)
 
     @property
     def nbytes(self) -> int:
-        """What it holds, in bytes."""
+        """Size in bytes."""
         return sum(kept.nbytes for kept in self._kept.values())
 
     def after(self, tap: LayerTap) -> LayerTap:
-        """A tap by which k and v of new tokens, as `tap` leaves them, become those of all."""
+        """Wrap `tap` so that attention sees the cached keys and values followed by the new ones."""
 
         def grown(layer: int, site: str, x: Tensor) -> Tensor:
             x = tap(layer, site, x)
@@ -72,13 +72,13 @@ class KVCache:
         return grown
 
     def _extended(self, layer: int, site: str, x: Tensor) -> Tensor:
-        """Keep (B, nkv, T, hs) of new tokens; what there is now: (B, nkv, length + T, hs)."""
+        """Cache (B, nkv, T, hs) of new tokens; return all tokens' (B, nkv, length + T, hs)."""
         kept, end = self._kept[site][layer], self.length + x.size(-2)
         kept[:, :, self.length : end] = x.detach()  # or it would hold the graph of every step
         return kept[:, :, :end]
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these of the sequences, in this order; one may come several times."""
+        """Keep the sequences in `rows`, in this order; a sequence may be repeated."""
         if torch.equal(rows, torch.arange(self.B, device=rows.device)):
             return
         for site, kept in self._kept.items():

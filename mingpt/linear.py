@@ -1,10 +1,9 @@
-"""Linear layers that use all cores for a few vectors too.
+"""Matrix products that PyTorch does not do well by itself: of few vectors, of shared heads.
 
 A step of generation multiplies each matrix by one vector, or by as many as there
-are samples. What takes the time there is to read the matrix from memory, and
-PyTorch has one core do it (its BLAS does not share such products out well), which
-gets a fraction of what the memory gives. As a batch of products, each with a part
-of the matrix's rows, all cores read. Every number is the same sum of the same
+are samples. Reading the matrix from memory takes the time, and PyTorch has one
+core read it. `Linear` cuts the matrix into one part a core, as a batch of
+products, so that all cores read. Every number is the same sum of the same
 products as in nn.Linear.
 """
 
@@ -14,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOST = 8  # vectors: of more, there is enough to do for every core anyway
-LEAST = 1 << 18  # numbers in a matrix: a smaller one is in the caches, and soon multiplied
+MOST_VECTORS = 8  # for more, PyTorch shares the product out by itself
+FEWEST_WEIGHTS = 1 << 18  # a smaller matrix lies in the caches, where one core is fast enough
 
 
 class Linear(nn.Linear):
     """nn.Linear, with the product of a few vectors shared out among the cores."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
+        """Return x W^T + b: (..., in_features) -> (..., out_features)."""
         weight, parts = self.weight, torch.get_num_threads()
         if (
-            x.numel() <= MOST * self.in_features
-            and weight.numel() >= LEAST
+            x.numel() <= MOST_VECTORS * self.in_features
+            and weight.numel() >= FEWEST_WEIGHTS
             and weight.device.type == "cpu"
             and weight.dtype == x.dtype
             and weight.dtype in (torch.float32, torch.float64)
@@ -40,9 +39,22 @@ class Linear(nn.Linear):
 
 
 def shared_out(x: Tensor, weight: Tensor, parts: int) -> Tensor:
-    """x (n, in) times weight (out, in) transposed, so many parts of its rows at once: (n, out)."""
+    """Return x W^T (n, out) of x (n, in) and W (out, in), computed in `parts` parts of W's rows."""
     whole = len(weight) // parts * parts
     each = weight[:whole].unflatten(0, (parts, -1)).transpose(1, 2)  # (parts, in, out / parts)
     out = torch.bmm(x.expand(parts, *x.shape), each)  # (parts, n, out / parts)
-    out = out.transpose(0, 1).flatten(1)
+    out = out.transpose(0, 1).flatten(1)  # (n, whole)
     return out if whole == len(weight) else torch.cat((out, F.linear(x, weight[whole:])), dim=1)
+
+
+def by_shared_heads(x: Tensor, shared: Tensor) -> Tensor:
+    """Multiply (..., nh, n, a) by (..., nkv, a, b), each head by the one it reads: (..., nh, n, b).
+
+    The query heads that share a key head become rows of one product, so that
+    nothing is copied.
+    """
+    nh, nkv = x.size(-3), shared.size(-3)
+    if nh == nkv:
+        return x @ shared
+    rows = x.unflatten(-3, (nkv, nh // nkv)).flatten(-3, -2)  # (..., nkv, nh / nkv * n, a)
+    return (rows @ shared).unflatten(-2, (nh // nkv, -1)).flatten(-4, -3)

@@ -1,12 +1,11 @@
-"""A GPT-2 whose forward pass can record its residual stream and be patched.
+"""A GPT-2 whose forward pass records its activations and can be patched.
 
 The design follows minGPT: one file, read from top to bottom, with GPT-2's own
 parameter names. What is added is two keyword arguments of `GPT.forward`,
 `record` and `patch`; everything else in the project is built on those two. The
-forward pass hands every activation that has a name (sites.py) to a `tap`, which
-may keep a copy of it or give back another one (`GPT.stream`).
-Files are not this module's business (see checkpoint.py and sources.py), nor
-are sweeps and plots (see the package `patching`).
+forward pass hands every activation that has a name (sites.py) to a `tap`. The
+tap may keep a copy, and the pass goes on with what the tap gives back.
+This file knows nothing of files, networks, sweeps or plots.
 
 Shapes, here and in the whole project:
     B batch, T tokens, C = n_embd, nh = n_head, hs = C / nh, V = vocab_size,
@@ -17,10 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,47 +28,39 @@ from torch.nn import functional as F
 from mingpt.checks import check_whole, finite
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError, PatchError
-from mingpt.generation.decoding import Decoding, draw, with_penalty
-from mingpt.generation.sequences import Sequences
-from mingpt.kvcache import KVCache
-from mingpt.linear import Linear
+from mingpt.linear import Linear, by_shared_heads
 from mingpt.loading import checkpoint
 from mingpt.loading.download import Progress
 from mingpt.loading.sources import Source, as_source
 from mingpt.sites import (
     DEFAULT_SITE,
+    LayerTap,
     Patch,
     ResolvedPatch,
+    Tap,
     Taps,
-    as_patches,
-    check_site,
-    recorded_shape,
-    resolve_patch,
+    resolve_patches,
     sites_to_record,
+    untouched,
 )
 
-Tap = Callable[[str, Tensor], Tensor]  # (site, activation) -> the activation to go on with
-LayerTap = Callable[[int, str, Tensor], Tensor]  # likewise, (layer, site, activation)
-
-
-def untouched(site: str, x: Tensor) -> Tensor:
-    """The tap of a run that neither records nor patches."""
-    return x
+if TYPE_CHECKING:
+    from mingpt.kvcache import KVCache
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a position reads itself and those before it.
+    """Multi-head attention in which a position reads itself and the positions before it.
 
     Vaswani et al. 2017, "Attention Is All You Need", eq. 1, with a causal mask.
-    Keys and values may have fewer heads than queries; head h then reads those of
-    h // (nh / nkv) (Ainslie et al. 2023, arXiv 2305.13245, section 2.2).
+    Keys and values may have fewer heads than queries; query head h then reads
+    head h // (nh / nkv) (Ainslie et al. 2023, arXiv 2305.13245, section 2.2).
     The softmax is written out and is the same code in every run, so that a run
     that records or patches is bit for bit the run that does not.
 
     Attributes:
-        divisor: of the scores: sqrt(hs), or what the configuration's flags make
-            of it in block number `layer`.
-        upcast: whether scores and softmax are in float32 where q and k are in
+        divisor: the scores are divided by it: sqrt(hs), changed by two flags of
+            the configuration.
+        upcast: True if scores and softmax are in float32 where q and k are in
             half precision.
     """
 
@@ -90,60 +81,70 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
-        """(B, T, C) -> (B, T, C); `future` (T, T) is True where a key may not be read."""
+        """Return what attention adds to the stream: (B, T, C) -> (B, T, C).
+
+        Args:
+            future: (T, T), True where a key comes after the query.
+        """
         B, T, C = x.size()
-        q, k, v = map(self.heads, self.split(self.c_attn(x)))
-        q = tap("q", q)  # (B, nh, T, hs)
-        k, v = tap("k", k), tap("v", v)  # (B, nkv, T, hs)
-        pattern = tap("pattern", self.pattern(q, k, future))  # (B, nh, T, T)
-        z = tap("z", self.mix(self.attn_dropout(pattern), v))  # (B, nh, T, hs)
-        z = z.transpose(1, 2).reshape(B, T, C)  # heads side by side
-        return self.resid_dropout(self.c_proj(z))
+        q, k, v = self.c_attn(x).split(self.sizes, dim=-1)  # (B, T, C) and twice (B, T, nkv hs)
+        q = tap("q", self.heads(q))  # (B, nh, T, hs)
+        k, v = tap("k", self.heads(k)), tap("v", self.heads(v))  # (B, nkv, T, hs)
+        scores = self.scores(q, k).masked_fill(future, float("-inf"))  # (B, nh, T, T)
+        pattern = tap("pattern", scores.softmax(dim=-1).to(q.dtype))  # (B, nh, T, T), rows sum to 1
+        z = tap("z", self.mix(self.attn_dropout(pattern), v))  # (B, nh, T, hs), each head's output
+        return self.resid_dropout(self.c_proj(z.transpose(1, 2).reshape(B, T, C)))
+
+    # The steps by themselves: forward uses some, the engine and the explanations all of them.
+
+    def heads(self, x: Tensor) -> Tensor:
+        """Return the view (..., n, T, hs) of (..., T, n hs): q, k, v or z head by head."""
+        return x.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return q k / divisor before the mask (..., nh, queries, T).
+
+        q is (..., nh, queries, hs), k (..., nkv, T, hs).
+        """
+        if self.upcast:
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k = q.to(wide), k.to(wide)
+        return by_shared_heads(q, k.transpose(-2, -1)) / self.divisor
+
+    def pattern(self, q: Tensor, k: Tensor, future: Tensor) -> Tensor:
+        """Return each query's weights over the keys (..., nh, queries, T); they sum to 1."""
+        scores = self.scores(q, k).masked_fill(future, float("-inf"))
+        return F.softmax(scores, dim=-1).to(q.dtype)
+
+    def mix(self, pattern: Tensor, v: Tensor) -> Tensor:
+        """Return z (..., nh, queries, hs) of pattern (..., nh, queries, T), v (..., nkv, T, hs)."""
+        return by_shared_heads(pattern, v)
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split c_attn's output into q (..., C), k and v (..., nkv hs)."""
+        q, k, v = qkv.split(self.sizes, dim=-1)
+        return q, k, v
 
     def queries(self, x: Tensor) -> Tensor:
-        """The first part of c_attn's output alone: (..., C) -> (..., C)."""
+        """Return the q part of c_attn's output alone: (..., C) -> (..., C)."""
         return self._part_of_c_attn(x, slice(None, x.size(-1)))
 
     def keys_values(self, x: Tensor) -> Tensor:
-        """The other two parts of it, side by side: (..., C) -> (..., 2 nkv hs)."""
+        """Return the k and v parts of c_attn's output: (..., C) -> (..., 2 nkv hs)."""
         return self._part_of_c_attn(x, slice(x.size(-1), None))
 
     def _part_of_c_attn(self, x: Tensor, rows: slice) -> Tensor:
         bias = self.c_attn.bias
         return F.linear(x, self.c_attn.weight[rows], None if bias is None else bias[rows])
 
-    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_attn's output as its three parts: (..., C) and twice (..., nkv hs)."""
-        return qkv.split(self.sizes, dim=-1)
-
-    def heads(self, x: Tensor) -> Tensor:
-        """(..., T, n hs) -> (..., n, T, hs), a view: q, k, v or z taken apart."""
-        return x.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
-
     def of_each_query(self, x: Tensor) -> Tensor:
-        """k or v as every query head reads it: (..., nkv, T, hs) -> (..., nh, T, hs)."""
+        """Repeat k or v for the query heads that share it: (..., nkv, T, hs), (..., nh, T, hs)."""
         shared = self.n_head // x.size(-3)
         return x if shared == 1 else x.repeat_interleave(shared, dim=-3)
 
     def output_heads(self) -> Tensor:
-        """W_O head by head (nh, hs, C), a view: what c_proj makes of each head's z."""
+        """Return W_O head by head (nh, hs, C), a view: what c_proj makes of each head's z."""
         return self.c_proj.weight.t().unflatten(0, (self.n_head, -1))
-
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """(..., nh, queries, hs) and (..., nkv, T, hs) -> (..., nh, queries, T), no mask yet."""
-        if self.upcast:
-            wide = torch.promote_types(q.dtype, torch.float32)
-            q, k = q.to(wide), k.to(wide)
-        return _each_with_its_own(q, k.transpose(-2, -1)) / self.divisor
-
-    def pattern(self, q: Tensor, k: Tensor, future: Tensor) -> Tensor:
-        """Each query's weights over the keys (..., nh, queries, T); they sum to 1."""
-        scores = self.scores(q, k).masked_fill(future, float("-inf"))
-        return F.softmax(scores, dim=-1).to(q.dtype)
-
-    def mix(self, pattern: Tensor, v: Tensor) -> Tensor:
-        """z: (..., nh, queries, T) and (..., nkv, T, hs) -> (..., nh, queries, hs)."""
-        return _each_with_its_own(pattern, v)
 
 
 class MLP(nn.Module):
@@ -161,7 +162,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Return what the MLP adds to the stream: (B, T, C) -> (B, T, C)."""
         return self.dropout(self.c_proj(self.act(self.c_fc(x))))
 
 
@@ -176,7 +177,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Return the stream as it leaves the block: (B, T, C) -> (B, T, C)."""
         x = x + tap("attn_out", self.attn(self.ln_1(x), future, tap))
         x = tap("resid_mid", x)
         return x + tap("mlp_out", self.mlp(self.ln_2(x)))
@@ -224,18 +225,20 @@ class GPT(nn.Module):
         self._init_weights()
 
     def tie_weights(self) -> None:
-        """Make the unembedding the very parameter that the embedding is, if it is to be."""
+        """Make the embedding's parameter the unembedding's too, if the configuration ties them."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.transformer.wte.weight
 
     def _init_weights(self) -> None:
-        """GPT-2's scheme: normal weights, zero biases, and c_proj scaled down.
+        """Draw the weights by GPT-2's scheme.
 
-        Each block adds to the residual stream twice, so its output projections
-        are drawn 1 / sqrt(2 n_layer) smaller to keep the stream's size.
+        matrices        normal, standard deviation initializer_range
+        c_proj.weight   the same divided by sqrt(2 n_layer): each block adds to the
+                        residual stream twice, and the stream keeps its size
+        biases          zero
         """
         if self.transformer.wte.weight.is_meta:
-            return  # a model without storage is about to be given its weights
+            return  # a model without storage is given its weights by the loader
         std = self.config.initializer_range
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -257,7 +260,7 @@ class GPT(nn.Module):
 
     @property
     def activations(self) -> Tensor | None:
-        """The residual stream after each block in the last recording."""
+        """The recording of resid_post (n_layer, B, T, C); None if there is none."""
         return self.recording.get(DEFAULT_SITE)
 
     @activations.setter
@@ -274,7 +277,7 @@ class GPT(nn.Module):
         record: bool | str | Iterable[str] = False,
         patch: tuple[int, int] | Patch | Sequence[Patch] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Next-token logits, and the loss if targets are given.
+        """Return next-token logits, and the loss if targets are given.
 
         Args:
             idx: token ids (B, T), 1 <= T <= block_size. That they are below
@@ -286,10 +289,11 @@ class GPT(nn.Module):
                 `recording`. A forward without it leaves the last recording.
             patch: (layer, position): once block `layer` has produced its
                 output, replace the vector at `position` by the one in the last
-                recording. A Patch does so at any site, and a list of them all
-                at once. Negative numbers count from the end. With `record`
-                too, the patch is read from the previous recording, which the
-                patched run then replaces.
+                recording. A Patch replaces at any site, by the recording or by
+                a value of its own; a list of patches is applied in order.
+                Negative numbers count from the end. With `record` too, the
+                patch is read from the previous recording, which the patched
+                run then replaces.
 
         Returns:
             logits (B, T, V) in the model's dtype, and the mean cross-entropy in
@@ -298,15 +302,14 @@ class GPT(nn.Module):
         Raises:
             ConfigError: ids that are no (B, T) integer tensor, or too many;
                 targets of another shape.
-            PatchError: an unknown site, nothing recorded there, a recording of
-                another shape, dtype or device, or a layer, head or position out
-                of range.
+            PatchError: an unknown site, nothing recorded there, a recording or
+                a value of another shape, dtype or device, or a layer, head or
+                position out of range.
         """
         self._check_ids(idx)
         if targets is not None and targets.shape != idx.shape:
             raise ConfigError(f"targets {tuple(targets.shape)} for ids {tuple(idx.shape)}")
-        resolved = [] if patch is None else self._resolve_patches(idx, patch)
-        logits = self._run(idx, sites_to_record(record), resolved)
+        logits = self._run(idx, sites_to_record(record), self.resolve(idx, patch))
         loss = None
         if targets is not None:
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
@@ -317,20 +320,19 @@ class GPT(nn.Module):
         idx: Tensor,
         cache: KVCache | None = None,
         *,
-        record: Sequence[str] = (),
         patches: Sequence[ResolvedPatch] = (),
     ) -> Tensor:
-        """The next token's logits alone (B, V): forward's last position.
+        """Return the next token's logits alone (B, V): forward's last position.
 
         Args:
-            idx: token ids (B, T); with a cache, those that follow what is in it.
-            cache: of tokens read before. It has these too then.
-            record, patches: sites and patches, already checked (mingpt.sites).
+            idx: token ids (B, T); with a cache, the ids after the cached tokens.
+            cache: keys and values of the tokens before; those of `idx` are added.
+            patches: already checked, by `resolve`.
 
         Raises:
             ConfigError: as `forward`; or no room for the tokens in the cache.
         """
-        return self._run(idx, record, patches, cache, slice(-1, None))[:, 0]
+        return self._run(idx, (), patches, cache, slice(-1, None))[:, 0]
 
     def _run(
         self,
@@ -340,7 +342,7 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         positions: slice = slice(None),
     ) -> Tensor:
-        """The transformer itself: ids (B, T) -> logits (B, T, V), or of some positions."""
+        """Run the transformer: ids (B, T) -> logits (B, T, V), or those of `positions`."""
         taps = Taps(record, patches)
         x = self.stream(idx, taps.tap, cache)  # (B, T, C)
         logits = self.lm_head(self.transformer.ln_f(x[:, positions]))  # (B, T, V)
@@ -351,16 +353,15 @@ class GPT(nn.Module):
         return logits
 
     def stream(self, idx: Tensor, tap: LayerTap, cache: KVCache | None = None) -> Tensor:
-        """The residual stream after the last block (B, T, C); what becomes logits.
+        """Return the residual stream after the last block (B, T, C), before ln_f.
 
         Args:
             idx: as in `forward`.
             tap: called as tap(layer, site, x) with every activation that has a
-                name, in the order of the pass, which goes on with what it gets
-                back. `forward` records and patches by one; others are for those
-                who look at a run as it goes by.
+                name, in the order of the pass. The pass goes on with what it
+                returns. `forward` records and patches by such a tap.
             cache: as in `next_logits`. The tap sees the new tokens' activations;
-                keys and values are kept as it gives them back.
+                keys and values are cached as it returns them.
 
         Raises:
             ConfigError: as `next_logits`.
@@ -389,7 +390,7 @@ class GPT(nn.Module):
         return x
 
     def embed(self, idx: Tensor, position: Tensor) -> Tensor:
-        """Token plus position embedding (..., C), of ids and positions that broadcast."""
+        """Return token plus position embeddings (..., C) of ids and positions that broadcast."""
         return self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position))
 
     def _check_ids(self, idx: Tensor) -> None:
@@ -404,35 +405,13 @@ class GPT(nn.Module):
                 f" of 1 to {self.config.block_size} tokens"
             )
 
-    def _resolve_patches(
-        self, idx: Tensor, patch: tuple[int, int] | Patch | Iterable[Patch]
+    def resolve(
+        self, idx: Tensor, patch: tuple[int, int] | Patch | Iterable[Patch] | None
     ) -> list[ResolvedPatch]:
-        if not self.recording:
-            raise PatchError("nothing is recorded: run a forward with record=True first")
-        return [resolve_patch(one, self._recorded(one.site, idx)) for one in as_patches(patch)]
-
-    def _recorded(self, site: str, idx: Tensor) -> Tensor:
-        """The recording of a site, if a run of `idx` can be patched from it."""
-        check_site(site)
-        if site not in self.recording:
-            raise PatchError(
-                f"{site} is not recorded, only {', '.join(self.recording)}:"
-                f" run a forward with record={site!r} first"
-            )
-        recorded = self.recording[site]
-        wanted = recorded_shape(site, self.config, *idx.shape)
-        if tuple(recorded.shape) != tuple(wanted.values()):
-            raise PatchError(
-                f"the recording has another shape ({', '.join(wanted)}):"
-                f" recorded {tuple(recorded.shape)}, this run {tuple(wanted.values())}"
-            )
-        like = self.transformer.wte.weight
-        if (recorded.dtype, recorded.device) != (like.dtype, like.device):
-            raise PatchError(
-                f"the recording is {recorded.dtype} on {recorded.device},"
-                f" the model is {like.dtype} on {like.device}: record again"
-            )
-        return recorded
+        """Check patches of a run of `idx` (B, T); see mingpt.sites.resolve_patches."""
+        if patch is None:
+            return []
+        return resolve_patches(patch, self.recording, self.config, idx, self.transformer.wte.weight)
 
     # ------------------------------------------------------------- generation
 
@@ -445,61 +424,52 @@ class GPT(nn.Module):
         do_sample: bool = False,
         top_k: int | None = None,
         *,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        use_cache: bool = True,
         record: bool | str | Iterable[str] = False,
-        patch: tuple[int, int] | Patch | Sequence[Patch] | None = None,
+        patch: tuple[int, int] | Patch | Iterable[Patch] | None = None,
     ) -> Tensor:
-        """Append `max_new_tokens` tokens to each sequence, one at a time: minGPT's own call.
+        """Append tokens to each sequence (B, T): minGPT's loop, one forward a token, no cache.
 
-        For several prompts, samples with seeds, beams and places to stop, see
-        mingpt.generation.
+        mingpt.generate (cache, seeds, places to stop) is tested equal to this definition.
+        A sequence longer than block_size is read through its last block_size tokens. In
+        training mode dropout is active here too.
 
         Args:
-            idx: the prompts (B, T). Once a sequence is longer than block_size,
-                the model reads its last block_size tokens.
-            max_new_tokens: how many to append, at least 0.
-            do_sample: draw from the distribution (torch's global generator)
-                instead of taking the likeliest token.
-            temperature, top_k, top_p, repetition_penalty: see mingpt.generation.decoding.
-            use_cache: keep keys and values, so that a step reads one token as
-                long as the sequence fits the context; False for the definition,
-                which gives the same tokens.
-            record: as in `forward`, of the first one, which reads the prompt
-                alone.
-            patch: as in `forward`; positions are the prompt's. Applied in every
-                forward whose window still holds the whole prompt.
+            do_sample: draw by PyTorch's global generator; False takes the likeliest token.
+            top_k: draw from the k likeliest tokens only; None: from all.
+            record: as in `forward`, of the first forward, which reads the prompt alone.
+            patch: as in `forward`; applied in every forward that reads the whole prompt.
 
         Returns:
-            ids (B, T + max_new_tokens). Call `eval()` first: in training mode
-            dropout is active here too.
+            ids (B, T + max_new_tokens).
 
         Raises:
-            ConfigError: a setting that is out of its range.
+            ConfigError: no ids, or a temperature, top_k or count out of range.
             GenerationError: logits that are not finite.
             PatchError: as `forward`; or a prompt longer than block_size.
         """
+        limit, sites = self.config.block_size, sites_to_record(record)
         check_whole("max_new_tokens", max_new_tokens, 0)
-        decoding = Decoding(temperature, top_k, top_p, repetition_penalty)
-        limit = self.config.block_size
+        check_whole("top_k", 1 if top_k is None else top_k, 1)
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature must be a number above 0, not {temperature!r}")
+        if patch is not None and idx.size(-1) > limit:
+            raise PatchError(f"the prompt has {idx.size(-1)} tokens, the model reads {limit}")
         self._check_ids(idx[..., -limit:])
-        sites, resolved = sites_to_record(record), []
-        if patch is not None:
-            if idx.size(1) > limit:
-                raise PatchError(f"the prompt has {idx.size(1)} tokens, the model reads {limit}")
-            resolved = self._resolve_patches(idx, patch)
-        room = idx.size(1) + max_new_tokens
-        sequences = Sequences(self, idx, room, use_cache=use_cache, record=sites, patches=resolved)
-        for _ in range(max_new_tokens):
-            logits = finite(sequences.logits())  # (B, V)
+        patches = self.resolve(idx, patch)
+        for step in range(max_new_tokens):
+            is_whole = idx.size(1) <= limit  # else the window has moved on from the prompt
+            logits = self._run(idx[:, -limit:], () if step else sites, patches if is_whole else [])
+            logits = finite(logits[:, -1]) / temperature  # (B, V)
+            if top_k is not None:
+                least = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]  # (B, 1)
+                logits = logits.masked_fill(logits < least, float("-inf"))
+            probabilities = F.softmax(logits, dim=-1)
             if do_sample:
-                scores = decoding.filtered(logits, sequences.ids)
-                tokens = draw(scores, torch.rand(len(idx), dtype=torch.float64))
+                token = torch.multinomial(probabilities, num_samples=1)  # (B, 1)
             else:
-                tokens = with_penalty(logits, sequences.ids, repetition_penalty).argmax(dim=-1)
-            sequences.append(tokens.to(idx.device))
-        return sequences.ids
+                token = logits.argmax(dim=-1, keepdim=True)
+            idx = torch.cat((idx, token), dim=1)
+        return idx
 
     # ------------------------------------------------------------- weights
 
@@ -571,20 +541,8 @@ class GPT(nn.Module):
         for name, parameter in sorted(self.named_parameters()):
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
             # Through bytes, because NumPy has no bfloat16.
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-
-def _each_with_its_own(x: Tensor, shared: Tensor) -> Tensor:
-    """(..., nh, n, a) @ (..., nkv, a, b) -> (..., nh, n, b), each head with the one it shares.
-
-    The heads that share one are rows of one product, so that nothing is copied.
-    """
-    nh, nkv = x.size(-3), shared.size(-3)
-    if nh == nkv:
-        return x @ shared
-    rows = x.unflatten(-3, (nkv, nh // nkv)).flatten(-3, -2)  # (..., nkv, nh / nkv * n, a)
-    return (rows @ shared).unflatten(-2, (nh // nkv, -1)).flatten(-4, -3)
 
 
 def _layer_norm(config: GPTConfig) -> nn.LayerNorm:
@@ -592,7 +550,7 @@ def _layer_norm(config: GPTConfig) -> nn.LayerNorm:
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding whose weights are still to be drawn or assigned.
+    """Return an embedding whose weights are still to be drawn or assigned.
 
     nn.Embedding(rows, width) would draw them at once; for a model without
     storage that makes PyTorch load its compiler, which takes a second.

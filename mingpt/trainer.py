@@ -1,7 +1,7 @@
 """A small training loop: AdamW, warm-up then cosine, clipping, seeds, checkpoints.
 
-It takes batches from any iterator and calls back after each step; what is in
-the batches, and what is printed, are its caller's business.
+It takes batches from any iterator and calls back after each step. The caller
+makes the batches and prints.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TrainerConfig:
     seed: int = 0  # of torch, set when the trainer is made
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of step `step`, counted from 0 (Loshchilov & Hutter 2017, eq. 5)."""
+        """Return the learning rate of a step, counted from 0 (Loshchilov & Hutter 2017, eq. 5)."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
@@ -42,12 +42,13 @@ class TrainerConfig:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two AdamW groups: weights of linear layers decay; biases, layer norms, embeddings do not.
+    """Return AdamW's two groups: weights of linear layers, which decay, and all others.
 
-    A linear layer that shares its weight with an embedding does not decay either.
+    Biases, layer norms and embeddings do not decay, nor does a linear layer
+    that shares its weight with an embedding.
 
     Raises:
-        ConfigError: a parameter of a kind that has no group (named).
+        ConfigError: a parameter that is in no group (named).
     """
     linear: set[int] = set()
     exempt: set[int] = set()
@@ -74,7 +75,7 @@ LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
 def next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """The model's own loss on a batch (ids, targets), each (B, T)."""
+    """Return the model's own loss on a batch (ids, targets), each (B, T)."""
     return model(*batch)[1]
 
 
@@ -91,7 +92,7 @@ class Trainer:
     Attributes:
         step: how many steps are done.
         loss: the last step's loss, in nats.
-        callbacks: functions called with the trainer after each step.
+        callbacks: functions, called with the trainer after each step.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the last step; a trainer that was restored goes on where it stood.
+        """Train to the last step, from the first or from the restored one.
 
         Raises:
             ConfigError: the loss is no longer finite, or the batches end too soon.
@@ -159,7 +160,9 @@ class Trainer:
             torch.save(state, temporary)
 
     def restore(self, path: str | Path) -> None:
-        """Go back to a checkpoint that `save` wrote. The batches are the caller's to wind on.
+        """Restore a checkpoint that `save` wrote.
+
+        The batches are not restored: the caller skips those that were used.
 
         Raises:
             CheckpointError: not such a file, or one of another model.

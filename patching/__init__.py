@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mingpt.lazy import lazy_names
-
 if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.continuation.run import Continuation as Continuation
     from patching.continuation.run import Settings as Settings
@@ -68,4 +66,12 @@ _HOME = {
 }
 __all__ = [*_HOME]
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+
+def __getattr__(name: str) -> object:
+    from mingpt.lazy import public_name  # not at the top: `import mingpt.model` needs no such file
+
+    return public_name(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,8 +1,7 @@
-"""From the logits of the next token to the token: what is changed, what is cut, what is drawn.
+"""From the logits of the next token to the token: penalty, temperature, top-k, top-p, draw.
 
-In the order in which transformers does it: the repetition penalty, the
-temperature, top-k, top-p. No model here, and no state: a draw is a function of
-the logits and of a number from [0, 1).
+The order is transformers'. There is no model here, and no state: a draw is a
+function of the logits and of a number in [0, 1).
 
 Shapes: B sequences, T tokens of each so far, V = vocab_size.
 """
@@ -24,50 +23,46 @@ LARGEST_PENALTY = 1000.0
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the distribution of the next token is changed before one is drawn from it.
+    """Settings that change the distribution of the next token before a token is drawn.
 
     Raises:
         ConfigError: a number that is out of its range.
     """
 
     temperature: float = 1.0  # logits are divided by it; below 1 sharpens, above 1 flattens
-    top_k: int | None = None  # only the k likeliest, and those that tie with the last; None: all
-    # Only the smallest set whose probability reaches p, the one that crosses the line
-    # included: Holtzman et al. 2020, arXiv 1904.09751, section 3.1. None: all.
+    top_k: int | None = None  # keep the k likeliest, and those that tie with the last; None: all
+    # Keep the smallest set whose probability reaches p, with the token that crosses p
+    # (Holtzman et al. 2020, arXiv 1904.09751, section 3.1); None: all.
     top_p: float | None = None
-    # Of each token that occurred already, a logit above 0 is divided by it and one below
-    # multiplied: Keskar et al. 2019, arXiv 1909.05858, section 4.1. 1: nothing. From
-    # 1 / LARGEST_PENALTY to LARGEST_PENALTY.
+    # The logit of each token that has occurred is divided by it if positive, multiplied if
+    # negative (Keskar et al. 2019, arXiv 1909.05858, section 4.1). 1 changes nothing.
+    # From 1 / LARGEST_PENALTY to LARGEST_PENALTY.
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if not (_is_real(self.temperature) and 0 < self.temperature < math.inf):
             raise ConfigError(f"temperature must be a number above 0, not {self.temperature!r}")
-        penalty = self.repetition_penalty
-        if not (_is_real(penalty) and 1 / LARGEST_PENALTY <= penalty <= LARGEST_PENALTY):
-            raise ConfigError(
-                f"repetition_penalty must be a number from {1 / LARGEST_PENALTY:g} to"
-                f" {LARGEST_PENALTY:g}, not {penalty!r}"
-            )
+        check_penalty(self.repetition_penalty)
         if self.top_k is not None:
             check_whole("top_k", self.top_k, 1)
         if self.top_p is not None and not (_is_real(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"top_p must be a number in (0, 1], not {self.top_p!r}")
 
     def scores(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Logits (B, V) after penalty and temperature, up to a constant of each row.
+        """Return the logits (B, V) after penalty and temperature, up to a constant in each row.
 
         Args:
+            logits: (B, V), as the model gives them.
             ids: the sequences so far (B, T), prompts included.
         """
         wide = widened(logits)
         penalised = with_penalty(wide, ids, self.repetition_penalty)
-        # The largest is 0 then, and stays so at any temperature, whatever the others overflow to.
+        # The largest becomes 0 and stays 0 at any temperature; the others may overflow to -inf.
         lowered = penalised - penalised.amax(-1, keepdim=True)
         return lowered / max(self.temperature, torch.finfo(wide.dtype).tiny)
 
     def keep(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """What top-k leaves, and what top-p leaves of that: True where kept, (B, V) each."""
+        """Return what top-k keeps, and what top-k and top-p keep: True where kept, (B, V) each."""
         by_k = torch.ones_like(scores, dtype=torch.bool)
         if self.top_k is not None:
             by_k = within_top_k(scores, self.top_k)
@@ -76,16 +71,26 @@ class Decoding:
         return by_k, by_k & within_top_p(scores.masked_fill(~by_k, -math.inf), self.top_p)
 
     def filtered(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """The scores (B, V), -inf where a token has been cut: what is drawn from is their softmax.
+        """Return the scores (B, V), -inf where a token is cut; a token is drawn by their softmax.
 
-        Args: as `scores`.
+        Args:
+            logits, ids: as for `scores`.
         """
         scores = self.scores(logits, ids)
         return scores.masked_fill(~self.keep(scores)[1], -math.inf)
 
 
+def check_penalty(penalty: float) -> None:
+    """Raise ConfigError unless `penalty` is a repetition penalty in its range."""
+    if not (_is_real(penalty) and 1 / LARGEST_PENALTY <= penalty <= LARGEST_PENALTY):
+        raise ConfigError(
+            f"repetition_penalty must be a number from {1 / LARGEST_PENALTY:g} to"
+            f" {LARGEST_PENALTY:g}, not {penalty!r}"
+        )
+
+
 def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Logits (B, V) with those of the tokens in `ids` (B, T) made less likely."""
+    """Return the logits (B, V) with those of the tokens in `ids` (B, T) made less likely."""
     if penalty == 1:
         return logits
     there = logits.gather(-1, ids)
@@ -93,15 +98,15 @@ def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
 
 
 def within_top_k(scores: Tensor, k: int) -> Tensor:
-    """Whether each of scores (B, V) is among its row's k largest, or equal to the k-th."""
+    """Return True (B, V) where a score is among its row's k largest, or equal to the k-th."""
     return scores >= scores.topk(min(k, scores.size(-1))).values[:, -1:]
 
 
 def within_top_p(scores: Tensor, p: float) -> Tensor:
-    """Whether each of scores (B, V) is in the smallest set of its row that reaches p.
+    """Return True (B, V) where a score is in the smallest set of its row that reaches p.
 
-    Of those that tie at the edge, as many as it takes. Summed up from the
-    unlikeliest, as transformers does it: at the edge rounding decides.
+    Of scores that tie at the edge, as many are kept as it takes. The sum starts
+    at the unlikeliest token, as transformers' does: at the edge rounding decides.
     """
     candidates = int(scores.isfinite().sum(-1).max())
     if candidates < scores.size(-1):  # after top-k there are few to sort
@@ -114,7 +119,7 @@ def within_top_p(scores: Tensor, p: float) -> Tensor:
 
 
 def draw(scores: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens (B,) by inversion: the first whose cumulative probability exceeds the number.
+    """Draw tokens (B,) by inversion: the first whose cumulative probability exceeds the number.
 
     In float64, so that the same numbers draw the same tokens on every device.
 

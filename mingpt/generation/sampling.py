@@ -1,13 +1,14 @@
-"""Continuing prompts: several prompts, several samples of each, seeds, places to stop.
+"""Samples of what follows prompts: several prompts, several samples of each, seeds, stops.
 
-A batch changes nothing: prompts of one length are read together, each once, and
-what is drawn for a sample depends on its own seed alone. So every sample is the
-one that it would be by itself. Beam search is beams.py's.
+Prompts of one length are run together, each read once. A batch changes nothing:
+the draws of a sample depend on its own seed alone, so every sample is what it
+would be by itself. Beam search is in beams.py; the definition by a plain loop
+is GPT.generate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from mingpt.checks import check_whole, finite, widened
 from mingpt.config import GPTConfig
-from mingpt.errors import ConfigError
+from mingpt.errors import ConfigError, PatchError
 from mingpt.generation.decoding import Decoding, draw, with_penalty
 from mingpt.generation.sequences import Sequences
 from mingpt.model import GPT
+from mingpt.sites import Patch, as_patches
 
-ROOM = 1 << 29  # bytes that a batch may hold, of what grows with it
+BATCH_BYTES = 1 << 29  # a batch may hold so much of what grows with its size
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,15 @@ class Sample:
     """One continuation of a prompt."""
 
     prompt: tuple[int, ...]  # token ids
-    ids: tuple[int, ...]  # what follows them
+    ids: tuple[int, ...]  # the tokens that follow
     log_probs: tuple[float, ...]  # of each, in nats, by the model itself: nothing cut or changed
     ended: str  # "length"; "end": the end-of-text token, its last; "stop": one of the texts
-    seed: int | None = None  # that draws it again; None where nothing was drawn
+    seed: int | None = None  # draws this sample again; None where nothing was drawn
     score: float | None = None  # of a beam: see beams.py
 
     @property
     def log_prob(self) -> float:
-        """Of all that follows the prompt, in nats."""
+        """Log-probability of all tokens that follow the prompt, in nats."""
         return sum(self.log_probs)
 
 
@@ -48,17 +50,17 @@ class Choice:
 
     prompt: int  # number of the prompt
     sample: int  # number of the sample, of that prompt
-    step: int  # tokens before it that the sample has
+    step: int  # tokens that the sample had before
     logits: Tensor  # (V,) as the model gives them
-    ids: Tensor  # (T,) the sequence that they follow
-    token: int  # the one chosen
-    log_prob: float  # of it, as of Sample
-    ended: str | None  # as of Sample, if that was the last
+    ids: Tensor  # (T,) the sequence before the step
+    token: int  # the chosen token
+    log_prob: float  # of the chosen token, as in Sample
+    ended: str | None  # as in Sample, if this step was the sample's last
 
 
 @dataclass(frozen=True)
 class Stop:
-    """What ends a continuation before its time.
+    """What ends a sample before it has max_new_tokens tokens.
 
     Raises:
         ConfigError: a text that is empty, or texts without `decode`.
@@ -69,27 +71,33 @@ class Stop:
     decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.texts, str):
-            raise ConfigError(f"texts to stop at are several, in a tuple, not {self.texts!r}")
-        for text in self.texts:
-            if not isinstance(text, str) or not text:
-                raise ConfigError(f"a text to stop at is empty, or none: {text!r}")
-            if any("\ud800" <= char <= "\udfff" for char in text):
-                raise ConfigError(f"a text to stop at is not valid Unicode: {text!r}")
+        check_stop_texts(self.texts)
         if self.texts and self.decode is None:
             raise ConfigError("texts to stop at need a tokenizer's decode")
 
     def reason(self, generated: Sequence[int]) -> str | None:
-        """Why the sample ends here, after its last token; None: it does not."""
+        """Return why a sample ends after its last token: "end", "stop", or None if it goes on."""
         if generated and generated[-1] == self.end:
             return "end"
-        if self.texts:
-            # Only what the last token can have completed: it is a byte long, or longer, and the
-            # first of these may begin in the middle of a character.
-            said = self.decode(generated[-max(len(text.encode()) for text in self.texts) - 4 :])
+        if self.texts and self.decode is not None:
+            # Only a text that the last token completes is new. A token has at least one byte,
+            # and the first of these tokens may begin in the middle of a character (4 bytes).
+            longest = max(len(text.encode()) for text in self.texts)
+            said = self.decode(generated[-longest - 4 :])
             if any(text in said for text in self.texts):
                 return "stop"
         return None
+
+
+def check_stop_texts(texts: Sequence[str]) -> None:
+    """Raise ConfigError unless `texts` are several texts that a sample can be stopped at."""
+    if isinstance(texts, str):
+        raise ConfigError(f"texts to stop at are several, in a tuple, not {texts!r}")
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise ConfigError(f"a text to stop at is empty, or none: {text!r}")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ConfigError(f"a text to stop at is not valid Unicode: {text!r}")
 
 
 @torch.no_grad()
@@ -103,70 +111,68 @@ def generate(
     seed: int = 0,
     greedy: bool = False,
     stop: Stop | None = None,
+    patch: tuple[int, int] | Patch | Iterable[Patch] | None = None,
     use_cache: bool = True,
     observe: Callable[[Choice], None] | None = None,
 ) -> list[list[Sample]]:
-    """Samples of what follows each prompt.
+    """Sample what follows each prompt; return each prompt's samples in the order of their seeds.
 
     Args:
-        model: in eval mode. Its last_logits are left as the last step had them.
-        prompts: token ids, each 1 to block_size of them.
-        max_new_tokens: of each sample. Beyond block_size tokens in all, the
-            model reads the last block_size, and a step takes as long as a
-            forward of them (sequences.py says why).
-        decoding: what is changed before a token is drawn; None: nothing.
+        model: in eval mode. Its last_logits are those of the last step.
+        prompts: token ids, 1 to block_size for each prompt.
+        max_new_tokens: of each sample. Beyond block_size tokens in all, each
+            step reads the last block_size again (see sequences.py).
+        decoding: changes the distribution before a token is drawn; None: no change.
         num_samples: of each prompt.
-        seed: of each prompt's first sample; the next ones have the next
-            numbers. The same for all prompts, so that a prompt's samples do not
-            depend on the others.
-        greedy: take the likeliest token instead, of one sample; of `decoding`,
-            only the repetition penalty can change it.
-        stop: where to end before that.
-        use_cache: False reads everything anew in each step: the definition,
-            which gives the same.
-        observe: called with each choice as it is made; samples of one batch take
-            turns, and a batch follows when the one before is done.
-
-    Returns:
-        For each prompt its samples, in the order of their seeds.
+        seed: of each prompt's first sample; the next samples have the next
+            numbers. All prompts share the seeds, so that a prompt's samples do
+            not depend on the other prompts.
+        greedy: take the likeliest token, one sample; of `decoding` only the
+            repetition penalty matters.
+        stop: ends samples early.
+        patch: as in GPT.generate. A value from the recording needs a recording
+            of the one prompt; patches with values of their own work for several.
+        use_cache: False reads the whole sequence in each step, with the same
+            result: the definition.
+        observe: called with each choice as it is made; the samples of a batch
+            take turns, and one batch follows another.
 
     Raises:
-        ConfigError: a number out of its range, no prompt, or an empty one, or
-            one that is too long or has ids that the model has not.
+        ConfigError: a number out of its range, no prompt, an empty one, or one
+            that is too long or has an id that the model does not have.
         GenerationError: logits that are not finite.
+        PatchError: as GPT.generate.
     """
     check(model.config, prompts, max_new_tokens, seed=seed, num_samples=num_samples)
     if greedy and num_samples > 1:
         raise ConfigError(f"greedy has one continuation of a prompt, not {num_samples}")
     decoding, stop = decoding or Decoding(), stop or Stop()
-    samples: list[list[Sample | None]] = [[None] * num_samples for _ in prompts]
-    by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-    for T, numbers in groupby(by_length, key=lambda number: len(prompts[number])):
-        waiting = [_Row(n, sample, prompts[n]) for n in numbers for sample in range(num_samples)]
-        read = T if use_cache else T + max_new_tokens
-        most = at_once(model.config, read, T + max_new_tokens, model.lm_head.weight.dtype.itemsize)
-        for first in range(0, len(waiting), most):
-            batch = waiting[first : first + most]
-            for row in batch:
-                row.random = None if greedy else np.random.default_rng(seed + row.sample)
-            _run(model, batch, max_new_tokens, decoding, stop, use_cache, observe)
-            for row in batch:
-                used = None if greedy else seed + row.sample
-                samples[row.prompt][row.sample] = row.finished(used)
-    return samples
+    patches = [] if patch is None else as_patches(patch)
+    if len(prompts) > 1 and any(one.value is None for one in patches):
+        raise PatchError("patches from a recording are for one prompt; give patches with values")
+    samples: list[dict[int, Sample]] = [{} for _ in prompts]
+    run = _Run(model, max_new_tokens, decoding, stop, patches, use_cache, observe)
+    for batch in _batches(model, prompts, max_new_tokens, num_samples, use_cache):
+        for row in batch:
+            row.random = None if greedy else np.random.default_rng(seed + row.sample)
+        run.batch(batch)
+        for row in batch:
+            used = None if greedy else seed + row.sample
+            samples[row.prompt][row.sample] = row.finished(used)
+    return [[found[number] for number in range(num_samples)] for found in samples]
 
 
+@torch.no_grad()
 def log_likelihood(model: GPT, ids: Sequence[int]) -> list[float]:
-    """Of each token of a text given those before it, in nats; the first has none.
+    """Return ln p of each token of a text given those before it, in nats; the first has none.
 
     Raises:
-        ConfigError: as `generate`.
-        GenerationError: likewise.
+        ConfigError: no ids, too many, or an id that the model does not have.
+        GenerationError: logits that are not finite.
     """
     check(model.config, [ids], 0)
-    idx = torch.tensor([[*ids]], device=model.device)
-    with torch.no_grad():
-        logits = finite(model(idx)[0][0, :-1])  # (T - 1, V)
+    idx = torch.tensor([list(ids)], device=model.device)
+    logits = finite(model(idx)[0][0, :-1])  # (T - 1, V)
     return log_probs_of(logits, idx[0, 1:]).tolist()
 
 
@@ -178,7 +184,7 @@ def check(
     seed: int = 0,
     num_samples: int = 1,
 ) -> None:
-    """Raises ConfigError as `generate` says, before anything is run."""
+    """Raise ConfigError for whatever `generate` refuses before anything is run."""
     check_whole("max_new_tokens", max_new_tokens, 0)
     check_whole("num_samples", num_samples, 1)
     check_whole("seed", seed, 0)
@@ -197,89 +203,125 @@ def check(
 
 
 def at_once(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
-    """How many sequences a batch may have of `length` tokens, `read` of them at a time."""
+    """Return how many sequences of `length` tokens fit in a batch of BATCH_BYTES.
+
+    Args:
+        read: tokens that a step reads at most.
+        itemsize: bytes of a number in the model's dtype.
+    """
     T = min(length, config.block_size)
-    kept = 2 * config.n_layer * config.kv_heads * config.head_size * T
-    if length > T:  # where the window moves along, all of it is read in each step
+    cached = 2 * config.n_layer * config.kv_heads * config.head_size * T  # keys and values
+    if length > T:  # where the window moves along, each step reads all of it
         read = T
-    weights = 3 * config.n_head * read * T
+    scores = 3 * config.n_head * read * T  # of attention
     candidates = 48 * config.vocab_size  # bytes: logits, scores, masks, and what is sorted
-    return max(1, ROOM // (itemsize * (kept + weights) + candidates))
+    return max(1, BATCH_BYTES // (itemsize * (cached + scores) + candidates))
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Of tokens (B,) by logits (B, V), in nats."""
+    """Return ln p of tokens (B,) by logits (B, V), in nats."""
     wide = widened(logits)
     return wide.gather(-1, tokens[:, None])[:, 0] - wide.logsumexp(-1)
 
 
+# --------------------------------------------------------------------- one batch
+
+
 @dataclass
 class _Row:
-    """One sample on its way."""
+    """One sample while it is being made."""
 
     prompt: int
     sample: int
     prompt_ids: Sequence[int]
-    random: np.random.Generator | None = None
+    random: np.random.Generator | None = None  # None: the likeliest token is taken
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     ended: str = "length"
 
     def finished(self, seed: int | None) -> Sample:
-        """What has come of it."""
-        ids = (tuple(map(int, self.prompt_ids)), tuple(self.ids), tuple(self.log_probs))
-        return Sample(*ids, self.ended, seed)
+        prompt = tuple(map(int, self.prompt_ids))
+        return Sample(prompt, tuple(self.ids), tuple(self.log_probs), self.ended, seed)
 
 
-def _run(
+def _batches(
     model: GPT,
-    rows: Sequence[_Row],
+    prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    decoding: Decoding,
-    stop: Stop,
+    num_samples: int,
     use_cache: bool,
-    observe: Callable[[Choice], None] | None,
-) -> None:
-    """Take rows whose prompts are equally long to their ends."""
-    device = model.device
-    prompts = {row.prompt: row.prompt_ids for row in rows}  # each is read once
-    row_of = {number: row for row, number in enumerate(prompts)}
-    idx = torch.tensor([[*ids] for ids in prompts.values()], device=device)
-    sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
-    copies = torch.tensor([row_of[row.prompt] for row in rows], device=device)
-    for step in range(max_new_tokens):
-        logits = finite(sequences.logits())  # (B, V)
-        if step == 0:
-            logits = logits[copies]
-            sequences.select(copies)
-        tokens = _choose(logits, sequences.ids, rows, decoding)
-        log_probs = log_probs_of(logits, tokens)
-        going_on = []
-        for at, (row, token, log_prob) in enumerate(
-            zip(rows, tokens.tolist(), log_probs.tolist(), strict=True)
-        ):
+) -> Iterator[list[_Row]]:
+    """Yield the samples to make in batches that fit, each of prompts of one length."""
+    by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    for T, numbers in groupby(by_length, key=lambda number: len(prompts[number])):
+        rows = [_Row(n, sample, prompts[n]) for n in numbers for sample in range(num_samples)]
+        read = T if use_cache else T + max_new_tokens
+        most = at_once(model.config, read, T + max_new_tokens, model.dtype.itemsize)
+        for first in range(0, len(rows), most):
+            yield rows[first : first + most]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all batches of a call share."""
+
+    model: GPT
+    max_new_tokens: int
+    decoding: Decoding
+    stop: Stop
+    patches: Sequence[Patch]
+    use_cache: bool
+    observe: Callable[[Choice], None] | None
+
+    def batch(self, rows: Sequence[_Row]) -> None:
+        """Make the samples of rows whose prompts have one length."""
+        device = self.model.device
+        prompts = {row.prompt: row.prompt_ids for row in rows}  # each is read once
+        row_of = {number: row for row, number in enumerate(prompts)}
+        idx = torch.tensor([list(ids) for ids in prompts.values()], device=device)
+        patches = self.model.resolve(idx, self.patches) if self.patches else ()
+        room = idx.size(1) + self.max_new_tokens
+        sequences = Sequences(self.model, idx, room, use_cache=self.use_cache, patches=patches)
+        copies = torch.tensor([row_of[row.prompt] for row in rows], device=device)
+        for step in range(self.max_new_tokens):
+            logits = finite(sequences.logits())  # (B, V)
+            if step == 0:  # one sequence for each sample from here on
+                logits = logits[copies]
+                sequences.select(copies)
+            tokens = _choose(logits, sequences.ids, rows, self.decoding)  # (B,)
+            going_on = self._take(step, rows, logits, sequences.ids, tokens)
+            if not going_on:
+                return
+            sequences.append(tokens)
+            if len(going_on) < len(rows):
+                sequences.select(torch.tensor(going_on, device=device))
+                rows = [rows[at] for at in going_on]
+
+    def _take(
+        self, step: int, rows: Sequence[_Row], logits: Tensor, ids: Tensor, tokens: Tensor
+    ) -> list[int]:
+        """Give each row its token; return the rows that go on."""
+        is_last = step + 1 == self.max_new_tokens
+        log_probs, going_on = log_probs_of(logits, tokens).tolist(), []
+        for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             row.ids.append(token)
-            row.log_probs.append(log_prob)
-            ended = stop.reason(row.ids)
+            row.log_probs.append(log_probs[at])
+            ended = self.stop.reason(row.ids)
             if ended is not None:
                 row.ended = ended
-            elif step + 1 < max_new_tokens:
+            elif not is_last:
                 going_on.append(at)
-            if observe is not None:
-                is_last = ended or (row.ended if step + 1 == max_new_tokens else None)
-                choice = (logits[at], sequences.ids[at], token, log_prob, is_last)
-                observe(Choice(row.prompt, row.sample, step, *choice))
-        if not going_on:
-            return
-        sequences.append(tokens)
-        if len(going_on) < len(rows):
-            sequences.select(torch.tensor(going_on, device=device))
-            rows = [rows[at] for at in going_on]
+            if self.observe is not None:
+                last = row.ended if is_last or ended is not None else None
+                choice = (logits[at], ids[at], token, log_probs[at], last)
+                self.observe(Choice(row.prompt, row.sample, step, *choice))
+        return going_on
 
 
 def _choose(logits: Tensor, ids: Tensor, rows: Sequence[_Row], decoding: Decoding) -> Tensor:
-    """The next token of each row (B,)."""
-    if rows[0].random is None:
+    """Return the next token of each row (B,): drawn, or the likeliest."""
+    numbers = [row.random.random() for row in rows if row.random is not None]
+    if not numbers:
         return with_penalty(logits, ids, decoding.repetition_penalty).argmax(-1)
-    uniform = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
+    uniform = torch.tensor(numbers, dtype=torch.float64)
     return draw(decoding.filtered(logits, ids), uniform).to(logits.device)

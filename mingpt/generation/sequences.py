@@ -1,11 +1,10 @@
-"""Sequences that grow at their ends, token by token, and what the model says comes next.
+"""A batch of sequences that grow token by token, and the logits of their next tokens.
 
-Up to the context's length a step reads the new tokens alone, beside the keys and
-values of those before. A longer sequence is read through a window, its last
-block_size tokens. There every token stands one position further left in each
-step, so nothing that was worked out before holds, and each step reads the whole
-window: minGPT's way, and as slow. Positions are learnt, one by one; there is no
-other exact way.
+Up to block_size tokens, a step reads the new tokens only and takes the keys and
+values of the others from a cache. A longer sequence is read through a window,
+its last block_size tokens. In each step every token of the window moves one
+position to the left, so nothing cached is valid and the whole window is read
+again. GPT-2's positions are learnt one by one: there is no other exact way.
 """
 
 from __future__ import annotations
@@ -28,16 +27,15 @@ class Sequences:
     """A batch of sequences of one length.
 
     Args:
-        model: what reads them.
-        ids: what they begin with (B, T).
-        room: tokens that each is going to have, at most.
-        use_cache: False reads everything anew in each step: the definition.
-        record: sites that the first step records, which reads `ids` alone.
-        patches: positions are those of `ids`. They hold for as long as the
-            window begins where `ids` does.
+        model: predicts the next tokens.
+        ids: the prompts (B, T).
+        room: most tokens that a sequence will have.
+        use_cache: False reads the whole sequence in each step: the definition.
+        patches: positions are those of `ids`; applied as long as the window
+            begins where `ids` does.
 
     Attributes:
-        ids: (B, T) so far.
+        ids: (B, T), the prompts and the tokens appended so far.
     """
 
     def __init__(
@@ -47,35 +45,33 @@ class Sequences:
         room: int,
         *,
         use_cache: bool = True,
-        record: Sequence[str] = (),
         patches: Sequence[ResolvedPatch] = (),
     ) -> None:
         self.model, self.ids = model, ids
-        self._record, self._patches = record, patches
-        self._cache = None
+        self._patches = patches
+        self._cache: KVCache | None = None
         limit = model.config.block_size
         if use_cache and ids.size(1) <= limit:
             like = model.transformer.wte.weight
             self._cache = KVCache(model.config, len(ids), min(room, limit), like)
 
     def logits(self) -> Tensor:
-        """Of each sequence's next token (B, V)."""
+        """Return the logits of each sequence's next token (B, V)."""
         limit = self.model.config.block_size
         if self.ids.size(1) > limit:
             self._cache, self._patches = None, ()
         unread, patches = self.ids[:, -limit:], self._patches
         if self._cache is not None:
             unread = self.ids[:, self._cache.length :]
-            self._patches = ()  # what they do to later tokens is in the keys and values
-        record, self._record = self._record, ()
-        return self.model.next_logits(unread, self._cache, record=record, patches=patches)
+            self._patches = ()  # later tokens read the patched keys and values in the cache
+        return self.model.next_logits(unread, self._cache, patches=patches)
 
     def append(self, tokens: Tensor) -> None:
-        """One token (B,) to each."""
+        """Append one token to each sequence (B,)."""
         self.ids = torch.cat((self.ids, tokens[:, None]), dim=1)
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these of the sequences, in this order; one may come several times."""
+        """Keep the sequences in `rows`, in this order; a sequence may be repeated."""
         self.ids = self.ids[rows]
         if self._cache is not None:
             self._cache.select(rows)

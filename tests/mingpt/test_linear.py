@@ -10,7 +10,7 @@ from mingpt.linear import Linear
 
 @pytest.fixture(autouse=True)
 def three_threads(monkeypatch):
-    monkeypatch.setattr(linear, "LEAST", 1)
+    monkeypatch.setattr(linear, "FEWEST_WEIGHTS", 1)
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(1)
@@ -60,7 +60,7 @@ def test_where_there_is_nothing_to_gain_it_is_pytorchs_own(case, batches, monkey
     ours, theirs = both(7, 10, dtype=dtype)
     x = torch.randn(9 if case == "many" else 1, 7, dtype=dtype)
     if case == "small":
-        monkeypatch.setattr(linear, "LEAST", 71)
+        monkeypatch.setattr(linear, "FEWEST_WEIGHTS", 71)
     if case == "one thread":
         torch.set_num_threads(1)
     assert torch.equal(ours(x), theirs(x))

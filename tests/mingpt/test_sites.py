@@ -9,7 +9,7 @@ from helpers import make_model
 from torch.nn.functional import gelu, layer_norm
 
 from mingpt import Patch, PatchError
-from mingpt.sites import HEAD_SITES, RESIDUAL_SITES, SITES
+from mingpt.sites import HEAD_SITES, RESIDUAL_SITES, SITES, recorded_shape
 
 CLEAN = torch.tensor([[5, 9, 11, 3, 7], [1, 2, 3, 4, 5]])
 CORRUPT = torch.tensor([[5, 9, 22, 3, 7], [6, 2, 3, 4, 8]])
@@ -152,6 +152,78 @@ def test_a_run_patched_from_itself_is_unchanged_bit_for_bit(site):
     for layer in range(N_LAYER):
         assert torch.equal(model(CLEAN, patch=Patch(site, layer))[0], logits)
         assert torch.equal(model(CLEAN, patch=Patch(site, layer, 3))[0], logits)
+
+
+# --------------------------------------------------------------------- values of one's own
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_value_of_ones_own_is_put_in(site, whole):
+    """Every site, everywhere and at one position (of one head), against a run written out."""
+    model = make_model()
+    shape = tuple(recorded_shape(site, model.config, *CORRUPT.shape).values())[1:]
+    where = (slice(None),) if whole else (slice(None), *[1] * (site in HEAD_SITES), 2)
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(1))[where]
+    if site == "pattern":
+        value = value.softmax(-1)
+
+    def replace(name, layer, x):
+        if (name, layer) == (site, 1):
+            x = x.clone()
+            x[where] = value
+        return x
+
+    expected, _ = reference(model, CORRUPT, replace)
+    patch = Patch(site, 1, value=value)
+    if not whole:
+        patch = Patch(site, 1, position=2, head=1 if site in HEAD_SITES else None, value=value)
+    assert not model.recording  # nothing is needed of it
+    logits, _ = model(CORRUPT, patch=patch)
+    torch.testing.assert_close(logits, expected)
+    assert (logits - model(CORRUPT)[0]).abs().max() > 1e-3
+
+
+def test_a_value_is_spread_over_the_axes_that_it_lacks(model):
+    zeros = model(CORRUPT, patch=Patch("mlp_out", 0, value=torch.zeros(16)))[0]
+    whole = torch.zeros(*CORRUPT.shape, 16)
+    assert torch.equal(zeros, model(CORRUPT, patch=Patch("mlp_out", 0, value=whole))[0])
+
+
+def test_a_value_is_copied_when_it_is_taken(model):
+    value = torch.zeros(16)
+    patch = Patch("mlp_out", 0, value=value)
+    expected = model(CORRUPT, patch=patch)[0]
+    (resolved,) = model.resolve(CORRUPT, patch)
+    value += 1
+    assert torch.equal(resolved.value, torch.zeros(16))
+    assert not torch.equal(model(CORRUPT, patch=patch)[0], expected)
+
+
+def test_patches_are_equal_if_their_values_are_the_same_tensor():
+    value = torch.zeros(16)
+    assert Patch("z", 0, value=value) == Patch("z", 0, value=value)
+    assert Patch("z", 0, value=value) != Patch("z", 0, value=torch.zeros(16))
+    assert Patch("z", 0) == Patch("z", 0)
+    assert Patch("z", 0) != Patch("z", 1)
+    assert len({Patch("z", 0, value=value), Patch("z", 0, value=value), Patch("z", 0)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (Patch("mlp_out", 0, value=torch.zeros(3)),
+         r"value is \(3,\), which does not broadcast to \(B, T, C\) = \(2, 5, 16\)"),
+        (Patch("z", 0, 1, 0, torch.zeros(1, 1, 8)),
+         r"value is \(1, 1, 8\), which does not broadcast to \(B, hs\) = \(2, 8\)"),
+        (Patch("z", 0, value=torch.zeros(8).double()), "value is torch.float64 on cpu, the model"),
+        (Patch("z", 0, value=0.0), "a patch's value is a tensor, not 0.0"),
+        (Patch("z", 3, value=torch.zeros(8)), "layer 3 is out of range"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_are_refused(model, patch, message):
+    with pytest.raises(PatchError, match=message):
+        model(CORRUPT, patch=patch)
 
 
 @pytest.mark.parametrize("site", SITES)

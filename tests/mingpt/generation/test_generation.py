@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from helpers import make_model
@@ -23,6 +24,7 @@ from mingpt import (
     GPTConfig,
     KVCache,
     Patch,
+    PatchError,
     Stop,
     beam_search,
     generate,
@@ -44,56 +46,104 @@ def theirs(model, tmp_path) -> GPT2LMHeadModel:
     return GPT2LMHeadModel.from_pretrained(tmp_path).eval()
 
 
-# --------------------------------------------------------------------- the cache
+# --------------------------------------------------------------------- the definition, the cache
 
 
-def sampled(model, ids, more: int, seed: int = 0, **asked) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens, various ones, and the logits that the last was drawn by."""
-    torch.manual_seed(seed)
-    return model.generate(ids, more, 2.0, do_sample=True, **asked), model.last_logits
+def both_ways(model, prompts, more, **asked):
+    """The samples with the cache and without it, and the logits of the last step."""
+    found = []
+    for use_cache in (True, False):
+        samples = generate(model, prompts, more, use_cache=use_cache, **asked)
+        found.append((samples, model.last_logits))
+    return found
+
+
+def fed_by_seed(monkeypatch, seed: int) -> None:
+    """Make torch.multinomial, which GPT.generate draws by, invert the numbers of a sample."""
+    random = np.random.default_rng(seed)
+
+    def multinomial(probabilities, num_samples):
+        uniform = torch.full((len(probabilities),), random.random(), dtype=torch.float64)
+        return draw(probabilities.log(), uniform)[:, None]
+
+    monkeypatch.setattr(torch, "multinomial", multinomial)
+
+
+SHAPES = {
+    "seed": st.integers(0, 99),
+    "n_kv_head": st.sampled_from([1, 2, 4]),
+    "flag": st.sampled_from([{}, {"reorder_and_upcast_attn": True}, {"bias": False}]),
+    "B": st.integers(1, 3),
+    "T": st.integers(1, 12),  # the context is 12; with `more`, sequences go beyond it
+    "more": st.integers(1, 16),
+}
 
 
 @settings(max_examples=25)
-@given(
-    seed=st.integers(0, 99),
-    n_kv_head=st.sampled_from([1, 2, 4]),
-    flag=st.sampled_from([{}, {"reorder_and_upcast_attn": True}, {"bias": False}]),
-    B=st.integers(1, 3),
-    T=st.integers(1, 15),  # the context is 12: beyond it, too
-    more=st.integers(1, 16),
-)
-def test_the_cache_changes_nothing(seed, n_kv_head, flag, B, T, more):
+@given(**SHAPES, top_k=st.sampled_from([None, 1, 5, 100]))
+def test_it_is_the_plain_loop(seed, n_kv_head, flag, B, T, more, top_k):
     model = make_model(seed, n_head=4, n_kv_head=n_kv_head, **flag).double()
     ids = torch.randint(40, (B, T), generator=torch.Generator().manual_seed(seed))
-    (cached, last), (plain, expected) = (
-        sampled(model, ids, more, seed, use_cache=use_cache) for use_cache in (True, False)
-    )
-    assert torch.equal(cached, plain)
-    assert cached.shape == (B, T + more)
-    torch.testing.assert_close(last, expected)
-    greedy = [model.generate(ids, more, use_cache=use_cache) for use_cache in (True, False)]
-    assert torch.equal(*greedy)
+    greedy = [found[0].ids for found in generate(model, ids.tolist(), more, greedy=True)]
+    assert greedy == list(map(tuple, model.generate(ids, more)[:, T:].tolist()))
+    decoding = Decoding(temperature=2.0, top_k=top_k)
+    samples = generate(model, ids.tolist(), more, decoding=decoding, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        fed_by_seed(patch, seed)
+        plain = model.generate(ids, more, temperature=2.0, do_sample=True, top_k=top_k)
+    assert [found[0].ids for found in samples] == list(map(tuple, plain[:, T:].tolist()))
+
+
+@settings(max_examples=25)
+@given(**SHAPES)
+def test_the_cache_changes_nothing(seed, n_kv_head, flag, B, T, more):
+    model = make_model(seed, n_head=4, n_kv_head=n_kv_head, **flag).double()
+    prompts = torch.randint(40, (B, T), generator=torch.Generator().manual_seed(seed)).tolist()
+    for asked in ({"decoding": Decoding(2.0), "seed": seed}, {"greedy": True}):
+        (cached, last), (plain, expected) = both_ways(model, prompts, more, **asked)
+        assert [one.ids for found in cached for one in found] == [
+            one.ids for found in plain for one in found
+        ]
+        assert {len(one.ids) for found in cached for one in found} == {more}
+        torch.testing.assert_close(last, expected)
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_the_cache_changes_nothing_under_a_patch(site):
+def test_the_cache_and_the_plain_loop_agree_under_a_patch(site, monkeypatch):
     model = make_model(n_head=4, n_kv_head=2).double()
     clean, corrupt = torch.tensor([prompt(7), prompt(7, seed=1)])[:, None]
     model(clean, record=site)
-    _, unpatched = sampled(model, corrupt, 5)
+    decoding = Decoding(2.0)
+    generate(model, corrupt.tolist(), 5, decoding=decoding)
+    unpatched = model.last_logits
     heads = [None, 0] if site in HEAD_SITES else [None]
     for position, head in itertools.product((None, 2, -1), heads):
         patch = Patch(site, 0, position, head)
         # Nine go past the context, where the patch ends.
         for more in (5, 9) if position is None else (9,):
-            (cached, last), (plain, expected) = (
-                sampled(model, corrupt, more, use_cache=use_cache, patch=patch)
-                for use_cache in (True, False)
+            (cached, last), (plain, expected) = both_ways(
+                model, corrupt.tolist(), more, decoding=decoding, patch=patch
             )
-            assert torch.equal(cached, plain)
+            assert cached[0][0].ids == plain[0][0].ids
             torch.testing.assert_close(last, expected)
+            with pytest.MonkeyPatch.context() as fed:
+                fed_by_seed(fed, 0)
+                loop = model.generate(corrupt, more, 2.0, do_sample=True, patch=patch)
+            assert tuple(loop[0, 7:].tolist()) == plain[0][0].ids
             if more == 5 and position is None:
                 assert (last - unpatched).abs().max() > 1e-3  # it reaches what follows
+
+
+def test_patches_from_a_recording_are_for_one_prompt_and_values_for_several(model):
+    prompts = [prompt(5), prompt(7, seed=1)]
+    model(torch.tensor([prompts[0]]), record=True)
+    with pytest.raises(PatchError, match="are for one prompt; give patches with values"):
+        generate(model, prompts, 3, greedy=True, patch=(0, 1))
+    zero = Patch("mlp_out", 1, value=torch.zeros(16))
+    both = generate(model, prompts, 3, greedy=True, patch=zero)
+    for ids, (sample,) in zip(prompts, both, strict=True):
+        plain = model.generate(torch.tensor([ids]), 3, patch=zero)
+        assert sample.ids == tuple(plain[0, len(ids) :].tolist())
 
 
 def test_step_by_step_with_a_cache_is_the_forward_pass(model):
@@ -133,11 +183,14 @@ def test_generate_reads_one_token_a_step(model, monkeypatch):
     monkeypatch.setattr(
         model, "stream", lambda idx, *rest: read.append(tuple(idx.shape)) or stream(idx, *rest)
     )
-    model.generate(torch.tensor([prompt(10)]), 5)
+    generate(model, [prompt(10)], 5, greedy=True)
     assert read == [(1, 10), (1, 1), (1, 1), (1, 12), (1, 12)]  # then the window moves
     read.clear()
-    model.generate(torch.tensor([prompt(10)]), 3, use_cache=False)
+    generate(model, [prompt(10)], 3, greedy=True, use_cache=False)
     assert read == [(1, 10), (1, 11), (1, 12)]
+    read.clear()
+    model.generate(torch.tensor([prompt(10)]), 4)
+    assert read == [(1, 10), (1, 11), (1, 12), (1, 12)]
 
 
 # --------------------------------------------------------------------- decoding
@@ -341,11 +394,11 @@ def samples_of(model, prompts, more=6, **asked):
     return generate(model, prompts, more, decoding=DECODING, stop=Stop(34), **asked)
 
 
-@pytest.mark.parametrize("room", [sampling.ROOM, 20_000, 1])
+@pytest.mark.parametrize("room", [sampling.BATCH_BYTES, 20_000, 1])
 def test_a_batch_is_its_prompts_one_by_one(monkeypatch, room):
     model = make_model(n_kv_head=1).double()
     alone = [samples_of(model, [ids], num_samples=3, seed=5)[0] for ids in PROMPTS]
-    monkeypatch.setattr(sampling, "ROOM", room)
+    monkeypatch.setattr(sampling, "BATCH_BYTES", room)
     together = samples_of(model, PROMPTS, num_samples=3, seed=5)
     plain = samples_of(model, PROMPTS, num_samples=3, seed=5, use_cache=False)
     for batched in (together, plain):
@@ -378,7 +431,7 @@ def test_a_batch_has_no_more_than_fits():
     """Of GPT-2's shape: keys and values, what is drawn from, the weights of the whole window."""
     config = GPTConfig()
     short = sampling.at_once(config, 11, 211, 4)
-    assert 20 < short < sampling.ROOM / (73728 * 211)
+    assert 20 < short < sampling.BATCH_BYTES / (73728 * 211)
     assert sampling.at_once(config, 1000, 1024, 4) <= 3
     assert sampling.at_once(config, 11, 1025, 4) <= 3
     assert sampling.at_once(GPTConfig(n_kv_head=1), 11, 211, 4) > 3 * short
