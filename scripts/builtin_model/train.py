@@ -385,7 +385,7 @@ Recipe: {recipe}
 
 def write(model: GPT, tokenizer: BPETokenizer, directory: Path) -> tuple[GPT, BPETokenizer]:
     """Save in float16, and read back what a user will read."""
-    model.half().save_pretrained(directory, tokenizer)
+    mingpt.save(model.half(), directory, tokenizer)
     return mingpt.load(directory)
 
 

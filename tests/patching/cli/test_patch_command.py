@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import mingpt
 from mingpt.loading import download
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 from patching import PromptPair, SweepError, SweepResult, compare, patch_sweep
 from patching.cli.common import models
 from patching.cli.common.arguments import IndexList
@@ -123,7 +124,7 @@ def test_the_configuration_is_part_of_a_run(tmp_path, monkeypatch, builtin):
     """The same weights in the same place, read with another number of heads."""
     monkeypatch.chdir(tmp_path)
     model, tokenizer = builtin
-    model.save_pretrained("model", tokenizer)
+    mingpt.save(model, "model", tokenizer)
     assert main(["--model=model", "--quiet"]) == 0
     config = tmp_path / "model" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "n_head": 2}))
@@ -295,7 +296,7 @@ def test_a_pt_file_and_its_heads(tmp_path, monkeypatch, capsys, builtin):
     monkeypatch.chdir(tmp_path)
     model, tokenizer = builtin
     torch.save(model.state_dict(), "mini.pt")
-    tokenizer.save(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
     assert main(["--model=mini.pt", "--out=x.png"]) == 2
     assert "give --n-head" in capsys.readouterr().err
     assert files_in(tmp_path) == ["merges.txt", "mini.pt", "vocab.json"]
@@ -332,9 +333,9 @@ def test_model_gpt2_never_falls_back(tmp_path, monkeypatch, capsys):
 def broken_models(tmp_path_factory):
     """Directories that are no models, each in its own way."""
     home = tmp_path_factory.mktemp("models")
-    tokenizer = mingpt.BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    tokenizer = tokenizer_in(BUILTIN_DIRECTORY)
     for name in ("no-config", "no-weights", "truncated", "foreign", "nan"):
-        make_model(vocab_size=tokenizer.vocab_size).save_pretrained(home / name, tokenizer)
+        mingpt.save(make_model(vocab_size=tokenizer.vocab_size), home / name, tokenizer)
     (home / "no-config" / "config.json").unlink()
     (home / "no-weights" / "model.safetensors").unlink()
     weights = home / "truncated" / "model.safetensors"
