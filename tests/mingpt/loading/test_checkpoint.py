@@ -18,7 +18,7 @@ IDS = torch.tensor([[1, 5, 30, 2, 2, 17]])
 
 @pytest.fixture
 def theirs(tmp_path):
-    """A checkpoint that transformers wrote, and the model that it holds."""
+    """Return a model whose checkpoint transformers wrote into tmp_path."""
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=2, n_head=2, n_embd=8, vocab_size=40, n_positions=12, bos_token_id=0, eos_token_id=0

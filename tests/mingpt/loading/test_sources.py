@@ -390,7 +390,7 @@ def test_damaged_files_are_not_taken_over(online, tmp_path):
 
 
 def files_of(rows: int) -> dict[str, bytes]:
-    """A very small model with so many rows, and no tokenizer."""
+    """Return the files of a very small model with so many rows, without a tokenizer."""
     model = make_model(vocab_size=rows, n_embd=2, n_head=1, n_layer=1)
     with tempfile.TemporaryDirectory() as folder:
         mingpt.save(model, folder)

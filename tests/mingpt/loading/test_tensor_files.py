@@ -24,7 +24,7 @@ MATRICES = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.
 
 
 def reference(*, bias=True, **fields) -> GPT2LMHeadModel:
-    """transformers' GPT-2 with random weights; without biases they are zero."""
+    """Return transformers' GPT-2 with random weights; without `bias` its biases are zero."""
     torch.manual_seed(0)
     config = GPT2Config(
         **{**SHAPE, "vocab_size": 40, "n_positions": 12, "bos_token_id": 0, "eos_token_id": 0},

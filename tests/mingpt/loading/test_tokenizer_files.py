@@ -34,7 +34,7 @@ def added(number, text) -> dict:
 
 
 def fields_of(ours, **changes) -> dict:
-    """A tokenizer.json, with "part.field" set to other values."""
+    """Return a tokenizer.json's fields, with part__field set to another value."""
     fields = {
         "added_tokens": [added(ours.vocab["<|endoftext|>"], "<|endoftext|>")],
         "normalizer": None,
@@ -154,7 +154,7 @@ def test_the_pair_comes_before_the_one_file(tmp_path, ours):
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory, ours):
-    """A model with ten rows more than its tokenizer has tokens, as `load` gives it."""
+    """Load a model that has ten rows more than its tokenizer has tokens."""
     directory = tmp_path_factory.mktemp("padded")
     mingpt.save(make_model(vocab_size=ours.vocab_size + 10, n_layer=1), directory, ours)
     return mingpt.load(directory)
