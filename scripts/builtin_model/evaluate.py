@@ -20,8 +20,8 @@ def accuracy(model: GPT, tokenizer: BPETokenizer, family: str, count: int = 500)
     """Return the share of a family's held-out prompts whose likeliest next token is the answer."""
     right = 0
     for example in grammar.test_examples(family, count, seed=1):
-        model(tokenizer(example.prompt))
-        right += tokenizer.token(model.last_logits[0].argmax().item()) == example.answer
+        logits, _ = model(tokenizer(example.prompt))
+        right += tokenizer.token(int(logits[0, -1].argmax())) == example.answer
     return right / count
 
 
@@ -42,8 +42,8 @@ def recovery(
     answers = torch.tensor([[tokenizer.encode(f" {word}")[0] for word in p[2:]] for p in prompts])
 
     def difference(ids: Tensor, **flags: Any) -> Tensor:  # (count,)
-        model(ids, **flags)
-        target, foil = model.last_logits.gather(1, answers).T
+        logits, _ = model(ids, **flags)
+        target, foil = logits[:, -1].gather(1, answers).T
         return foil - target
 
     at_corrupt = difference(corrupt)

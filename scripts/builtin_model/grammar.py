@@ -10,9 +10,10 @@ train.py trains on them, evaluate.py measures with them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from builtin_model.words import (
     ABOUT,
@@ -69,7 +70,7 @@ def held_out(*combination: str, share: float = 0.1) -> bool:
     return zlib.crc32("|".join(combination).encode()) / 2**32 < share
 
 
-def pick(random: Random, accept: Callable[..., bool], *choices: object) -> tuple:
+def pick(random: Random, accept: Callable[..., bool], *choices: Sequence[Any]) -> tuple:
     """Draw one of each of `choices`, again until `accept` takes the combination."""
     while True:
         drawn = tuple(random.choice(options) for options in choices)
@@ -260,7 +261,7 @@ def name_pair_prompts(
         second_person: introduce another person before the name comes back.
     """
     random = Random(f"pairs {second_person} {seed}")
-    found = []
+    found: list[tuple[str, str, str, str]] = []
     while len(found) < count:
         (first, target), (other, other_surname) = people(random, 2, True)
         foil = random.choice(SURNAMES)

@@ -36,7 +36,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mingpt
@@ -188,7 +188,7 @@ def batches(rows: Rows, count: int) -> Iterator[Batch]:
 # --------------------------------------------------------------------- training
 
 
-def losses(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+def losses(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy of every token, in nats (B, T).
 
     Matrix products run in bfloat16, about twice as fast on processors that have
@@ -199,7 +199,7 @@ def losses(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
 
 
-def repeat_loss(model: GPT, batch: Batch) -> Tensor:
+def repeat_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Return the loss of phase 1: the mean over the marked tokens only."""
     ids, targets, marked = batch
     return losses(model, ids, targets)[marked].mean()
@@ -269,7 +269,7 @@ def train(recipe: Recipe, tokenizer: BPETokenizer) -> GPT:
     weights["transformer.wte.weight"] = weights["lm_head.weight"] = embedding
     model.load_state_dict(weights)
 
-    def mixed_loss(model: GPT, both: tuple[Batch, Batch]) -> Tensor:
+    def mixed_loss(model: nn.Module, both: tuple[Batch, Batch]) -> Tensor:
         ids, targets, marked = (torch.cat(parts) for parts in zip(*both, strict=True))
         each = losses(model, ids, targets)
         shares = [recipe.grammar_rows, recipe.mixed_rows]

@@ -89,7 +89,7 @@ def unaligned(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def variants(directory):
-    """Return pairs: what to load, and in which dtype."""
+    """Yield pairs (what to load, in which dtype)."""
     weights = directory / "model.safetensors"
     folders = {"aligned": directory}
     with tempfile.TemporaryDirectory() as root:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -21,12 +20,7 @@ from mingpt.loading import download
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 from patching import PromptPair, SweepError, SweepResult, compare, patch_sweep
-from patching.cli.common import models
-from patching.cli.common.arguments import IndexList
-from patching.cli.common.command import UsageError
-from patching.cli.common.output import slug
-from patching.cli.common.progress import Bars
-from patching.cli.patch import EXAMPLE, build_parser, main
+from patching.cli.patch import EXAMPLE, main
 from patching.sweep.engine.memory import allowance, parse_size
 
 MICHELLE = [f"--{name}={text}" for name, text in EXAMPLE.items()]
@@ -235,7 +229,6 @@ def test_the_file_name_is_safe_whatever_the_prompt(tmp_path, monkeypatch, capsys
     prompts = ["--clean=../../etc/ $(rm) é Jones", "--corrupt=../../etc/ $(rm) é Smith"]
     assert main([*prompts, "--target=Jones", "--foil=Smith", "--model=builtin", "--out=o/"]) == 0
     assert all(name.startswith("o/etc-rm-jones-") for name in files_in(tmp_path))
-    assert slug("東京") == "prompt"
 
 
 # --------------------------------------------------------------------- without --model
@@ -471,12 +464,6 @@ def test_bad_model_directories(tmp_path, monkeypatch, capsys, broken_models, dir
     assert files_in(tmp_path) == []
 
 
-def test_float64_on_mps_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    with pytest.raises(UsageError, match="mps has no float64"):
-        models.find_device("mps", "float64")
-
-
 def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     """Interrupted in the middle of a long sweep: 130, one line, nothing written."""
     words = " ".join(["Jones"] * 120)
@@ -516,31 +503,7 @@ def test_closed_streams_do_not_stop_the_work(tmp_path):
         assert len(files_in(tmp_path / folder)) == 3
 
 
-# --------------------------------------------------------------------- the small parts
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0", [0]), ("0,3,5-7", [0, 3, 5, 6, 7]), ("-1", [9]), ("-3--1", [7, 8, 9]),
-        ("7--1", [7, 8, 9]), ("3,1,1-2", [1, 2, 3]), (" 1 , 2 ", [1, 2]),
-    ],
-)  # fmt: skip
-def test_index_lists(text, expected):
-    assert IndexList(text).of("layer", 10) == expected
-
-
-@pytest.mark.parametrize("text", ["", ",", "a", "1-", "--", "1.5", "10", "-11", "1-2-3", "²"])
-def test_bad_index_lists(text):
-    with pytest.raises(UsageError, match="layer"):
-        IndexList(text).of("layer", 10)
-
-
-@pytest.mark.parametrize("value", ["-1", "-3--1", "-x", "- item", "--", "-"])
-def test_values_that_begin_with_a_dash(value):
-    parser = build_parser()
-    for arguments in (["--clean", value], [f"--clean={value}"]):
-        assert parser.parse_args(arguments).clean == value
+# --------------------------------------------------------------------- help and version
 
 
 def test_help_teaches_and_needs_no_pytorch(command):
@@ -558,62 +521,6 @@ def test_help_teaches_and_needs_no_pytorch(command):
 def test_version(command):
     run = command("patch", "--version")
     assert run.stdout == f"mingpt-patch {mingpt.__version__}\n"
-
-
-def test_bars_are_off_without_a_terminal_and_when_quiet(monkeypatch):
-    assert not Bars(quiet=False).shown
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert Bars(quiet=False).shown
-    assert not Bars(quiet=True).shown
-    with Bars(quiet=True).bar("x") as progress:
-        assert progress is None
-
-
-def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr("patching.cli.common.progress.SECONDS_BEFORE_A_BAR", 0)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Bars(quiet=False).bar("patching") as progress:
-        for done in range(1, 4):
-            progress(done, 3)
-            time.sleep(0.15)
-    assert "patching" in capsys.readouterr().err
-
-
-def test_one_bar_for_one_file_and_another_for_the_next(monkeypatch):
-    made = []
-
-    class Spy:
-        def __init__(self, total, **settings):
-            self.total, self.n = total, 0
-            made.append(self)
-
-        def update(self, more):
-            self.n += more
-
-        def close(self):
-            self.total = "closed"
-
-    monkeypatch.setattr("tqdm.tqdm", Spy)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Bars(quiet=False).bar("fetching", in_bytes=True) as progress:
-        for step in [(1, 0), (5, 0), (3, 10), (10, 10)]:  # the first of unknown length
-            progress(*step)
-    assert [bar.n for bar in made] == [5, 10]
-    assert all(bar.total == "closed" for bar in made)
-
-
-def test_a_bar_is_drawn_on_a_terminal_that_says_it_has_no_size(tmp_path):
-    code = (
-        "import time; from patching.cli.common.progress import Bars\n"
-        "with Bars(quiet=False).bar('patching') as progress:\n"
-        "    for done in range(1, 16): time.sleep(0.1); progress(done, 15)"
-    )
-    ours, theirs = pty.openpty()
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=theirs, check=True)
-    os.close(theirs)
-    assert run.returncode == 0
-    assert b"patching:" in os.read(ours, 10_000)
-    os.close(ours)
 
 
 @pytest.mark.cuda

@@ -279,14 +279,6 @@ def test_side_by_side_the_models_share_the_terminal(monkeypatch, capsys):
     assert 100 < max(map(tables.width, table)) <= 120
 
 
-def test_cells_are_as_wide_as_a_terminal_shows_them():
-    assert tables.width("नमस्ते") == 4  # with a sign and a vowel drawn onto others
-    assert tables.width("cafe\u0301") == 4
-    assert tables.width("東京") == 4
-    assert tables.token_cell("東" * 40) == "東" * 11 + "\u2026"
-    assert tables.token_cell("  \n  x") == "␣␣\\n␣␣x"
-
-
 def test_without_a_network_the_shipped_tokenizer_steps_in_and_says_so(
     tmp_path, monkeypatch, capsys
 ):
