@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from mingpt.kvcache import KVCache as KVCache
     from mingpt.loading.model_files import load as load
     from mingpt.loading.model_files import load_tokenizer as load_tokenizer
+    from mingpt.loading.model_files import save as save
     from mingpt.model import GPT as GPT
     from mingpt.sites import SITES as SITES
     from mingpt.sites import Patch as Patch
@@ -47,6 +48,7 @@ _HOME = {
     "BPETokenizer": "mingpt.bpe",
     "load": "mingpt.loading.model_files",
     "load_tokenizer": "mingpt.loading.model_files",
+    "save": "mingpt.loading.model_files",
     "generate": "mingpt.generation.sampling",
     "beam_search": "mingpt.generation.beams",
     "Sample": "mingpt.generation.sampling",

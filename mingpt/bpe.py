@@ -9,20 +9,15 @@ vocabulary is trained by scripts/train_builtin.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
 import regex
 import torch
 from torch import Tensor
 
 from mingpt.errors import TokenizerError
-from mingpt.files import replacing
-from mingpt.loading import tokenizer_files
-from mingpt.loading.sources import gpt2_tokenizer_files
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -67,8 +62,7 @@ class PieceWork:
 class BPETokenizer:
     """Text <-> token ids.
 
-    `BPETokenizer()` is GPT-2's: its two files are taken from the cache, or
-    fetched into it once. `from_directory` reads any other.
+    mingpt.load_tokenizer reads one from a model's files.
 
     Args:
         vocab: symbol -> id, in the files' alphabet.
@@ -81,21 +75,16 @@ class BPETokenizer:
     Raises:
         TokenizerError: a vocabulary that cannot spell every text, or has more
             tokens than `rows`.
-        DownloadError: GPT-2's files are neither cached nor to be had.
     """
 
     def __init__(
         self,
-        vocab: dict[str, int] | None = None,
-        merges: Sequence[tuple[str, str]] | None = None,
+        vocab: dict[str, int],
+        merges: Sequence[tuple[str, str]],
         *,
         added: Iterable[str] = (),
         rows: int | None = None,
     ) -> None:
-        if vocab is None and merges is None:
-            vocab, merges, added = tokenizer_files.read(gpt2_tokenizer_files())
-        if vocab is None or merges is None:
-            raise TokenizerError("a vocabulary and its merges go together")
         self.vocab = vocab
         self.merges = [tuple(pair) for pair in merges]
         self.rows = rows
@@ -104,35 +93,6 @@ class BPETokenizer:
         self._symbol_of_id = {number: symbol for symbol, number in vocab.items()}
         self._rank = {pair: rank for rank, pair in enumerate(self.merges)}
         self._cached_ids: dict[str, tuple[int, ...]] = {}
-
-    @classmethod
-    def from_files(cls, *paths: str | Path, rows: int | None = None) -> BPETokenizer:
-        """The tokenizer of a JSON vocabulary and a file of merges, or of one tokenizer.json.
-
-        Raises:
-            TokenizerError: they cannot be read, or are no such files; or as
-                the class.
-        """
-        vocab, merges, added = tokenizer_files.read([Path(path) for path in paths])
-        return cls(vocab, merges, added=added, rows=rows)
-
-    @classmethod
-    def from_directory(cls, path: str | Path) -> BPETokenizer:
-        """The tokenizer whose files lie there: see vocabulary.FILES.
-
-        Raises:
-            TokenizerError: there are none, or they cannot be read.
-        """
-        return cls.from_files(*tokenizer_files.files_in(Path(path)))
-
-    def save(self, directory: str | Path) -> None:
-        """Write vocab.json and merges.txt into `directory`, which is created."""
-        directory = Path(directory)
-        with replacing(directory / "vocab.json") as temporary:
-            temporary.write_text(json.dumps(self.vocab, ensure_ascii=False), encoding="utf-8")
-        lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
-        with replacing(directory / "merges.txt") as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     # ------------------------------------------------------------- text -> ids
 

@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ from mingpt.checks import check_whole, finite
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError, PatchError
 from mingpt.linear import Linear, by_shared_heads
-from mingpt.loading import checkpoint
-from mingpt.loading.download import Progress
-from mingpt.loading.sources import Source, as_source
 from mingpt.sites import (
     DEFAULT_SITE,
     LayerTap,
@@ -474,55 +471,11 @@ class GPT(nn.Module):
     # ------------------------------------------------------------- weights
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path | Source,
-        *,
-        dtype: torch.dtype = torch.float32,
-        progress: Progress | None = None,
-        n_head: int | None = None,
-        offline: bool = False,
-    ) -> GPT:
-        """A model with trained weights, on the CPU, in eval mode.
+    def from_pretrained(cls, name_or_path: str | Path, **settings: Any) -> GPT:
+        """Return a model with trained weights: see mingpt.loading.model_files.load_model."""
+        from mingpt.loading.model_files import load_model
 
-        Where the file has them in `dtype` already, they are the file, mapped
-        into memory: reading takes no time, and changing them does not change
-        the file. (One that is written over in place, not replaced, would
-        change the model.)
-
-        Args:
-            name_or_path: as of mingpt.loading.sources.resolve, or what that returned.
-            dtype: of the parameters, whatever the file holds.
-            progress: called with (bytes done, bytes in all) while fetching.
-            n_head, offline: as of resolve.
-
-        Raises:
-            CheckpointError: unknown name, or files that are missing, damaged,
-                not finite, or do not fit the configuration key for key.
-            DownloadError: the weights could not be fetched.
-        """
-        source = as_source(name_or_path, n_head=n_head, offline=offline)
-        saved = source.checkpoint(progress)
-        with torch.device("meta"):  # no storage: the file's tensors become the parameters
-            model = cls(saved.config)
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        state = saved.read(shapes, dtype)
-        model.load_state_dict(state, strict=False, assign=True)
-        model.tie_weights()
-        model.name = source.name
-        return model.eval()
-
-    def save_pretrained(self, directory: str | Path, tokenizer: object | None = None) -> None:
-        """Write config.json and model.safetensors, as transformers' GPT-2 reads them.
-
-        Args:
-            directory: created if it is not there.
-            tokenizer: a BPETokenizer whose vocab.json and merges.txt go beside.
-        """
-        state = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        checkpoint.write(directory, self.config, state)
-        if tokenizer is not None:
-            tokenizer.save(directory)
+        return load_model(name_or_path, model_class=cls, **settings)
 
     def checksum(self) -> str:
         """Return the SHA-256 (hex) over every parameter's name, dtype, shape and bytes.

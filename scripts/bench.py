@@ -40,6 +40,7 @@ from matplotlib.figure import Figure
 
 from mingpt.config import PRESETS, GPTConfig
 from mingpt.files import replacing
+from mingpt.loading.model_files import save
 from mingpt.model import GPT
 from mingpt.sites import HEAD_SITES, SITES
 from patching.cli.common import output
@@ -670,7 +671,7 @@ def write_weights(config: GPTConfig, directory: Path) -> None:
     """A GPT-2 of random weights, made by transformers where it is installed."""
     torch.manual_seed(0)
     if importlib.util.find_spec("transformers") is None:
-        GPT(config).save_pretrained(directory)
+        save(GPT(config), directory)
         return
     import transformers
 

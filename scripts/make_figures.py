@@ -1,7 +1,7 @@
-"""Draw the README's pictures again: python scripts/make_figures.py
+"""Draw the README's pictures again, with the shipped model.
 
-The shipped model on the README's examples. Needs no network and no arguments;
-the same versions give the same files.
+Run python scripts/make_figures.py; it needs no network and no arguments. The
+same versions of the packages give the same files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EXPLAINED = {"readme-alti-logit.png": "alti-logit", "readme-lens.png": "lens"}
 
 
 def main() -> int:
-    """Write every figure into figures/ and say so."""
+    """Write every figure into figures/ and print its path."""
     model, tokenizer = mingpt.load("builtin")
     for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)

@@ -1,6 +1,6 @@
-"""Make the shipped model again: python scripts/train_builtin.py --help
+"""Train the shipped model again, or measure it.
 
-The work is builtin_model/train.py's.
+Run python scripts/train_builtin.py --help; builtin_model/train.py does the work.
 """
 
 import sys

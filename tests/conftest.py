@@ -11,8 +11,10 @@ from hub_server import ROWS, HubServer
 from hypothesis import settings
 
 from mingpt import GPT, BPETokenizer, DownloadError, load
-from mingpt.loading import cache, download, hub
+from mingpt.loading import cache, download, hub, model_files
+from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY, resolve
+from mingpt.loading.tokenizer_files import tokenizer_in
 from patching import PromptPair
 
 # The same examples in every run, and no time limit on a busy machine.
@@ -54,7 +56,7 @@ def builtin() -> tuple[GPT, BPETokenizer]:
 def gpt2_tokenizer() -> BPETokenizer:
     if not all((cache.directory() / name).is_file() for name in ("encoder.json", "vocab.bpe")):
         pytest.skip("GPT-2's encoder.json and vocab.bpe are not in MINGPT_CACHE")
-    return BPETokenizer()
+    return model_files.gpt2_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +98,10 @@ def command(tmp_path):
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory) -> dict[str, bytes]:
-    """A small model's files, as save_pretrained writes them."""
+    """A small model's files, as mingpt.save writes them."""
     directory = tmp_path_factory.mktemp("origin")
-    tokenizer = BPETokenizer.from_directory(BUILTIN_DIRECTORY)
-    make_model(vocab_size=ROWS).save_pretrained(directory, tokenizer)
+    tokenizer = tokenizer_in(BUILTIN_DIRECTORY)
+    save(make_model(vocab_size=ROWS), directory, tokenizer)
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 

@@ -1,1 +1,1 @@
-"""A name or a path -> a model and its tokenizer: where the files are, and what is in them."""
+"""Find a model's files by name or path, and read them."""

@@ -1,9 +1,9 @@
-"""What lies where on this machine: our cache, and the hub's, which is only read.
+"""Find models on this machine: in our cache, and in the hub's, which is only read.
 
-Ours is one directory, MINGPT_CACHE or ~/.cache/mingpt: GPT-2's two tokenizer
-files at its top, each repository's files in <owner>--<name>/ under it, together
-with SHA256SUMS, the hash of every file that was fetched, and COMMIT, the one of
-the repository's that they belong to.
+Our cache is one directory, MINGPT_CACHE or ~/.cache/mingpt. GPT-2's two
+tokenizer files are at its top. Each repository's files are in <owner>--<name>/,
+with SHA256SUMS, the hash of every file that was fetched, and COMMIT, the
+repository's commit that they belong to.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mingpt.loading.download import Progress, file_hash
 from mingpt.loading.hub import Repository
 
 SUMS_FILE = "SHA256SUMS"
-COMMIT_FILE = "COMMIT"  # of the repository, that the files in a folder belong to
-# What `verify` finds of a file.
+COMMIT_FILE = "COMMIT"
+# The states of a file that `verify` reports.
 INTACT, WRONG, MISSING, UNKNOWN = "intact", "WRONG", "MISSING", "no hash is known"
 TOKENIZER = "gpt2-tokenizer"  # the name of the two files at the top of our cache
-SECONDS_BETWEEN_LOOKS = 0.2  # at a lock that another process holds
+SECONDS_BETWEEN_LOOKS = 0.2  # while another process holds the lock
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Place:
     """A directory in a cache."""
 
     directory: Path
-    root: Path  # of the cache: no link is followed out of it
+    root: Path  # the cache's own directory: no link is followed out of it
 
     def tokenizer_files(self) -> tuple[Path, ...]:
-        """The tokenizer's files here.
+        """Return the tokenizer's files in this directory.
 
         Raises:
             TokenizerError: there are none.
-            CheckpointError: they lie outside the cache.
+            CheckpointError: a file is a link out of the cache.
         """
         return tuple(
             contained(path, self.root) for path in tokenizer_files.files_in(self.directory)
@@ -53,28 +53,28 @@ class Place:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a cache holds of one model."""
+    """The files of one model in a cache."""
 
     name: str  # owner/name, or TOKENIZER
     place: Place
-    is_ours: bool  # else the hub's
+    is_ours: bool  # in our cache, not the hub's
     files: tuple[Path, ...]
-    nbytes: int  # of them all
+    nbytes: int  # of all the files together
 
     @property
     def is_complete(self) -> bool:
-        """Whether configuration and weights are all there."""
+        """Return whether the configuration and all weights are there."""
         repository = hub.repository(self.name)
         return repository is None or _is_complete(self.place, repository)
 
 
 def directory() -> Path:
-    """Our cache."""
+    """Return our cache's directory."""
     return expanded(os.environ.get("MINGPT_CACHE") or "~/.cache/mingpt")
 
 
 def hub_directory() -> Path:
-    """The cache of the hub's own library, as that library finds it."""
+    """Return the directory of the hub library's cache, found as that library finds it."""
     for_all = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{for_all}/huggingface"
     names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
@@ -83,36 +83,36 @@ def hub_directory() -> Path:
 
 
 def folder(repository: Repository) -> Path:
-    """Where our cache has, or will have, a repository's files."""
+    """Return the directory for a repository's files in our cache; it may not exist yet."""
     return directory() / f"{repository.owner}--{repository.name}"
 
 
 def places(repository: Repository) -> list[Place]:
-    """Where files of a repository may be: in our cache, then in the hub's.
+    """Return the directories that may hold a repository's files, our cache's first.
 
     Raises:
-        CheckpointError: a link out of a cache.
+        CheckpointError: a link leads out of the hub's cache.
     """
     ours = Place(folder(repository), directory())
     return [ours, *(Place(path, hub_directory()) for path in _snapshots(repository))]
 
 
 def complete(repository: Repository) -> Iterator[Place]:
-    """Those of them that hold weights and configuration, whole.
+    """Yield the directories that hold a repository's configuration and all its weights.
 
     Raises:
-        CheckpointError: a link out of a cache.
+        CheckpointError: a link leads out of a cache.
     """
     return (place for place in places(repository) if _is_complete(place, repository))
 
 
 def find(repository: Repository) -> Place | None:
-    """The first of them."""
+    """Return the first directory that `complete` yields, or None."""
     return next(complete(repository), None)
 
 
 def entries() -> list[Entry]:
-    """Every model in either cache, by name; and GPT-2's tokenizer."""
+    """Return every model in either cache, and GPT-2's tokenizer, sorted by name."""
     found = []
     top = [directory() / name for name in hub.TOKENIZER_SHA256]
     if files := tuple(path for path in top if path.is_file()):
@@ -123,9 +123,11 @@ def entries() -> list[Entry]:
             found.append(entry(f"{owner}/{name}", Place(path, directory())))
     for path in sorted(hub_directory().glob("models--*")):
         repository = hub.repository("/".join(path.name.split("--")[1:]))
-        # A link out of the cache is not followed, and does not hide the other models.
+        if repository is None:
+            continue
+        # A link out of the cache is not followed; the other models are still listed.
         with contextlib.suppress(CheckpointError):
-            for place in complete(repository) if repository else ():
+            for place in complete(repository):
                 if place.directory.parent.parent == path and _is_gpt2(place, repository):
                     found.append(entry(str(repository), place))
                     break
@@ -133,7 +135,11 @@ def entries() -> list[Entry]:
 
 
 def entry(name: str, place: Place, files: Iterable[Path] | None = None) -> Entry:
-    """What lies in a place: `files`, or all that are not ours to keep account of it."""
+    """Return the entry for a model in a directory.
+
+    Args:
+        files: the model's files; by default all but hidden ones and our own notes.
+    """
     if files is None:
         files = (path for path in place.directory.iterdir() if path.is_file())
         ours = (SUMS_FILE, COMMIT_FILE)
@@ -165,10 +171,10 @@ def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[
 
 
 def expected_hash(path: Path, repository: Repository | None) -> str | None:
-    """The hash that a cached file should have, 64 or 40 digits; None if nobody knows.
+    """Return the hash that a cached file should have, 64 or 40 digits; None if unknown.
 
-    What is known beforehand decides, else what SHA256SUMS says; the hub's cache
-    names its files after their hashes.
+    A hash that is known beforehand comes first, then SHA256SUMS, then the file's
+    own name: the hub's cache names files after their hashes.
     """
     known = hub.TOKENIZER_SHA256 if repository is None else repository.sha256
     blob = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", path.resolve().name)
@@ -176,7 +182,7 @@ def expected_hash(path: Path, repository: Repository | None) -> str | None:
 
 
 def record(path: Path, sha256: str) -> None:
-    """Note the hash of a file that was fetched."""
+    """Write the hash of a fetched file into SHA256SUMS."""
     sums = {**_sums(path.parent), path.name: sha256}
     with replacing(path.with_name(SUMS_FILE)) as temporary:
         lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
@@ -184,13 +190,13 @@ def record(path: Path, sha256: str) -> None:
 
 
 def commit_in(place: Path) -> str | None:
-    """The commit that the files in a folder of ours belong to, if it was noted."""
+    """Return the commit that the files in one of our folders belong to, if it was noted."""
     found = re.fullmatch(r"[0-9a-f]{40}", _text(place / COMMIT_FILE).strip())
     return found and found[0]
 
 
 def note_commit(place: Path, commit: str) -> None:
-    """Note it, so that what is fetched later belongs to it too."""
+    """Write down the commit, so that files fetched later are taken from it too."""
     with replacing(place / COMMIT_FILE) as temporary:
         temporary.write_text(f"{commit}\n", encoding="utf-8")
 
@@ -199,7 +205,7 @@ def remove(entry: Entry) -> None:
     """Delete a model from our cache.
 
     Raises:
-        CheckpointError: it is not ours, or a link out of the cache.
+        CheckpointError: it is in the hub's cache, or a link out of ours.
     """
     place = entry.place.directory
     if not entry.is_ours:
@@ -214,12 +220,12 @@ def remove(entry: Entry) -> None:
 
 @contextlib.contextmanager
 def adding_to(place: Path, progress: Progress | None = None) -> Iterator[None]:
-    """Leave to write into a folder of our cache: for one process at a time.
+    """Hold the lock for writing into a folder of our cache, one process at a time.
 
-    The folder is created, and is gone again if nothing was put into it.
+    The folder is created, and removed again if it stays empty.
 
     Args:
-        progress: called with (bytes that the other process has so far, 0)
+        progress: called with (bytes that the other process has fetched, 0)
             while this one waits.
 
     Raises:
@@ -235,7 +241,7 @@ def adding_to(place: Path, progress: Progress | None = None) -> Iterator[None]:
             contained(place, directory()).mkdir(exist_ok=True)
             yield
         finally:
-            # While it is held: whoever waits for it sees that, and takes a new one.
+            # Removed while it is held: a process that waits for it then takes a new one.
             with contextlib.suppress(OSError):
                 Path(lock.lock_file).unlink()
             lock.release()
@@ -260,12 +266,12 @@ def _wait_for(lock: FileLock, place: Path, progress: Progress | None) -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # it has just been moved to its place
+    except OSError:  # it has just been moved into place
         return 0
 
 
 def _snapshots(repository: Repository) -> Iterator[Path]:
-    """A repository's snapshots in the hub's cache: the one refs/main names, then newest first."""
+    """Yield a repository's snapshots in the hub's cache: refs/main's, then the newest first."""
     names = [str(repository), repository.name] if repository.preset else [str(repository)]
     for name in names:
         path = hub_directory() / "--".join(("models", *name.split("/")))
@@ -291,7 +297,7 @@ def _is_complete(place: Place, repository: Repository) -> bool:
 
 
 def _is_gpt2(place: Place, repository: Repository) -> bool:
-    """Whether a snapshot's configuration is a GPT-2's, or so damaged that it could be."""
+    """Return whether a snapshot's configuration is a GPT-2's, or is too damaged to tell."""
     path = place.directory / config_json.NAME
     if not path.is_file():
         return repository.preset is not None

@@ -1,9 +1,9 @@
-"""A model on disk: its configuration, and its tensors still unread.
+"""Open a model on disk: its configuration, and its tensors, which are read later.
 
-Two kinds: a directory as transformers writes it, and one file as torch.save
-writes it for nanoGPT or minGPT. Which one it is decides how the matrices lie
-in the file, never their shapes, which for a square one say nothing. Where the
-files come from is sources.py's business, what they compute model.py's.
+There are two kinds: a directory as transformers writes it, and a single file as
+torch.save writes it for nanoGPT or minGPT. The kind decides whether the file's
+matrices are transposed: the shape of a square matrix does not show it. Finding
+the files is sources.py's business.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mingpt.files import contained, replacing
 from mingpt.loading import config_json, state_dict, tensor_files
 from mingpt.loading.tensor_files import Container
 
-# What a directory's tensors may be in: the first of these that is there.
+# The file that holds a directory's tensors is the first of these that exists.
 WEIGHTS_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -39,10 +39,10 @@ class Checkpoint:
 
     config: GPTConfig
     container: Container
-    is_conv1d: bool  # matrices as transformers' Conv1D has them, not as nn.Linear
+    is_conv1d: bool  # matrices are stored as in transformers' Conv1D, not as in nn.Linear
 
     def __post_init__(self) -> None:
-        # Before a model is built, which for such a number would take for ever.
+        # Checked before a model is built: with millions of layers that would never end.
         tensors = len(self.container.headers())
         if self.config.n_layer > tensors + 1000:
             raise CheckpointError(
@@ -51,10 +51,10 @@ class Checkpoint:
             )
 
     def read(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, Tensor]:
-        """Every parameter of `shapes`: see weights.read.
+        """Return every parameter that `shapes` names: see state_dict.read.
 
         Raises:
-            CheckpointError: tensors that do not fit, or are not finite.
+            CheckpointError: tensors do not fit, or are not finite.
         """
         return state_dict.read(self.container, shapes, dtype, is_conv1d=self.is_conv1d)
 
@@ -62,24 +62,34 @@ class Checkpoint:
 def of_directory(
     directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
 ) -> Checkpoint:
-    """The checkpoint in a directory.
+    """Return the checkpoint in a directory.
 
     Args:
-        preset: the configuration where there is no config.json.
-        root: the folder in which every file must really lie, links followed.
+        directory: holds config.json and one of WEIGHTS_FILES.
+        preset: the configuration to use where there is no config.json.
+        root: the folder that every file must be in after links are followed;
+            None allows any place.
 
     Raises:
-        CheckpointError: files that are missing, damaged, or lie elsewhere, or
-            a configuration that is not supported.
+        CheckpointError: files are missing, damaged or outside `root`, or the
+            configuration is not supported.
     """
     check_directory(directory, preset=preset)
     config = config_in(directory, preset=preset, root=root)
-    container = tensor_files.open_container(contained(weights_in(directory, root), root), root)
+    weights = weights_in(directory, root) or directory / WEIGHTS_FILES[0]
+    container = tensor_files.open_container(contained(weights, root), root)
     return Checkpoint(config, container, is_conv1d=True)
 
 
 def check_directory(directory: Path, *, preset: GPTConfig | None = None) -> None:
-    """Raises CheckpointError if there is no model in it; `preset` is as of `of_directory`."""
+    """Check that a directory holds a model.
+
+    Args:
+        preset: the configuration, if no config.json is needed.
+
+    Raises:
+        CheckpointError: configuration or weights are missing.
+    """
     lacking = []
     if preset is None and not (directory / config_json.NAME).is_file():
         lacking.append(config_json.NAME)
@@ -96,7 +106,7 @@ def check_directory(directory: Path, *, preset: GPTConfig | None = None) -> None
 def config_in(
     directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
 ) -> GPTConfig:
-    """The configuration in a directory; arguments and errors as `of_directory`."""
+    """Return the configuration in a directory; for arguments and errors see of_directory."""
     path = directory / config_json.NAME
     if preset is not None and not path.is_file():
         return preset
@@ -104,27 +114,29 @@ def config_in(
 
 
 def weights_in(directory: Path, root: Path | None = None) -> Path | None:
-    """The file to begin with, of those that hold a directory's tensors; whole ones first.
+    """Return the first of WEIGHTS_FILES whose tensors are complete.
+
+    Where none is complete, return the first that exists; None if there is none.
 
     Raises:
-        CheckpointError: an index of shards lies outside `root`.
+        CheckpointError: an index of shards is outside `root`.
     """
     paths = [directory / name for name in WEIGHTS_FILES if (directory / name).is_file()]
     return next((path for path in paths if _is_whole(path, root)), paths[0] if paths else None)
 
 
 def weights_complete(directory: Path, root: Path) -> bool:
-    """Whether a directory in a cache has tensors, and every shard of them if they are in shards.
+    """Return whether a cached directory has its tensors, every shard included.
 
     Raises:
-        CheckpointError: an index of shards lies outside `root`.
+        CheckpointError: an index of shards is outside `root`.
     """
     path = weights_in(directory, root)
     return path is not None and _is_whole(path, root)
 
 
 def _is_whole(path: Path, root: Path | None) -> bool:
-    """Whether it is no index, or one whose shards are all there."""
+    """Return whether `path` is a single file, or an index whose shards all exist."""
     if path.suffix != ".json":
         return True
     contained(path, root)
@@ -135,13 +147,14 @@ def _is_whole(path: Path, root: Path | None) -> bool:
 
 
 def of_file(path: Path, n_head: int | None = None) -> Checkpoint:
-    """The checkpoint in a .pt file: nanoGPT's, or a bare state dict, which is minGPT's.
+    """Return the checkpoint in a .pt file: nanoGPT's, or a bare state dict, as minGPT saves it.
 
     Args:
-        n_head: how many attention heads a model has whose file does not say.
+        n_head: the number of attention heads, if the file does not say.
 
     Raises:
-        CheckpointError: neither kind, damaged, or no word on n_head.
+        CheckpointError: the file is damaged or of neither kind, or nothing says
+            how many attention heads there are.
     """
     loaded = tensor_files.load_torch(path)
     if isinstance(loaded, dict) and {"model", "model_args"} <= loaded.keys():
@@ -161,9 +174,14 @@ def of_file(path: Path, n_head: int | None = None) -> Checkpoint:
 
 
 def write(directory: str | Path, config: GPTConfig, state: Mapping[str, Tensor]) -> None:
-    """Write config.json and model.safetensors; `state` as `Checkpoint.read` returns it."""
+    """Write config.json and model.safetensors.
+
+    Args:
+        directory: created if it is not there.
+        state: parameters by name, with the shapes that Checkpoint.read returns.
+    """
     directory = Path(directory)
-    # Both are complete before either takes its place.
+    # Both files are complete before either of them is moved into place.
     with replacing(directory / config_json.NAME) as config_path:
         fields = json.dumps(config_json.to_fields(config), indent=2)
         config_path.write_text(fields + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Configurations as files spell them: transformers' config.json, nanoGPT's, minGPT's.
+"""Read a model's configuration from transformers', nanoGPT's or minGPT's files, and write it.
 
-A field that changes what the model computes is either understood here or
-refused by its name; none is passed over. The tensors are state_dict.py's business.
+A field that changes what the model computes is either read here or refused with
+its name; none is ignored. The tensors are state_dict.py's business.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mingpt.config import FLAGS, PRESETS, GPTConfig
 from mingpt.errors import CheckpointError, ConfigError
 
 NAME = "config.json"
 
-# model_type of what transformers' GPT-2 can read, and of what only we can; what it then adds.
+# model_type of files that transformers' GPT-2 can read, and of files that only we can.
 _GPT2, _OURS = "gpt2", "mingpt"
+# Fields that only the second kind has.
 _ONLY_OURS = ("bias", "n_kv_head")
-# Our field -> the key in transformers' GPT2Config, in the order of a file.
+# Our field -> the key in transformers' GPT2Config, in the order of the file.
 _KEYS = {
     "scale_attn_weights": "scale_attn_weights",
     "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
@@ -38,14 +40,14 @@ _KEYS = {
     "initializer_range": "initializer_range",
 }
 _DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
-# transformers takes these names for the same fields.
+# transformers accepts these names for the same fields.
 _OTHER_NAMES = {
     "num_hidden_layers": "n_layer",
     "num_attention_heads": "n_head",
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
 }
-# Keys that change what is computed, and the only value of each that is built here.
+# Keys that change what is computed, and the only value of each that is supported.
 _ONLY_VALUES = {
     "add_cross_attention": False,
     "is_encoder_decoder": False,
@@ -55,14 +57,30 @@ _ONLY_VALUES = {
 }
 # transformers' other name for the tanh form of GELU.
 _ACTIVATION_ALIASES = {"gelu_pytorch_tanh": "gelu_new"}
-# Keys of GPT-2's relatives, which compute something else: refused unless null, false or empty.
+# Keys of other architectures, which compute something else: refused unless null, false or empty.
 _OF_OTHERS = (
-    *("auto_map", "attention_head_type", "multi_query", "num_key_value_heads", "sliding_window"),
-    *("rotary", "rotary_dim", "rotary_pct", "rope_theta", "rope_scaling", "rope_parameters"),
-    *("alibi", "use_alibi", "attention_types", "parallel_attn", "use_parallel_residual"),
-    *("mup_embeddings_scale", "mup_output_alpha", "mup_width_scale", "logits_scale"),
+    "auto_map",
+    "attention_head_type",
+    "multi_query",
+    "num_key_value_heads",
+    "sliding_window",
+    "rotary",
+    "rotary_dim",
+    "rotary_pct",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "alibi",
+    "use_alibi",
+    "attention_types",
+    "parallel_attn",
+    "use_parallel_residual",
+    "mup_embeddings_scale",
+    "mup_output_alpha",
+    "mup_width_scale",
+    "logits_scale",
 )
-# minGPT's names for shapes, as far as no tensor shows what they say.
+# minGPT's model_type -> the number of heads, which no tensor's shape shows.
 _MINGPT_HEADS = {name: preset.n_head for name, preset in PRESETS.items()} | {
     "openai-gpt": 12,
     "gopher-44m": 16,
@@ -72,20 +90,21 @@ _MINGPT_KEYS = ("model_type", *_NANOGPT_KEYS[:5], *_DROPOUTS)
 
 
 def read(path: str | Path) -> GPTConfig:
-    """The configuration that a config.json of transformers', or of ours, describes.
+    """Return the configuration in a config.json that transformers or we wrote.
 
     Raises:
         CheckpointError: the file is missing, is no JSON object, or asks for
-            something that is not built here (named).
+            something that is not supported (the message names it).
     """
     return _config(path, _known(path, read_fields(path)), names=_KEYS)
 
 
 def to_fields(config: GPTConfig) -> dict[str, object]:
-    """What `read` reads: as transformers' GPT-2 has it, if it could compute the same.
+    """Return the fields of a config.json, which `read` reads again.
 
-    A model without biases it would give biases of zero, and one whose heads
-    share keys and values it cannot have: they have a model_type which it refuses.
+    A model that transformers' GPT-2 can compute gets its model_type. A model
+    without biases, or whose heads share keys and values, gets one that
+    transformers refuses.
     """
     only_ours = _only_ours(config)
     head = {"model_type": _OURS if only_ours else _GPT2, "add_cross_attention": False}
@@ -97,7 +116,7 @@ def to_fields(config: GPTConfig) -> dict[str, object]:
 
 
 def _only_ours(config: GPTConfig) -> dict[str, object]:
-    """The fields by which a model is none that transformers' GPT-2 can compute."""
+    """Return the fields that transformers' GPT-2 has no equivalent for."""
     fields: dict[str, object] = {}
     if not config.bias:
         fields["bias"] = False
@@ -107,10 +126,14 @@ def _only_ours(config: GPTConfig) -> dict[str, object]:
 
 
 def of_nanogpt(path: str | Path, model_args: object) -> GPTConfig:
-    """The configuration in a nanoGPT checkpoint. Its GELU is the exact one.
+    """Return the configuration in a nanoGPT checkpoint, whose GELU is the exact one.
+
+    Args:
+        path: the checkpoint, named in messages.
+        model_args: the checkpoint's entry of that name.
 
     Raises:
-        CheckpointError: no table of the fields that nanoGPT has.
+        CheckpointError: `model_args` is no table, or its fields are not nanoGPT's.
     """
     if not isinstance(model_args, dict):
         raise CheckpointError(f"{path}: model_args is no table of fields")
@@ -124,21 +147,21 @@ def of_nanogpt(path: str | Path, model_args: object) -> GPTConfig:
 
 
 def of_mingpt(path: Path, sizes: Mapping[str, int], *, tied: bool, n_head: int | None) -> GPTConfig:
-    """The configuration of a bare state dict. Its GELU is the tanh form.
+    """Return the configuration of a bare state dict, whose GELU is the tanh form.
 
     Args:
-        path: the checkpoint; what is known of it beside its tensors is in the
-            config.json in the same folder: the one that minGPT leaves there,
-            or one in transformers' spelling.
-        sizes: what the tensors' shapes say.
-        tied: whether the file has no unembedding of its own.
-        n_head: what the caller says.
+        path: the checkpoint. A config.json beside it, minGPT's or in
+            transformers' spelling, gives what no tensor's shape shows.
+        sizes: the fields that the tensors' shapes determine.
+        tied: the file has no lm_head.weight.
+        n_head: the number of attention heads, if the caller knows it.
 
     Raises:
-        CheckpointError: nobody says how many heads there are, or two say
-            different things.
+        CheckpointError: nothing says how many heads there are, or two sources
+            disagree.
     """
-    beside, known = path.with_name(NAME), {}
+    beside = path.with_name(NAME)
+    known: dict[str, Any] = {}
     if beside.is_file():
         known = _mingpt_fields(beside)
     if n_head is not None and known.setdefault("n_head", n_head) != n_head:
@@ -155,12 +178,12 @@ def of_mingpt(path: Path, sizes: Mapping[str, int], *, tied: bool, n_head: int |
 
 
 def is_gpt2(fields: Mapping[str, object]) -> bool:
-    """Whether a config.json's fields call their model a GPT-2, or one of ours."""
+    """Return whether a config.json's model_type is GPT-2's or ours."""
     return fields.get("model_type", _GPT2) in (_GPT2, _OURS)
 
 
-def read_fields(path: str | Path) -> dict[str, object]:
-    """The JSON object in a file.
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
 
     Raises:
         CheckpointError: the file is missing, or holds no JSON object.
@@ -177,8 +200,8 @@ def read_fields(path: str | Path) -> dict[str, object]:
     return fields
 
 
-def _mingpt_fields(path: Path) -> dict[str, object]:
-    """Our fields, as far as the file gives them: minGPT writes null for what it works out later."""
+def _mingpt_fields(path: Path) -> dict[str, Any]:
+    """Return the fields that a config.json gives; minGPT writes null for what it derives later."""
     fields = read_fields(path)
     if not isinstance(fields.get("model"), dict):
         return _known(path, {key: value for key, value in fields.items() if value is not None})
@@ -191,11 +214,12 @@ def _mingpt_fields(path: Path) -> dict[str, object]:
     return known
 
 
-def _known(path: str | Path, fields: dict[str, object]) -> dict[str, object]:
-    """Our fields among transformers', under either of its names; the others are harmless.
+def _known(path: str | Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return our fields among transformers', under either of its names.
 
     Raises:
-        CheckpointError: they are not.
+        CheckpointError: another field changes what is computed, or two names of
+            one field disagree.
     """
     if not is_gpt2(fields):
         raise CheckpointError(
@@ -234,9 +258,9 @@ def _refuse_unknown(path: str | Path, where: str, fields: dict, known: tuple[str
 
 
 def _config(
-    path: str | Path, known: dict[str, object], names: Mapping[str, str] | None = None
+    path: str | Path, known: dict[str, Any], names: Mapping[str, str] | None = None
 ) -> GPTConfig:
-    """The configuration; what is wrong with it under the file's own `names` for our fields."""
+    """Return the configuration; errors use the file's own `names` (our field -> its key)."""
     try:
         return GPTConfig(**known)
     except (ConfigError, TypeError) as error:

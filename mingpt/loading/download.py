@@ -1,10 +1,9 @@
-"""Fetch one file over HTTP: resumed where it breaks off, checked before it is moved into place.
+"""Fetch one file over HTTP: resume it after a break, check it, then move it into place.
 
-Which address a file has is the caller's business (hub.py). What is expected of
-it is known before the first byte is kept: a hash from the caller, else what the
-server states of the file in its own answer. A server that hands the file over
-to a storage elsewhere does so by a redirect; what it states is in the headers
-of that answer, and no token goes past it.
+The file's address is the caller's business (hub.py). The expected hash is known
+before the first byte is kept: from the caller, else from the headers of the
+server's own answer. A server may redirect to a storage on another host; only
+the server's headers count, and the token is not sent to the storage.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from mingpt.errors import DownloadError
 if TYPE_CHECKING:  # imported where it is used: most runs never touch the network
     import requests
 
-Progress = Callable[[int, int], None]  # (done, in all; 0 where that is not known)
+Progress = Callable[[int, int], None]  # (bytes done, bytes in all or 0 if unknown)
 
 SECONDS_TO_CONNECT = 4.0
 SECONDS_TO_ANSWER = 15.0  # name look-up, connection and first header together
-SECONDS_TO_STALL = 30.0  # in which at least LEAST_BYTES must arrive, once a file is on its way
+SECONDS_TO_STALL = 30.0  # in each such span at least LEAST_BYTES must arrive
 LEAST_BYTES = 1 << 15
-ATTEMPTS = 5  # in a row that bring nothing; a host that never answered gets two
-SECONDS_BETWEEN = 1.0  # after the first of them; twice as long after each further one
+ATTEMPTS = 5  # failures in a row before we give up; two for a host that never answered
+SECONDS_BETWEEN = 1.0  # after the first failure; the wait doubles with each further one
 LONGEST_WAIT = 60.0  # seconds that a server may ask for with Retry-After
 MOST_REDIRECTS = 5
 _CHUNK = 1 << 18  # bytes
-_WORTH_ANOTHER_TRY = 1 << 20  # bytes in one attempt after which the count begins anew
+_WORTH_ANOTHER_TRY = 1 << 20  # new bytes in one attempt that set the count of failures to 1
 
 
 class NotFoundError(DownloadError):
@@ -48,29 +47,29 @@ class NotFoundError(DownloadError):
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is known of a file that has arrived."""
+    """Hash, size and commit of a file that has arrived."""
 
     sha256: str
     size: int  # bytes
-    commit: str | None  # the hub's, that the file belongs to
+    commit: str | None  # the hub's commit that the file belongs to
 
 
 @dataclass
 class _Statement:
-    """What the first server says of the file: its own answers, not the storage's."""
+    """What the first server states about the file; the storage's headers do not count."""
 
-    linked: str | None = None  # the hash of the file that is kept in a storage
-    etag: str | None = None  # that of the answer, which is the file's if there is no other
-    size: int | None = None
+    linked: str | None = None  # X-Linked-Etag: the hash of a file that is in a storage
+    etag: str | None = None  # ETag: the file's hash if the server sends the file itself
+    size: int | None = None  # bytes
     commit: str | None = None
 
     @property
     def hash(self) -> str | None:
-        """64 hex digits are the file's SHA-256, 40 git's SHA-1 of it as a blob."""
+        """The file's hash: 64 hex digits are its SHA-256, 40 git's SHA-1 of it as a blob."""
         return self.linked or self.etag
 
     def read(self, answer: requests.Response) -> None:
-        """Note what one more answer states that none before it did."""
+        """Note what this answer states and no earlier one did."""
         headers = answer.headers
         self.linked = self.linked or _hash_in(headers.get("X-Linked-Etag"))
         self.etag = self.etag or _hash_in(headers.get("ETag"))
@@ -81,12 +80,12 @@ class _Statement:
 
 
 class _BrokenError(Exception):
-    """An attempt that failed in a way that another one may not."""
+    """An attempt that failed, where another one may succeed."""
 
     def __init__(self, words: str, *, answered: bool, wait: float | None = None) -> None:
         super().__init__(words)
-        self.answered = answered  # whether anybody was there at all
-        self.wait = wait  # seconds that the server asks for
+        self.answered = answered  # the server answered
+        self.wait = wait  # seconds that the server asks us to wait
 
 
 def fetch(
@@ -102,21 +101,22 @@ def fetch(
     """Download `url` to `path`, whole and checked, or leave nothing behind.
 
     A process that is killed leaves a hidden part of the file, which the next
-    one goes on with. Two at once must be kept apart by the caller (cache.py).
+    process completes. The caller must not fetch the same file twice at once
+    (cache.adding_to).
 
     Args:
-        token: sent to the host of `url`, and to nobody else.
-        sha256: of the file, in hex. Without it the file must have the hash
+        token: sent to the host of `url` only.
+        sha256: the file's hash, in hex. Without it the file must have the hash
             that the server states.
-        verify: False accepts a file of which no hash is known.
+        verify: False accepts a file for which no hash is known.
         check: called with the temporary file before it is moved; may raise.
         progress: called with (bytes done, bytes in all) as they arrive; the
-            second is 0 where the server does not tell.
+            second is 0 if the server does not state it.
 
     Raises:
         NotFoundError: the server answers 404.
-        DownloadError: no connection, no answer, an HTTP error, a web page in
-            place of the file, no hash, a broken or wrong file, no room for it.
+        DownloadError: there is no connection, no answer, no hash or no room for
+            the file; or the answer is an HTTP error, a web page, or another file.
     """
     if token is not None and re.fullmatch(r"[!-~]+", token) is None:
         raise DownloadError("HF_TOKEN is no token: it holds a space or another strange character")
@@ -129,7 +129,7 @@ def fetch(
                 commit = _attempt(url, part, token, sha256, verify, progress)
             except _BrokenError as error:
                 ever_answered = ever_answered or error.answered
-                # Further than ever before: what has to be fetched over again earns nothing.
+                # Only bytes beyond the furthest attempt count, not bytes fetched again.
                 is_further = part.size >= furthest + _WORTH_ANOTHER_TRY
                 failures = 1 if is_further else failures + 1
                 furthest = max(furthest, part.size)
@@ -149,10 +149,10 @@ def fetch(
 
 
 def reach(url: str) -> None:
-    """Ask once whether anybody answers at `url`, whatever the answer.
+    """Check that a server answers at `url`, whatever the answer.
 
     Raises:
-        DownloadError: nobody does, within SECONDS_TO_CONNECT.
+        DownloadError: none does within SECONDS_TO_CONNECT.
     """
     try:
         _ask(url, {}, None, SECONDS_TO_CONNECT).close()
@@ -171,10 +171,10 @@ def _attempt(
     verify: bool,
     progress: Progress | None,
 ) -> str | None:
-    """Get the file, or what is missing of it, and compare it with its hash; the hub's commit.
+    """Fetch the file, or the rest of it, and check its hash; return the hub's commit.
 
-    What is found of the file when its hash becomes known is not asked for
-    again: then this does nothing, and the next attempt gets the rest.
+    Once the hash is known, a part of the same file may be found on the disk.
+    This attempt then fetches nothing, and the next one fetches the rest.
     """
     if part.has_no_hash:
         part.restart()  # nothing would tell whether two pieces belong together
@@ -199,18 +199,13 @@ def _attempt(
                 " mingpt-fetch --no-verify takes it all the same"
             )
         if part.expect(expected):
-            part.is_whole = part.sha256() == expected  # killed after the last byte, then
+            part.is_whole = part.sha256() == expected  # killed after the last byte
             return statement.commit
         size = _begin(answer, part, statement.size)
         is_chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
         if size is None and expected is None and not is_chunked:
             raise DownloadError(f"{_shown(url)}: neither a hash nor a size tells when it is whole")
-        room = shutil.disk_usage(part.path.parent).free
-        if size is not None and size - part.size > room:
-            raise DownloadError(
-                f"{part.target} cannot be written: it takes {size - part.size} bytes,"
-                f" and there is room for {room}"
-            )
+        _check_room(part, size)
         _receive(answer, part, size or 0, progress)
     if size is not None and part.size != size:
         if part.size > size:
@@ -219,7 +214,7 @@ def _attempt(
         raise _BrokenError(f"broke off after {part.size} of {size} bytes", answered=True)
     got = part.git_sha1() if len(expected or "") == 40 else part.sha256()
     if expected is not None and got != expected:
-        if part.is_pieced or size is None:  # of two files, perhaps, or not the whole of one
+        if part.is_pieced or size is None:  # pieces of two files, perhaps, or not the whole
             part.restart()
             raise _BrokenError("gave pieces that do not fit together", answered=True)
         raise _wrong(url, got, expected)
@@ -228,7 +223,7 @@ def _attempt(
 
 
 def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, _Statement]:
-    """The answer with the file in its body, still to come, and what the first host states."""
+    """Return the answer, its body not read yet, and what the first host states."""
     headers = {
         "Accept-Encoding": "identity",  # Content-Length must count the file's own bytes
         **({"Range": f"bytes={offset}-"} if offset else {}),
@@ -250,17 +245,18 @@ def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, 
 
 
 def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -> requests.Response:
-    """One answer, its body still to come, within so many seconds.
+    """Return one answer, its body not read yet, within so many seconds.
 
-    In a thread, because no time-out of requests bounds the look-up of a name,
-    and its connection time-out counts anew for each address of a host.
+    The request runs in a thread, because no time-out of requests bounds the
+    look-up of a name, and its connection time-out starts anew for each address
+    of a host.
     """
     import requests
 
     outcome: list[requests.Response | Exception] = []
 
     def authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # Given in any case: without it, requests would look for a password in ~/.netrc.
+        # Set even without a token: otherwise requests looks for a password in ~/.netrc.
         if token is not None:
             request.headers["Authorization"] = f"Bearer {token}"
         return request
@@ -293,7 +289,7 @@ def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -
 
 
 def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> None:
-    """Raises what an answer's status amounts to, if it is not the file."""
+    """Raise an error if the answer's status says that it is not the file."""
     status, code = answer.status_code, answer.headers.get("X-Error-Code", "")
     if status in (200, 206, 416):
         return
@@ -322,9 +318,9 @@ def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> No
 
 
 def _begin(answer: requests.Response, part: _Part, stated: int | None) -> int | None:
-    """Set `part` to where the answer's body goes on; the size of the whole file, if known."""
+    """Prepare `part` for the answer's body; return the size of the whole file, if known."""
     if answer.status_code == 200:
-        part.restart()  # the server knows no Range
+        part.restart()  # the server ignores Range and sends the whole file
         length = _number_in(answer.headers.get("Content-Length"))
         return length if stated is None else stated
     content_range = answer.headers.get("Content-Range", "")
@@ -335,15 +331,25 @@ def _begin(answer: requests.Response, part: _Part, stated: int | None) -> int | 
     return _number_in(found[2]) if stated is None else stated
 
 
+def _check_room(part: _Part, size: int | None) -> None:
+    """Raise DownloadError if the disk has no room for the rest of a file of `size` bytes."""
+    room = shutil.disk_usage(part.path.parent).free
+    if size is not None and size - part.size > room:
+        raise DownloadError(
+            f"{part.target} cannot be written: it takes {size - part.size} bytes,"
+            f" and there is room for {room}"
+        )
+
+
 def _receive(answer: requests.Response, part: _Part, size: int, progress: Progress | None) -> None:
-    """The body, into `part`."""
+    """Write the answer's body into `part`."""
     import urllib3
 
     since, then = time.monotonic(), part.size
     with part.appending() as write:
         while True:
             try:
-                # What has arrived, not a full chunk: a slow drip must be seen as one.
+                # Take what has arrived, not a full chunk, so that a slow server is noticed.
                 data = answer.raw.read1(_CHUNK, decode_content=False)
             except urllib3.exceptions.ReadTimeoutError:
                 raise _BrokenError("has stalled", answered=True) from None
@@ -357,34 +363,35 @@ def _receive(answer: requests.Response, part: _Part, size: int, progress: Progre
             if progress is not None:
                 progress(part.size, size)
             if size and part.size > size:
-                return  # which is too much already, and need not fill the disk
+                return  # too much already: do not fill the disk
             if time.monotonic() - since > SECONDS_TO_STALL:
                 if part.size - then < LEAST_BYTES:
                     raise _BrokenError("has all but stalled", answered=True)
                 since, then = time.monotonic(), part.size
 
 
-# --------------------------------------------------------------------- the file on its way
+# --------------------------------------------------------------------- the unfinished file
 
 
 class _Part:
     """The hidden file that a download is written to, beside its target.
 
-    Its name holds the hash that is expected, so that what a killed process has
-    left is only ever gone on with if it is a part of the same file.
+    Its name holds the expected hash, so that a part left by a killed process is
+    only completed if it belongs to the same file.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.path = target.with_name(f".{target.name}.part")
-        self.size = 0  # bytes that are there
-        self.is_pieced = False  # whether they came from more than one answer
-        self.is_whole = False  # whether they are the file
+        self.size = 0  # bytes written so far
+        self.is_pieced = False  # they came from more than one answer
+        self.is_whole = False  # they are the whole file, checked
         self._digest = hashlib.sha256()
-        self._is_named, self._expected = False, None
+        self._is_named = False  # expect() was called: the server has answered
+        self._expected: str | None = None
 
     def expect(self, expected: str | None) -> bool:
-        """Name the file after its hash; whether a part of it was found, and is taken over."""
+        """Name the file after its hash; return whether a part of it was found and is kept."""
         if self._is_named and self._expected == expected:
             return False
         self.discard()  # the file has changed since the last attempt
@@ -405,12 +412,12 @@ class _Part:
 
     @property
     def has_no_hash(self) -> bool:
-        """Whether it is known that nothing is known of the file."""
+        """True once the server has answered and stated no hash."""
         return self._is_named and self._expected is None
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[bytes], None]]:
-        """A function that writes at the end."""
+        """Yield a function that appends bytes to the file."""
         self.is_pieced = self.size > 0
         with self.path.open("ab" if self.size else "wb") as file:
             yield lambda data: self._write(file, data)
@@ -418,39 +425,40 @@ class _Part:
     def _write(self, file: BinaryIO, data: bytes) -> None:
         try:
             file.write(data)
-        except OSError as error:  # a DownloadError, so that nobody takes it for a broken connection
+        except OSError as error:  # an OSError would be taken for a broken connection
             raise _unwritten(self.target, error) from None
         self._digest.update(data)
         self.size += len(data)
 
     def restart(self) -> None:
-        """Forget what is there."""
+        """Begin again at the first byte."""
         self.size, self.is_pieced, self._digest = 0, False, hashlib.sha256()
 
     def sha256(self) -> str:
-        """Of the bytes that are there."""
+        """Return the SHA-256 of the bytes written so far."""
         return self._digest.hexdigest()
 
     def git_sha1(self) -> str:
-        """Of the bytes that are there as git names them: a header, then the bytes."""
+        """Return git's SHA-1 of the file as a blob: of a header, then the bytes."""
         return file_hash(self.path, 40)
 
     def keep(self) -> None:
-        """Move the file to its place, once it is on the disk."""
+        """Move the file into place, after it is on the disk."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         self.path.replace(self.target)
 
     def discard(self) -> None:
-        """Remove what is left of the file."""
+        """Remove the hidden file, if it is there."""
         with contextlib.suppress(OSError):
             self.path.unlink()
 
 
 def file_hash(path: Path, digits: int, progress: Callable[[int], None] | None = None) -> str:
-    """A file's SHA-256 (64 digits), or its SHA-1 as a blob of git's (40).
+    """Return a file's SHA-256 (64 digits), or its SHA-1 as a blob of git's (40).
 
     Args:
+        digits: 64 or 40.
         progress: called with the number of bytes just read.
     """
     if digits == 64:
@@ -465,22 +473,23 @@ def file_hash(path: Path, digits: int, progress: Callable[[int], None] | None = 
     return digest.hexdigest()
 
 
-# --------------------------------------------------------------------- words
+# --------------------------------------------------------------------- headers and messages
 
 
 def _hash_in(etag: str | None) -> str | None:
-    """The hash that an ETag of the hub is, if it is one."""
+    """Return the hash in an ETag of the hub, or None."""
     found = re.fullmatch(r'(?:W/)?"?([0-9a-f]{64}|[0-9a-f]{40})"?', etag or "")
     return found and found[1]
 
 
 def _number_in(text: str | None) -> int | None:
-    """A number of bytes, if it is one."""
-    return int(text) if re.fullmatch(r"\d{1,18}", text or "", re.ASCII) else None
+    """Return the number of bytes that a header states, or None."""
+    found = re.fullmatch(r"\d{1,18}", text or "", re.ASCII)
+    return int(found[0]) if found else None
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Seconds to wait, as a server says it: a number, or a date."""
+    """Return the seconds to wait in a Retry-After header: a number, or a date."""
     if text is None:
         return None
     if (seconds := _number_in(text.strip())) is not None:
@@ -502,7 +511,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _shown(url: str) -> str:
-    """The address without what may be secret in it: a password, a signature."""
+    """Return the address without a password or a signature."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -519,7 +528,7 @@ def _unwritten(path: Path, error: OSError) -> DownloadError:
 
 
 def _reason(error: Exception) -> str:
-    """One short line, where requests nests three exceptions' worth of text."""
+    """Return a short reason in place of requests' nested messages."""
     import requests
 
     reasons = {

@@ -1,6 +1,6 @@
-"""The Hugging Face hub: names of repositories, addresses of their files, settings of the user's.
+"""Name repositories on the Hugging Face hub, and read the user's settings for it.
 
-Nothing here touches the network.
+Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ class Repository:
 
     owner: str
     name: str
-    revision: str = "main"  # a commit, where the hashes below belong to one
-    sha256: Mapping[str, str] = field(default_factory=dict)  # of files, where known beforehand
-    megabytes: int | None = None  # to tell a user before fetching
-    preset: GPTConfig | None = None  # of the models that are known by name
+    revision: str = "main"  # the commit that the hashes below belong to, if there are any
+    sha256: Mapping[str, str] = field(default_factory=dict)  # file -> hash, where known beforehand
+    megabytes: int | None = None  # size of the download, to tell the user
+    preset: GPTConfig | None = None  # the configuration, for models that have a short name
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.name}"
 
     def url(self, file: str, revision: str | None = None) -> str:
-        """The address of a file; `revision` in place of the repository's own.
+        """Return the address of a file.
+
+        Args:
+            revision: in place of the repository's own.
 
         Raises:
-            DownloadError: HF_ENDPOINT is no address.
+            DownloadError: HF_ENDPOINT is not an address.
         """
         return f"{endpoint()}/{self}/resolve/{revision or self.revision}/{file}"
 
@@ -57,7 +60,7 @@ KNOWN = {
         }.items()
     },
 }
-# GPT-2's tokenizer comes from OpenAI's own storage, where no hash is stated.
+# GPT-2's tokenizer comes from OpenAI's own storage, which states no hash.
 TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M"
 TOKENIZER_SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -69,25 +72,25 @@ _LONGEST_PART = 96
 
 
 def repository(name: str) -> Repository | None:
-    """The repository that `name` stands for: a short name, or owner/name.
+    """Return the repository that a short name or "owner/name" stands for.
 
-    None if it can be none on the hub. What passes is also safe as a folder's
-    name, and two different ones never give the same "owner--name".
+    None if the hub allows no such name. Owner and name are also safe in a
+    folder's name, and "owner--name" is different for different repositories.
     """
     if name in KNOWN:
         return KNOWN[name]
     parts = name.split("/")
     if len(parts) != 2 or not all(_is_part(part) for part in parts):
         return None
-    found = Repository(*parts)
+    found = Repository(parts[0], parts[1])
     return next((known for known in KNOWN.values() if str(known) == str(found)), found)
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT, or the hub's own address.
+    """Return HF_ENDPOINT if it is set, else the hub's own address.
 
     Raises:
-        DownloadError: it is no address.
+        DownloadError: HF_ENDPOINT is not an address.
     """
     address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     try:
@@ -102,12 +105,12 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """HF_TOKEN, if it is set."""
+    """Return HF_TOKEN, or None if it is not set."""
     return os.environ.get("HF_TOKEN", "").strip() or None
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
+    """Return whether HF_HUB_OFFLINE forbids the network."""
     return os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
 
 

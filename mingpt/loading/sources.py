@@ -1,9 +1,9 @@
-"""Where models and tokenizers come from: a name or a path -> files on this machine.
+"""Find the files of a model and its tokenizer, by name or path.
 
-What a name stands for is found in this order: `builtin` and the short names;
-a directory or a file; a repository of the hub. A repository's files are taken
-from our cache, else from the hub's own, else they are fetched into ours. What
-is there is used without any network, and hashed when it arrives only.
+A name is looked up in this order: `builtin` and the short names; a directory or
+a file; a repository on the hub. A repository's files are taken from our cache,
+else from the hub library's, else they are fetched into ours. Cached files are
+used without the network; their hashes are checked only when they are fetched.
 """
 
 from __future__ import annotations
@@ -32,38 +32,43 @@ BUILTIN_DIRECTORY = Path(__file__).resolve().parent.parent / "builtin"
 
 BY_HAND = f"put it there by hand, or use the model {BUILTIN!r}, which needs no network"
 OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
-# Rows of an embedding that GPT-2's tokenizer belongs to, if none comes with the
-# model: its 50257 tokens, and those filled up to a multiple of 64, as nanoGPT does.
+# A model without a tokenizer gets GPT-2's if its embedding has so many rows: one for
+# each of the 50257 tokens, or nanoGPT's number, which is a multiple of 64.
 GPT2_ROWS = (PRESETS["gpt2"].vocab_size, 50304)
 
 
 class Source(Protocol):
-    """A model that can be loaded. Every method fetches what it needs, if need be.
+    """A model that can be loaded. Each method fetches the files it needs.
 
     Raises:
-        CheckpointError: files that are missing, damaged, or not supported.
-        TokenizerError: no tokenizer.
-        DownloadError: files that are not on this machine, and are not to be had.
+        CheckpointError: files are missing, damaged, or not supported.
+        TokenizerError: there is no tokenizer.
+        DownloadError: files are not on this machine and cannot be fetched.
     """
 
-    name: str  # as the user wrote it
-    offline: bool  # whether the network is not to be touched
+    @property
+    def name(self) -> str:
+        """The name as the user wrote it."""
+
+    @property
+    def offline(self) -> bool:
+        """True if the network must not be used."""
 
     @property
     def is_here(self) -> bool:
-        """Whether configuration and weights are on this machine."""
+        """True if configuration and weights are on this machine."""
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
-        """The model's shape."""
+        """Return the model's configuration."""
 
     def rows(self, progress: Progress | None = None) -> int:
-        """Of the model's embedding; a model of the hub need not be here with its weights."""
+        """Return the number of rows of the model's embedding; needs no weights."""
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
-        """The tokenizer's files: the model's own, or else GPT-2's if their size fits."""
+        """Return the tokenizer's files: the model's own, else GPT-2's if the rows fit."""
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
-        """The configuration and the tensors, still unread."""
+        """Return the configuration and the tensors, which are read later."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +81,25 @@ class DirectorySource:
     is_here = True
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
-        """As Source."""
+        """Return the model's configuration."""
         return checkpoint.config_in(self.directory)
 
     def rows(self, progress: Progress | None = None) -> int:
-        """As Source."""
+        """Return the number of rows of the model's embedding."""
         return self.config(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
-        """As Source."""
+        """Return the tokenizer's files: those in the same folder, else GPT-2's if the rows fit."""
         return _own_or_gpt2s(self, self.directory, progress)
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
-        """As Source."""
+        """Return the configuration and the tensors, which are read later."""
         return checkpoint.of_directory(self.directory)
 
 
 @dataclass
 class FileSource:
-    """A .pt file that the user names; a tokenizer may lie beside it."""
+    """A .pt file that the user names; a tokenizer may be in the same folder."""
 
     name: str
     path: Path
@@ -103,49 +108,49 @@ class FileSource:
     is_here = True
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
-        """As Source."""
+        """Return the model's configuration."""
         return self._checkpoint.config
 
     def rows(self, progress: Progress | None = None) -> int:
-        """As Source."""
+        """Return the number of rows of the model's embedding."""
         return self.config(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
-        """As Source."""
+        """Return the tokenizer's files: those in the same folder, else GPT-2's if the rows fit."""
         return _own_or_gpt2s(self, self.path.parent, progress)
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
-        """As Source."""
+        """Return the configuration and the tensors, which are read later."""
         return self._checkpoint
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        # Once: a file of the format before 1.6 is read whole as it is opened.
+        # Cached: opening a file of PyTorch's format before 1.6 reads all of it.
         return checkpoint.of_file(self.path, self.n_head)
 
 
 @dataclass
 class HubSource:
-    """A repository of the hub."""
+    """A repository on the hub."""
 
     name: str
     repository: Repository
     offline: bool = False
-    verify: bool = True  # whether a file of which no hash is known is refused
+    verify: bool = True  # refuse files for which no hash is known
 
     @property
     def place(self) -> Place | None:
-        """Where weights and configuration are, if they are on this machine."""
+        """The directory with configuration and weights, if they are on this machine."""
         return cache.find(self.repository)
 
     @property
     def is_here(self) -> bool:
-        """As Source."""
+        """True if configuration and weights are in a cache."""
         return self.place is not None
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether a tokenizer is on this machine, be the weights here or not."""
+        """True if a tokenizer is on this machine, with or without the weights."""
         try:
             dataclasses.replace(self, offline=True).tokenizer_files()
         except (DownloadError, TokenizerError):
@@ -153,18 +158,18 @@ class HubSource:
         return True
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
-        """As Source; nothing is fetched for the models that are known by name."""
+        """Return the model's configuration; for known models nothing is fetched."""
         preset, place = self.repository.preset, self.place
         if place is not None:
             return checkpoint.config_in(place.directory, preset=preset, root=place.root)
-        if self._is_offline:  # at once, whatever file would be the first
+        if self._is_offline:  # name the weights, not config.json, which would come first
             weights = f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it"
             wanted = f"{weights}, nor has {cache.hub_directory()} {self.repository}"
             raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
         return self._shape(progress)
 
     def rows(self, progress: Progress | None = None) -> int:
-        """As Source: where only the tokenizer was cached, as transformers does, that is enough."""
+        """Return the rows of the model's embedding; a cached config.json is enough."""
         preset = self.repository.preset
         for place in (*cache.complete(self.repository), *cache.places(self.repository)):
             if (place.directory / config_json.NAME).is_file():
@@ -173,16 +178,15 @@ class HubSource:
         return self._shape(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
-        """As Source."""
+        """Return the tokenizer's files: cached, else GPT-2's for a known model, else fetched."""
         for place in (*cache.complete(self.repository), *cache.places(self.repository)):
             with contextlib.suppress(TokenizerError):
                 return place.tokenizer_files()
         if self.repository.preset is not None and (files := _gpt2s_here()):
-            # Without a network, and without a model, only the tokenizer is looked at.
+            # The model is in our cache, or will be once its weights are fetched.
             is_ours = (
                 not self._is_offline if self.place is None else self.place.root == cache.directory()
             )
-            # A model in our cache is to be whole without any other, when it is copied or those go.
             is_elsewhere = files[0].parent != cache.directory()
             return self._adopted(files) if is_ours and is_elsewhere else files
         try:
@@ -191,14 +195,14 @@ class HubSource:
             has_own = tokenizer_files.has_any(self._ours.directory)
             if has_own or self.config(progress).vocab_size not in GPT2_ROWS:
                 raise TokenizerError(str(error)) from None
-        # Beside the model, so that nobody has to ask the hub again.
+        # Copied beside the model, so that the hub is not asked again.
         return self._adopted(gpt2_tokenizer_files(progress, offline=self.offline))
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
-        """As Source."""
+        """Return the configuration and the tensors, which are read later."""
         preset, place = self.repository.preset, self.place
         if place is None:
-            self.config(progress)  # first: what is not supported is not worth fetching
+            self.config(progress)  # first: weights that are not supported are not fetched
             self._fetch_weights(progress)
             place = self._ours
         return checkpoint.of_directory(place.directory, preset=preset, root=place.root)
@@ -225,14 +229,19 @@ class HubSource:
 
     def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
         if not self._is_offline:
-            # First what may not be there: a pair that is says that this was asked for.
+            # Ask for added_tokens.json first: once vocab.json and merges.txt are
+            # cached, we never ask the hub again.
             with contextlib.suppress(NotFoundError):
                 self._obtain([(tokenizer_files.ADDED,)], progress)
         self._obtain(tokenizer_files.FILES, progress)
         return self._ours.tokenizer_files()
 
     def _adopted(self, paths: Sequence[Path]) -> tuple[Path, ...]:
-        """Copies of files in the repository's folder, if they are what they should be."""
+        """Copy a tokenizer into the repository's folder, after checking its hashes.
+
+        The model then still works after it is copied elsewhere, or other models
+        are deleted.
+        """
         with cache.adding_to(self._ours.directory):
             for path in paths:
                 expected = cache.expected_hash(path, None)
@@ -247,7 +256,12 @@ class HubSource:
     def _obtain(
         self, choices: Sequence[tuple[str, ...]], progress: Progress | None, hint: str = BY_HAND
     ) -> tuple[Path, ...]:
-        """The files of the first choice of which the repository has all, in our cache."""
+        """Return the files of one choice, in our cache, fetched if need be.
+
+        Args:
+            choices: tuples of file names; the first that is complete is taken.
+            hint: what a user can do if there is none.
+        """
         here = self._ours
         for names in choices:
             paths = [here.directory / name for name in names]
@@ -267,13 +281,13 @@ class HubSource:
         return BY_HAND if is_known else f"nor is there a directory or file {self.name!r} here"
 
     def _file(self, name: str, progress: Progress | None) -> Path:
-        """One file in our cache, fetched if it is not there."""
+        """Return the path of one file in our cache, fetched if it is not there."""
         folder = self._ours.directory
         path, commit = folder / name, cache.commit_in(folder)
         if path.is_file():  # another process may just have fetched it
             return contained(path, self._ours.root)
         fetched = fetch(
-            self.repository.url(name, commit),  # all from one: they belong together
+            self.repository.url(name, commit),  # all files from the same commit
             path,
             token=hub.token(),
             sha256=self.repository.sha256.get(name),
@@ -294,18 +308,19 @@ def resolve(
     offline: bool = False,
     verify: bool = True,
 ) -> Source:
-    """What a user's name for a model stands for. Touches no network.
+    """Return the source that a user's name for a model stands for. Uses no network.
 
     Args:
         name_or_path: "builtin"; "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
             "distilgpt2"; a directory; a .pt file; or "owner/name" on the hub. A
             Path is always a directory or a file.
-        n_head: of a .pt file that does not say how many attention heads it has.
-        offline: never touch the network later either, as HF_HUB_OFFLINE=1.
-        verify: False accepts files of which the hub states no hash.
+        n_head: the number of attention heads, for a .pt file that does not say.
+        offline: never use the network, as with HF_HUB_OFFLINE=1.
+        verify: False accepts files for which the hub states no hash.
 
     Raises:
-        CheckpointError: none of these, or n_head for a model that says itself.
+        CheckpointError: the name is none of these, or n_head is given for a
+            model whose files say it.
     """
     name = str(name_or_path)
     path, is_path = expanded(name), isinstance(name_or_path, Path)
@@ -337,11 +352,13 @@ def resolve(
     return HubSource(name, repository, offline, verify)
 
 
-def as_source(name_or_path: str | Path | Source, **settings: object) -> Source:
-    """What `resolve` gives for a name; what it has given is passed on as it is."""
-    return (
-        resolve(name_or_path, **settings) if isinstance(name_or_path, str | Path) else name_or_path
-    )
+def as_source(
+    name_or_path: str | Path | Source, *, n_head: int | None = None, offline: bool = False
+) -> Source:
+    """Return `resolve` of a name or path; a Source is returned as it is."""
+    if isinstance(name_or_path, str | Path):
+        return resolve(name_or_path, n_head=n_head, offline=offline)
+    return name_or_path
 
 
 def _can_be_path(path: Path) -> bool:
@@ -355,11 +372,11 @@ def _can_be_path(path: Path) -> bool:
 def gpt2_tokenizer_files(
     progress: Progress | None = None, *, offline: bool = False
 ) -> tuple[Path, ...]:
-    """The files of GPT-2's own tokenizer, from a cache, else fetched into ours.
+    """Return the files of GPT-2's own tokenizer, from a cache, else fetched into ours.
 
     Raises:
-        DownloadError: in no cache, and not to be had.
-        CheckpointError: a link out of a cache.
+        DownloadError: they are in no cache and cannot be fetched.
+        CheckpointError: a link leads out of a cache.
     """
     if files := _gpt2s_here():
         return files
@@ -375,13 +392,13 @@ def gpt2_tokenizer_files(
 
 
 def _gpt2s_here() -> tuple[Path, ...] | None:
-    """GPT-2's tokenizer, at the top of our cache or with a model of its family in either."""
+    """Return GPT-2's tokenizer from the top of our cache, or from a GPT-2 in either cache."""
     root = cache.directory()
     paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
     if all(path.is_file() for path in paths):
         return tuple(contained(path, root) for path in paths)
     for repository in hub.KNOWN.values():
-        with contextlib.suppress(CheckpointError):  # a link out of a cache hides no other place
+        with contextlib.suppress(CheckpointError):  # a link out of a cache: look in the others
             for place in cache.places(repository):
                 with contextlib.suppress(TokenizerError):
                     return place.tokenizer_files()
@@ -392,7 +409,7 @@ def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) ->
     try:
         return tokenizer_files.files_in(directory)
     except TokenizerError:
-        # As transformers' model.save_pretrained leaves a model, or nanoGPT's training.
+        # transformers' model.save_pretrained and nanoGPT leave a model without a tokenizer.
         if (
             tokenizer_files.has_any(directory)
             or source.config(progress).vocab_size not in GPT2_ROWS
@@ -408,7 +425,7 @@ def _read_json(path: Path) -> None:
         raise CheckpointError(f"it is no JSON: {error}") from None
 
 
-# What a file must at least be, whether or not its hash is known.
+# Suffix -> a check that every fetched file must pass, even where its hash is known.
 _CHECKS = {
     ".json": _read_json,
     ".safetensors": lambda path: tensor_files.SafetensorsFile(path).headers(),
@@ -417,7 +434,7 @@ _CHECKS = {
 
 @contextlib.contextmanager
 def _explained(what: str, place: Path, offline: bool, hint: str) -> Iterator[None]:
-    """Around fetching: what it was for, where it was looked for, and the way out."""
+    """Add to errors of the block which file was missing, where, and what to do."""
     try:
         if offline or hub.is_offline():
             raise DownloadError(OFFLINE)

@@ -1,7 +1,7 @@
-"""From a file's tensors to a model's parameters.
+"""Turn a file's tensors into a model's parameters.
 
-The one rule: every tensor of the file is used exactly once and every parameter
-is filled exactly once, or an error lists the culprits.
+Every tensor of the file must be used exactly once and every parameter filled
+exactly once; otherwise an error lists the names that break this rule.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 from mingpt.errors import CheckpointError
 from mingpt.loading.tensor_files import Container, Header
 
-# The matrices that GPT-2's files hold as (in, out), transformers' Conv1D,
-# where nn.Linear holds (out, in).
+# GPT-2's files store these matrices as (in, out), like transformers' Conv1D;
+# nn.Linear stores (out, in).
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 _KINDS = ("F16", "BF16", "F32", "F64")
 _PREFIX = "transformer."
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
 HEAD = "lm_head.weight"
 EMBEDDING = "transformer.wte.weight"
-# Bytes of the file that are mapped at a time where they have to be copied: what
-# a load holds at its peak beside the parameters.
+# Bytes of the file that are mapped at a time. Where tensors have to be copied, this is
+# the memory that loading takes at its peak beside the parameters.
 PORTION = 1 << 25
 
 
@@ -35,24 +35,25 @@ def read(
     *,
     is_conv1d: bool,
 ) -> dict[str, Tensor]:
-    """The tensors of a file, by our parameter names.
+    """Return the tensors of a file by our parameter names.
 
-    Names may come with or without "transformer.", and after torch.compile's
-    "_orig_mod."; the causal-mask buffers of old files are passed over, and so
-    is a copy of a tied lm_head.weight.
+    The file's names may lack "transformer.", and may begin with torch.compile's
+    "_orig_mod.". The causal-mask buffers of old files are ignored, and so is
+    the copy of a tied lm_head.weight.
 
     Args:
+        container: the file.
         shapes: every parameter to fill and its shape; lm_head.weight is among
-            them if it is a parameter of its own.
-        dtype: of the tensors returned. Where it is the file's, they are views
-            of the mapped file.
-        is_conv1d: whether the file's matrices are Conv1D's; then what is
-            returned are their transposes, likewise without a copy.
+            them only if it is not tied to the embedding.
+        dtype: of the tensors returned. Where the file has the same dtype, they
+            are views of the mapped file.
+        is_conv1d: the file's matrices are transposed; views are returned that
+            undo this without a copy.
 
     Raises:
-        CheckpointError: tensors that are missing, unknown, given twice or of
-            another shape; an lm_head that should be the embedding and is not;
-            values that are not finite.
+        CheckpointError: tensors are missing, unknown, given twice, of another
+            shape or not finite; or a tied lm_head.weight differs from the
+            embedding.
     """
     headers = container.headers()
     name_of = _match(container, headers, shapes, is_conv1d)
@@ -70,10 +71,10 @@ def read(
 
 
 def sizes(container: Container) -> dict[str, int]:
-    """What the shapes of a GPT's tensors tell of it; only what they tell.
+    """Return the fields of GPTConfig that the shapes of a GPT's tensors determine.
 
     Raises:
-        CheckpointError: they are no GPT's.
+        CheckpointError: the tensors are not a GPT's.
     """
     shape_of = {_name(key): header.shape for key, header in container.headers().items()}
     try:
@@ -95,7 +96,7 @@ def sizes(container: Container) -> dict[str, int]:
 
 
 def conv1d(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's parameters as a file of transformers' holds them, on the CPU."""
+    """Return a model's parameters as transformers' files store them, on the CPU."""
     turned = {name: t.t() if name.endswith(_TRANSPOSED) else t for name, t in state.items()}
     return {name: tensor.cpu().contiguous() for name, tensor in turned.items()}
 
@@ -106,7 +107,7 @@ def _match(
     shapes: Mapping[str, tuple[int, ...]],
     is_conv1d: bool,
 ) -> dict[str, str]:
-    """File key -> parameter name, once every key and every parameter is accounted for."""
+    """Return file key -> parameter name, after checking that each is used exactly once."""
     masks = {
         name.replace("attn.c_attn.weight", f"attn.{mask}")
         for name in shapes
@@ -143,13 +144,16 @@ def _match(
 
 
 def _name(key: str) -> str:
-    """Our parameter's name for a file's key."""
+    """Return our parameter's name for a file's key."""
     key = key.removeprefix(_COMPILED)
     return key if key == HEAD or key.startswith(_PREFIX) else _PREFIX + key
 
 
 def _portions(keys: Iterable[str], headers: Mapping[str, Header]) -> Iterator[list[str]]:
-    """The keys in lots of PORTION bytes; the largest first, while there is little beside it."""
+    """Yield the keys in groups of at most PORTION bytes or one tensor, the largest first.
+
+    Largest first, because few parameters are in memory yet.
+    """
     portion: list[str] = []
     for key in sorted(keys, key=lambda key: -headers[key].nbytes):
         if portion and sum(headers[one].nbytes for one in (*portion, key)) > PORTION:
@@ -160,10 +164,10 @@ def _portions(keys: Iterable[str], headers: Mapping[str, Header]) -> Iterator[li
 
 
 def _fitting(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor itself if it can be a parameter as it is, else a copy that can."""
+    """Return the tensor itself if it can be a parameter as it is, else a copy that can."""
     if tensor.dtype != dtype:
         return tensor.to(dtype)
-    # Safetensors files of before 2023, GPT-2's own among them, do not align their data.
+    # Safetensors files from before 2023, GPT-2's own among them, do not align their data.
     if tensor.data_ptr() % tensor.element_size():
         return tensor.clone()
     return tensor.contiguous()
@@ -172,7 +176,7 @@ def _fitting(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _check_tied(
     container: Container, headers: Mapping[str, Header], name_of: Mapping[str, str]
 ) -> None:
-    """Whether an unembedding that is not to be a parameter is the embedding, as it should."""
+    """Check that a tied lm_head.weight in the file equals the embedding."""
     copies = [key for key in headers if _name(key) == HEAD and key not in name_of]
     for key in copies:
         embedding = next(key for key, name in name_of.items() if name == EMBEDDING)

@@ -1,9 +1,8 @@
-"""Files that hold tensors by name: what is in them, and the tensors, read when asked for.
+"""Read files of named tensors: safetensors, shards with an index, and PyTorch's own format.
 
-Safetensors, several of them with an index, and PyTorch's own format. None is
-ever unpickled: torch.load is called with weights_only=True, by a version of
-PyTorch in which that keeps its word. Data is mapped into memory, not read, so
-that a tensor costs nothing until it is used.
+Nothing is ever unpickled: torch.load is called with weights_only=True, and only
+in versions of PyTorch where that is safe. Data is mapped into memory, not read,
+so that a tensor costs nothing until it is used.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from torch import Tensor
 from mingpt.errors import CheckpointError
 from mingpt.files import contained
 
-# In the versions before this one a crafted file could run code, or corrupt the
-# memory, in spite of weights_only=True (CVE-2025-32434, CVE-2026-24747).
+# In earlier versions a crafted file can run code or corrupt memory even with
+# weights_only=True (CVE-2025-32434, CVE-2026-24747).
 _SAFE_TORCH_LOAD = (2, 10)
 _TORCH_KINDS = {
     torch.float16: "F16",
@@ -38,26 +37,26 @@ _TORCH_KINDS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of a tensor before it is read."""
+    """Shape, type and size of a tensor, known before its data is read."""
 
     shape: tuple[int, ...]
-    kind: str  # F16, BF16, F32, F64, or a name of something else
+    kind: str  # F16, BF16, F32, F64; anything else is not supported
     nbytes: int
 
 
 class Container(Protocol):
     """Named tensors in one file or several."""
 
-    path: Path  # to name in messages
+    path: Path  # named in messages
 
     def headers(self) -> dict[str, Header]:
-        """Every tensor's name and header."""
+        """Return every tensor's header by name."""
 
     def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """Those tensors, on the CPU; where that is possible, views of the mapped file.
+        """Return these tensors, on the CPU; where possible, as views of the mapped file.
 
-        Each call maps the file anew, and its memory is free again once what
-        the call returned is gone.
+        Each call maps the file anew. The memory is freed when the returned
+        tensors are.
         """
 
 
@@ -65,14 +64,15 @@ class SafetensorsFile:
     """One .safetensors file.
 
     Raises:
-        CheckpointError: from every method: missing, unreadable, or not whole.
+        CheckpointError: (from every method) the file is missing, unreadable or
+            not whole.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def headers(self) -> dict[str, Header]:
-        """Every tensor's name and header."""
+        """Return every tensor's header by name."""
         with self._opened() as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
             return {
@@ -80,7 +80,7 @@ class SafetensorsFile:
             }
 
     def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """Views of the mapped file; a write to one stays in memory."""
+        """Return views of the mapped file; a write to one stays in memory."""
         with self._opened() as file:
             return {key: file.get_tensor(key) for key in keys}
 
@@ -98,35 +98,37 @@ class SafetensorsFile:
 
 
 class TorchFile:
-    """A state dict: what torch.save wrote, or one entry of that.
+    """A state dict in a file that torch.save wrote.
 
     Args:
-        loaded: what load_torch gave for the file, if the caller has it already.
+        entry: the key under which the file's table holds the state dict; None
+            if the file is the state dict.
+        loaded: what load_torch returned for the file, if the caller has it.
 
     Raises:
-        CheckpointError: no state dict.
+        CheckpointError: there is no state dict.
     """
 
-    def __init__(self, path: Path, entry: str | None = None, loaded: object = None) -> None:
+    def __init__(self, path: Path, entry: str | None = None, loaded: Any = None) -> None:
         self.path = path
         self.entry = entry
         self._read: dict[str, Tensor] | None = None
-        if not zipfile.is_zipfile(path):  # the format before 1.6 cannot be mapped: read it once
+        if not zipfile.is_zipfile(path):  # the format before 1.6 cannot be mapped: read once
             self._read = self._state(load_torch(path) if loaded is None else loaded)
 
     def headers(self) -> dict[str, Header]:
-        """Every tensor's name and header."""
+        """Return every tensor's header by name."""
         return {key: _torch_header(tensor) for key, tensor in self._load().items()}
 
     def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """Views of the mapped file; a write to one stays in memory."""
+        """Return views of the mapped file; a write to one stays in memory."""
         state = self._load()
         return {key: state[key] for key in keys}
 
     def _load(self) -> dict[str, Tensor]:
         return self._state(load_torch(self.path)) if self._read is None else self._read
 
-    def _state(self, loaded: object) -> dict[str, Tensor]:
+    def _state(self, loaded: Any) -> dict[str, Tensor]:
         state = loaded if self.entry is None else loaded.get(self.entry)
         if not is_state_dict(state):
             where = self.path if self.entry is None else f"{self.path}: {self.entry!r}"
@@ -138,12 +140,13 @@ class Shards:
     """Several files and the index that lists them.
 
     Args:
-        root: the folder that the files must really lie in, links followed, or
-            None for any place.
+        path: the index.
+        root: the folder that the files must be in after links are followed;
+            None allows any place.
 
     Raises:
-        CheckpointError: no such index, a shard that is missing or lies
-            elsewhere, or a tensor that two of them hold.
+        CheckpointError: the index is damaged, a shard is missing or outside
+            `root`, or two shards hold the same tensor.
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
@@ -158,11 +161,11 @@ class Shards:
                 self._headers[key], self._part_of[key] = header, part
 
     def headers(self) -> dict[str, Header]:
-        """Every tensor's name and header."""
+        """Return every tensor's header by name."""
         return self._headers
 
     def tensors(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """Views of the mapped files; a write to one stays in memory."""
+        """Return views of the mapped files; a write to one stays in memory."""
         wanted: dict[Container, list[str]] = {}
         for key in keys:
             wanted.setdefault(self._part_of[key], []).append(key)
@@ -171,29 +174,32 @@ class Shards:
 
 
 def open_container(path: Path, root: Path | None = None) -> Container:
-    """The container that a file is, by the end of its name: index, safetensors or PyTorch's.
+    """Return the container for a file, chosen by suffix: index, safetensors or PyTorch's.
+
+    Args:
+        root: see Shards.
 
     Raises:
-        CheckpointError: as the classes here; `root` is as of Shards.
+        CheckpointError: the file cannot be opened.
     """
     return Shards(path, root) if path.suffix == ".json" else one_file(path)
 
 
 def one_file(path: Path) -> Container:
-    """The container that one file is, by the end of its name.
+    """Return the container for a single file, chosen by suffix.
 
     Raises:
-        CheckpointError: as the classes here.
+        CheckpointError: the file cannot be opened.
     """
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index lists; they lie beside it.
+    """Return the names of the files that an index lists; they are beside it.
 
     Raises:
-        CheckpointError: it is no index, or lists something that is no bare
-            file name.
+        CheckpointError: the file is no index, or lists something that is not
+            the name of a shard.
     """
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -207,10 +213,10 @@ def shard_names(index: Path) -> list[str]:
 
 
 def load_torch(path: Path) -> Any:
-    """What torch.save wrote, if it is tensors and plain values; mapped where it can be.
+    """Return what torch.save wrote, if it is tensors and plain values; mapped where possible.
 
     Raises:
-        CheckpointError: missing, damaged, or holding anything else.
+        CheckpointError: the file is missing, damaged, or holds anything else.
     """
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < _SAFE_TORCH_LOAD:
@@ -234,7 +240,7 @@ def load_torch(path: Path) -> Any:
 
 
 def is_state_dict(state: object) -> bool:
-    """Whether it is a table of names and tensors."""
+    """Return whether `state` is a table of names and tensors."""
     return (
         isinstance(state, dict)
         and bool(state)
@@ -249,7 +255,7 @@ def _is_shard_name(name: object) -> bool:
 
 
 def _header(shape: tuple[int, ...], kind: str) -> Header:
-    itemsize = {"F64": 8, "F32": 4}.get(kind, 2)  # of another kind it does not matter
+    itemsize = {"F64": 8, "F32": 4}.get(kind, 2)  # other kinds are refused anyway
     return Header(shape, kind, itemsize * int(torch.Size(shape).numel()))
 
 

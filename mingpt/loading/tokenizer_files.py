@@ -1,24 +1,29 @@
-"""A tokenizer's files: which there are, and what is in them.
+"""Read a tokenizer from its files, and save one.
 
-Only byte-level BPE with GPT-2's rule for cutting a text: what bpe.py can do.
-A tokenizer.json that asks for anything else is refused by the field's name.
+Only byte-level BPE with GPT-2's rule for cutting a text is read: what bpe.py
+can do. A tokenizer.json that asks for anything else is refused, with the name
+of the field that asks for it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from mingpt.bpe import BPETokenizer
 from mingpt.errors import TokenizerError
+from mingpt.files import replacing
 
 # Vocabulary and merges under transformers' names, both in one file, or under OpenAI's names.
 FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",), ("encoder.json", "vocab.bpe"))
-# What may lie beside a pair: text -> id of tokens that were added later.
+# A file that may lie beside such a pair: text -> id of tokens that were added later.
 ADDED = "added_tokens.json"
 
-# What a tokenizer.json may say of each part, the usual last; None: the field is left out.
-_ONLY_VALUES = {
+# Field of a tokenizer.json -> the values that are read here, the usual one last.
+# None: the field is left out.
+_ONLY_VALUES: Mapping[str, tuple[object, ...]] = {
     "normalizer": (None,),
     "model.type": (None, "BPE"),
     "model.dropout": (0.0, None),
@@ -30,17 +35,58 @@ _ONLY_VALUES = {
     "pre_tokenizer.add_prefix_space": (False,),
     "pre_tokenizer.use_regex": (None, True),
     "post_processor.type": (None, "ByteLevel", "TemplateProcessing"),
-    "post_processor.special_tokens": (None, {}),  # a template that puts nothing in
+    "post_processor.special_tokens": (None, {}),  # a template that adds no token
 }
 
-# Files of tokenizers that are not read here.
+# Files of other kinds of tokenizers, which are not read here.
 _OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "meta.pkl")
 
-Vocabulary = tuple[dict[str, int], list[tuple[str, str]], frozenset[str]]
+# Symbol -> id; the merges, most important first; the symbols that are plain text, not
+# bytes in GPT-2's alphabet.
+_Vocabulary = tuple[dict[str, int], list[tuple[str, str]], frozenset[str]]
+
+
+def read_tokenizer(*paths: str | Path, rows: int | None = None) -> BPETokenizer:
+    """Return the tokenizer that is in these files.
+
+    Args:
+        paths: one tokenizer.json; or a JSON vocabulary and its merges; or those
+            two and an added_tokens.json.
+        rows: of the model's embedding: see BPETokenizer.
+
+    Raises:
+        TokenizerError: a file cannot be read, is of another kind, or asks for
+            something that is not built here (the message names it); or the
+            vocabulary is one that BPETokenizer refuses.
+    """
+    vocab, merges, added = _read([Path(path) for path in paths])
+    return BPETokenizer(vocab, merges, added=added, rows=rows)
+
+
+def tokenizer_in(directory: str | Path, rows: int | None = None) -> BPETokenizer:
+    """Return the tokenizer whose files are in `directory`, under one of FILES' names.
+
+    Args:
+        rows: of the model's embedding: see BPETokenizer.
+
+    Raises:
+        TokenizerError: there are no such files, or see read_tokenizer.
+    """
+    return read_tokenizer(*files_in(Path(directory)), rows=rows)
+
+
+def save_tokenizer(tokenizer: BPETokenizer, directory: str | Path) -> None:
+    """Write vocab.json and merges.txt into `directory`, which is created."""
+    directory = Path(directory)
+    with replacing(directory / "vocab.json") as temporary:
+        temporary.write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in tokenizer.merges)]
+    with replacing(directory / "merges.txt") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def files_in(directory: Path) -> tuple[Path, ...]:
-    """The tokenizer's files in `directory`, under the first of FILES' names that are there.
+    """Return the tokenizer's files in `directory`, under the first of FILES' names found.
 
     Raises:
         TokenizerError: there are none.
@@ -55,24 +101,14 @@ def files_in(directory: Path) -> tuple[Path, ...]:
 
 
 def has_any(directory: Path) -> bool:
-    """Whether any file of any tokenizer lies in `directory`, be it half of one."""
+    """Return whether `directory` holds any file of any tokenizer, even an incomplete set."""
     names = (*(name for names in FILES for name in names), *_OTHERS)
     return any((directory / name).is_file() for name in names)
 
 
-def read(paths: Sequence[Path]) -> Vocabulary:
-    """What the files of a tokenizer hold: one, or two, or those and ADDED.
-
-    Returns:
-        symbol -> id; the merges, most important first; and those symbols that
-        are no bytes in GPT-2's alphabet but text as it is.
-
-    Raises:
-        TokenizerError: they cannot be read, are no such files, or ask for
-            something that is not built here (named).
-    """
+def _read(paths: Sequence[Path]) -> _Vocabulary:
     if len(paths) == 1:
-        return _of_tokenizer_json(paths[0])
+        return _read_tokenizer_json(paths[0])
     vocab_path, merges_path, *added_path = paths
     vocab, lines = _symbols(vocab_path), _text(merges_path).split("\n")
     lines = [line for line in lines if line and not line.startswith("#version")]
@@ -85,7 +121,7 @@ def read(paths: Sequence[Path]) -> Vocabulary:
     return vocab, _pairs(merges_path, lines), frozenset(added)
 
 
-def _of_tokenizer_json(path: Path) -> Vocabulary:
+def _read_tokenizer_json(path: Path) -> _Vocabulary:
     fields = _json(path)
     model = fields.get("model") if isinstance(fields, dict) else None
     if not (isinstance(model, dict) and isinstance(model.get("vocab"), dict)):
@@ -108,22 +144,22 @@ def _of_tokenizer_json(path: Path) -> Vocabulary:
     return vocab, _pairs(path, model.get("merges") or []), frozenset(added)
 
 
-def _field(fields: dict, key: str) -> object:
-    """The value of "part.field", or None where either is left out."""
-    value: object = fields
+def _field(fields: object, key: str) -> object:
+    """Return the value at "part.field", or None where either is left out."""
+    value = fields
     for name in key.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 def _pairs(path: Path, merges: object) -> list[tuple[str, str]]:
-    """Merges written as "a b", or as ["a", "b"]."""
+    """Return merges that are written as "a b" or as ["a", "b"]."""
     rows = [row.split(" ") if isinstance(row, str) else row for row in _list(path, merges)]
     if not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise TokenizerError(f"{path} holds a line that is no pair of symbols")
     if not all(isinstance(symbol, str) for row in rows for symbol in row):
         raise TokenizerError(f"{path} holds a merge of something that is no text")
-    return [tuple(row) for row in rows]
+    return [(first, second) for first, second in rows]
 
 
 def _list(path: Path, value: object) -> list:
@@ -139,7 +175,7 @@ def _symbols(path: Path) -> dict[str, int]:
     return symbols
 
 
-def _json(path: Path) -> object:
+def _json(path: Path) -> Any:
     text = _text(path)
     try:
         return json.loads(text)

@@ -1,1 +1,1 @@
-"""The command lines: one file each, and what they share in common.py, output.py and tables.py."""
+"""The command lines: one file for each command, and common/ for what they share."""

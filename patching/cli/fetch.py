@@ -1,7 +1,7 @@
-"""mingpt-fetch: models onto this machine ahead of time; what is there, whole or not; away with it.
+"""mingpt-fetch: fetch models ahead of time; list, verify or remove those on this machine.
 
-Finding, fetching and checking is mingpt's business (sources.py, cache.py);
-here are the words.
+mingpt.loading does the work (sources.py, cache.py); this file has the options
+and the text.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mingpt.errors import CheckpointError
 from mingpt.version import __version__
 from patching.cli.common.arguments import Parser
-from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.progress import Bars
 from patching.text import escaped
+
+if TYPE_CHECKING:
+    from mingpt.loading.cache import Entry
+    from mingpt.loading.sources import HubSource
 
 COMMAND = "mingpt-fetch"
 
@@ -25,48 +30,48 @@ Put models into the cache, so that every other command finds them there.
 A name is gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name of
 any GPT-2 on the Hugging Face hub. Weights, configuration and tokenizer are
 fetched, checked against the hashes that the hub states (GPT-2 124M's are built
-in), and loaded once to see that the model is one that works here.
+in), and loaded once to check that the model works here.
 """
 EPILOG = """\
 examples:
   mingpt-fetch gpt2 distilgpt2       fetch two models
-  mingpt-fetch --list                what is where, and how large
+  mingpt-fetch --list                list what is cached, where, and its size
   mingpt-fetch --verify              hash every file again
   mingpt-fetch --remove distilgpt2   delete one from our cache
 
 where models are looked for, in this order:
   our cache          MINGPT_CACHE, by default ~/.cache/mingpt
   the hub's cache    HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub, where
-                     transformers and others put theirs; only ever read
-  the network        HF_ENDPOINT is the hub's address; HF_TOKEN opens what is gated
+                     transformers and others put theirs; it is only read
+  the network        HF_ENDPOINT is the hub's address; HF_TOKEN gives access to gated models
 
 a machine without a network: fetch here, copy the cache's folder there, and use
 --offline (or HF_HUB_OFFLINE=1) there:
   tar -C ~/.cache -cf mingpt.tar mingpt        and there: tar -C ~/.cache -xf mingpt.tar
 
-exit codes: 0 done; 2 bad input, a file that is damaged or cannot be had, with one
-line on stderr; 130 interrupted.
+exit codes: 0 done; 2 bad input, or a file that is damaged or cannot be fetched, with
+one line on stderr; 130 interrupted.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
 def build_parser() -> Parser:
-    """The command's options; --help is meant to teach."""
+    """Return the command's parser."""
     parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("names", metavar="NAME", nargs="*", default=(), help="the models")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="show what is cached, where, its size")
     what.add_argument(
-        "--verify", action="store_true", help="hash the files of the named models, or of all, again"
+        "--verify", action="store_true", help="hash the files of the named models (or all) again"
     )
     what.add_argument("--remove", action="store_true", help="delete the named models")
     what.add_argument(
         "--no-verify", action="store_true",
-        help="fetch files though the hub states no hash to check them by",
+        help="fetch files even where the hub states no hash to check them by",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no bar")
     parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
@@ -74,7 +79,7 @@ def build_parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse, and do the one thing that was asked for."""
+    """Parse the arguments and list, verify, remove or fetch."""
     arguments = build_parser().parse_args(argv)
     if not (arguments.names or arguments.list or arguments.verify):
         raise UsageError("which model? give its name, or --list (see --help)")
@@ -94,16 +99,21 @@ def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
     from mingpt.loading.model_files import load
     from mingpt.loading.sources import HubSource, resolve
 
-    sources = [resolve(name, verify=not arguments.no_verify) for name in arguments.names]
-    for source in sources:
+    sources: list[HubSource] = []
+    for name in arguments.names:
+        source = resolve(name, verify=not arguments.no_verify)
         if not isinstance(source, HubSource):
             raise UsageError(f"{source.name} is on this machine: there is nothing to fetch")
+        sources.append(source)
     for source in sources:
         was_here = source.is_here
         with bars.bar(f"fetching {source.name}", in_bytes=True) as progress:
             model, _ = load(source, progress=progress)
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        entry = cache.entry(source.name, source.place)
+        place = source.place
+        if place is None:
+            raise CheckpointError(f"{source.name}: another process has just removed its files")
+        entry = cache.entry(source.name, place)
         words = "was already in" if was_here else "is now in"
         _say(
             f"{source.name}: {parameters:.1f}M parameters, {_size(entry.nbytes)},"
@@ -113,16 +123,16 @@ def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
 
 def _list(names: Sequence[str]) -> None:
     from mingpt.loading import cache
+    from patching.cli.common.tables import table
 
     entries = _entries(names)
     rows = [("name", "size", "cache", "folder")]
     for entry in entries:
         whose = "ours" if entry.is_ours else "the hub's"
         whose += "" if entry.is_complete else ", incomplete"
-        rows.append((entry.name, _size(entry.nbytes), whose, str(entry.place.directory)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for name, size, whose, folder in rows:
-        _say(f"{name:<{widths[0]}}  {size:>{widths[1]}}  {whose:<{widths[2]}}  {folder}")
+        folder = escaped(str(entry.place.directory))
+        rows.append((entry.name, _size(entry.nbytes), whose, folder))
+    print_line(table(rows, right=(1,)), sys.stdout)
     total = sum(entry.nbytes for entry in entries if entry.is_ours)
     _say(f"our cache: {cache.directory()}, {_size(total)}")
     _say(f"the hub's: {cache.hub_directory()}")
@@ -160,21 +170,22 @@ def _remove(names: Sequence[str]) -> None:
     ours = [entry for entry in chosen if entry.is_ours]
     for entry in chosen:
         if entry.name not in {one.name for one in ours}:
-            cache.remove(entry)  # which says why it cannot be
+            cache.remove(entry)  # raises: it is in the hub's cache only
     for entry in ours:
         cache.remove(entry)
         _say(f"removed {entry.name}, {_size(entry.nbytes)}, from {entry.place.directory}")
 
 
-def _entries(names: Sequence[str]) -> list:
-    """What is cached of the named models, or of all.
+def _entries(names: Sequence[str]) -> list[Entry]:
+    """Return the cached entries of the named models, or of all if no name is given.
 
     Raises:
-        UsageError: a name of which nothing is cached.
+        UsageError: no file of a named model is cached.
     """
     from mingpt.loading import cache, hub
 
-    entries, chosen = cache.entries(), []
+    entries = cache.entries()
+    chosen: list[Entry] = []
     for name in names:
         repository = hub.repository(name)
         full = name if repository is None else str(repository)
@@ -191,4 +202,4 @@ def _size(nbytes: int) -> str:
 
 
 def _say(text: str) -> None:
-    tell(escaped(text), sys.stdout)
+    print_line(escaped(text), sys.stdout)

@@ -3,25 +3,25 @@
     python scripts/train_builtin.py                 # trains, measures, writes mingpt/builtin/
     python scripts/train_builtin.py --evaluate      # measures the one that is there
 
-It trains a byte-level BPE vocabulary on the grammar of grammar.py,
-trains a small GPT in two phases, measures it on held-out sentences, and writes
-config, float16 weights, tokenizer and a model card. Needs the extra `train`
-(the tokenizers package, for training the vocabulary).
+It trains a byte-level BPE vocabulary on the sentences of grammar.py, trains a
+small GPT in two phases, measures it on held-out sentences (evaluate.py), and
+writes config, float16 weights, tokenizer and a model card. It needs the extra
+`train` (the tokenizers package, which trains the vocabulary).
 
-Why two phases. Trained on the grammar alone, the model learns to copy "the
-surname in sight" in its first block, and there is nothing left to patch. So
-phase 1 shows it rows of random names in which some come back, with the loss on
-what can be foretold only: that cannot be done without first marking each token
-with its predecessor and then looking the predecessor up, the induction circuit
-(Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson
-et al. 2022, arXiv 2209.11895). Phase 2 is the grammar, with phase 1's rows
+Why two phases? Trained on the sentences alone, the model learns to copy the one
+surname in the text in its first block, and nothing is left to patch. So phase 1
+shows it rows of random names in which some come back, with the loss only on the
+names that can be predicted. To predict them, a model must mark each token with
+its predecessor and then look the predecessor up: the induction circuit (Elhage
+et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson et al.
+2022, arXiv 2209.11895). Phase 2 trains on the sentences, with phase 1's rows
 mixed in so that the circuit stays.
 
-Two things in phase 1 keep the picture clean; without them, block 0 spread the
-surname over all later tokens and the differing token's column stayed empty. The
-rows hold names spelt with and without the space before, so that the "Michelle"
-at a text's start is known to be the later " Michelle"; and half of the rows
-recall pairs in any order, so that only the name right before can be the key.
+Two things in phase 1 keep the picture clean. Without them, block 0 spread the
+surname over all later tokens, and the differing token's column stayed empty.
+Names are spelt with and without the space before them, so that the "Michelle"
+that begins a text is the same name as the later " Michelle". And half of the
+rows repeat pairs in any order, so that only the name right before is the key.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mingpt
-from builtin_model import grammar
+from builtin_model import grammar, words
+from builtin_model.evaluate import evaluate
 from mingpt.bpe import END_OF_TEXT, BPETokenizer
 from mingpt.config import GPTConfig
 from mingpt.files import replacing
@@ -49,12 +50,12 @@ from mingpt.model import GPT
 from mingpt.trainer import LossFunction, Trainer, TrainerConfig
 
 Rows = Iterator[tuple[list[int], list[bool]]]
-Batch = tuple[Tensor, Tensor, Tensor]  # ids, next ids, whether the next one is marked: each (B, T)
+Batch = tuple[Tensor, Tensor, Tensor]  # ids, next ids, True where the next is marked: each (B, T)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result's bytes, apart from versions and threads."""
+    """All settings. With versions and threads, they decide the result's bytes."""
 
     seed: int = 0
     n_layer: int = 4
@@ -79,13 +80,13 @@ class Recipe:
 
 
 def train_tokenizer(recipe: Recipe) -> BPETokenizer:
-    """A byte-level BPE in which every name and place is one token, with and without a space."""
+    """Train a byte-level BPE in which every name and place is one token, spaced or not."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     random = Random(f"corpus {recipe.seed}")
     texts = [grammar.training_document(random).text for _ in range(recipe.corpus_documents)]
-    proper = [*grammar.FIRST_NAMES, *grammar.SURNAMES, *grammar.CAPITALS]
-    proper += grammar.CAPITALS.values()
+    proper = [*words.FIRST_NAMES, *words.SURNAMES, *words.CAPITALS]
+    proper += words.CAPITALS.values()
     trainer = trainers.BpeTrainer(
         vocab_size=20_000,  # never reached: it stops when every word is one token
         min_frequency=5,
@@ -108,10 +109,10 @@ def train_tokenizer(recipe: Recipe) -> BPETokenizer:
 
 
 def sentence_rows(tokenizer: BPETokenizer, random: Random, length: int) -> Rows:
-    """Rows of `length` + 1 tokens of documents; True marks the answers.
+    """Yield rows of `length` + 1 tokens of documents; True marks the answers.
 
-    Every row starts with a document's first word, as a prompt does, and
-    documents of different lengths put the others at every offset.
+    Every row begins with a document's first word, as a prompt does. Documents
+    differ in length, so that the later ones begin at every offset.
     """
     end = tokenizer.vocab[END_OF_TEXT]
     while True:
@@ -131,16 +132,18 @@ def sentence_rows(tokenizer: BPETokenizer, random: Random, length: int) -> Rows:
 
 
 def repeated_rows(spaced: Sequence[int], bare: Sequence[int], random: Random, length: int) -> Rows:
-    """Rows of `length` + 1 random names in which some come back; True marks what can be foretold.
+    """Yield rows of `length` + 1 random names; True marks those that can be predicted.
 
     Half of the rows hold pieces of 6 to 26 names twice in a row. The others hold
-    pairs that come back in any order with other names between them, so that
-    nothing but the name right before tells which one follows, as with people.
+    pairs that come back in any order with other names between them, so that only
+    the name right before tells which one follows, as with people's names.
 
     Args:
         spaced, bare: ids of the same names with and without the space before.
-            First mentions may be either, as at a text's start; later ones and
-            all that can be foretold are spaced.
+            First mentions may be either, as at a text's start; later ones are
+            spaced.
+        random: draws the names.
+        length: tokens of a row, less one.
     """
     count = len(spaced)
 
@@ -174,7 +177,7 @@ def repeated_rows(spaced: Sequence[int], bare: Sequence[int], random: Random, le
 
 
 def batches(rows: Rows, count: int) -> Iterator[Batch]:
-    """`count` rows at a time, as tensors."""
+    """Yield batches of `count` rows, as tensors."""
     while True:
         ids, marked = (
             torch.tensor(part) for part in zip(*(next(rows) for _ in range(count)), strict=True)
@@ -185,25 +188,25 @@ def batches(rows: Rows, count: int) -> Iterator[Batch]:
 # --------------------------------------------------------------------- training
 
 
-def losses(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of every token, in nats (B, T).
+def losses(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of every token, in nats (B, T).
 
-    The matrix products run in bfloat16, which is about twice as fast on
-    processors that have it; weights and losses stay in float32.
+    Matrix products run in bfloat16, about twice as fast on processors that have
+    it; weights and losses stay in float32.
     """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, _ = model(ids)
     return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
 
 
-def repeat_loss(model: GPT, batch: Batch) -> Tensor:
-    """Phase 1: the second copies only."""
+def repeat_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the loss of phase 1: the mean over the marked tokens only."""
     ids, targets, marked = batch
     return losses(model, ids, targets)[marked].mean()
 
 
 def fresh_model(recipe: Recipe, vocab_size: int) -> GPT:
-    """A model of the recipe's shape; without dropout, as every row is new to it."""
+    """Return an untrained model of the recipe's shape, without dropout: no row comes twice."""
     return GPT(
         GPTConfig(
             n_layer=recipe.n_layer,
@@ -222,7 +225,7 @@ def fresh_model(recipe: Recipe, vocab_size: int) -> GPT:
 def run_phase(
     name: str, model: GPT, config: TrainerConfig, data: Iterator, loss_function: LossFunction
 ) -> None:
-    """Train, with a line every 100 steps."""
+    """Train, and print a line every 100 steps."""
     started = time.perf_counter()
 
     def report(trainer: Trainer) -> None:
@@ -238,12 +241,12 @@ def run_phase(
 
 
 def train(recipe: Recipe, tokenizer: BPETokenizer) -> GPT:
-    """Both phases."""
-    names = [*grammar.FIRST_NAMES, *grammar.SURNAMES]
+    """Train a model in both phases."""
+    names = [*words.FIRST_NAMES, *words.SURNAMES]
     spaced, bare = ([tokenizer.encode(before + name)[0] for name in names] for before in (" ", ""))
     torch.manual_seed(recipe.seed)
-    # Phase 1 knows the names alone, numbered 0, 1, 2, ...: most of the time would
-    # go into an unembedding of which it never reads the rest.
+    # Phase 1 uses a vocabulary of the names alone, numbered 0, 1, 2, ...: the whole
+    # vocabulary's unembedding would take most of the time.
     count = len(names)
     small = fresh_model(recipe, 2 * count)
     rows = repeated_rows(
@@ -266,7 +269,7 @@ def train(recipe: Recipe, tokenizer: BPETokenizer) -> GPT:
     weights["transformer.wte.weight"] = weights["lm_head.weight"] = embedding
     model.load_state_dict(weights)
 
-    def mixed_loss(model: GPT, both: tuple[Batch, Batch]) -> Tensor:
+    def mixed_loss(model: nn.Module, both: tuple[Batch, Batch]) -> Tensor:
         ids, targets, marked = (torch.cat(parts) for parts in zip(*both, strict=True))
         each = losses(model, ids, targets)
         shares = [recipe.grammar_rows, recipe.mixed_rows]
@@ -295,71 +298,6 @@ def train(recipe: Recipe, tokenizer: BPETokenizer) -> GPT:
     return model.eval()
 
 
-# --------------------------------------------------------------------- measuring
-
-
-@torch.no_grad()
-def accuracy(model: GPT, tokenizer: BPETokenizer, family: str, count: int = 500) -> float:
-    """Share of a family's held-out prompts whose likeliest next token is the answer."""
-    right = 0
-    for example in grammar.test_examples(family, count, seed=1):
-        model(tokenizer(example.prompt))
-        right += tokenizer.token(model.last_logits[0].argmax().item()) == example.answer
-    return right / count
-
-
-@torch.no_grad()
-def recovery(
-    model: GPT, tokenizer: BPETokenizer, *, second_person: bool = False, count: int = 200
-) -> Tensor:
-    """Mean recovery (n_layer, T) over held-out name pairs in the README's form.
-
-    All pairs have the same length, so one batch patches them all at once.
-    """
-    prompts = grammar.name_pair_prompts(count, seed=2, second_person=second_person)
-    clean, corrupt = (torch.cat([tokenizer(prompt[side]) for prompt in prompts]) for side in (0, 1))
-    answers = torch.tensor([[tokenizer.encode(f" {word}")[0] for word in p[2:]] for p in prompts])
-
-    def difference(ids: Tensor, **flags) -> Tensor:  # (count,)
-        model(ids, **flags)
-        target, foil = model.last_logits.gather(1, answers).T
-        return foil - target
-
-    at_corrupt = difference(corrupt)
-    at_clean = difference(clean, record=True)
-    grid = torch.empty(model.config.n_layer, clean.size(1))
-    for layer in range(grid.size(0)):
-        for position in range(grid.size(1)):
-            patched = difference(corrupt, patch=(layer, position))
-            grid[layer, position] = ((at_corrupt - patched) / (at_corrupt - at_clean)).mean()
-    return grid
-
-
-def evaluate(model: GPT, tokenizer: BPETokenizer) -> str:
-    """Every measurement, as the Markdown that the model card holds."""
-    lines = ["| family | top-1 on 500 held-out prompts |", "|---|---|"]
-    lines += [
-        f"| {family} | {100 * accuracy(model, tokenizer, family):.1f} % |"
-        for family in grammar.FAMILIES
-    ]
-    for second_person in (False, True):
-        grid = recovery(model, tokenizer, second_person=second_person)
-        between = grid[:, 2:-1]
-        lines += [
-            "",
-            "Mean recovery over 200 held-out name pairs"
-            + (", a second person in between:" if second_person else ":"),
-            "",
-            "| layer | differing token | largest between, either sign | last position |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {layer} | {row[1]:.3f} | {between[layer].abs().max():.3f} | {row[-1]:.3f} |"
-            for layer, row in enumerate(grid)
-        ]
-    return "\n".join(lines)
-
-
 # --------------------------------------------------------------------- the command
 
 CARD = """\
@@ -384,13 +322,13 @@ Recipe: {recipe}
 
 
 def write(model: GPT, tokenizer: BPETokenizer, directory: Path) -> tuple[GPT, BPETokenizer]:
-    """Save in float16, and read back what a user will read."""
-    model.half().save_pretrained(directory, tokenizer)
+    """Save in float16, and return what a user will load."""
+    mingpt.save(model.half(), directory, tokenizer)
     return mingpt.load(directory)
 
 
 def main() -> int:
-    """Train and write, or measure."""
+    """Train and write the model, or measure the one that is there."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -78,7 +78,7 @@ for directory, dtype in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 def unaligned(source: Path, target: Path) -> None:
-    """The same safetensors file with its data at an odd address, as GPT-2's own has it."""
+    """Copy a safetensors file so that its data is at an odd address, as in GPT-2's own."""
     with source.open("rb") as file, target.open("wb") as copy:
         (size,) = struct.unpack("<Q", file.read(8))
         header = file.read(size).rstrip(b" ")
@@ -89,7 +89,7 @@ def unaligned(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def variants(directory):
-    """What is loaded: the file, and in which dtype."""
+    """Yield pairs (what to load, in which dtype)."""
     weights = directory / "model.safetensors"
     folders = {"aligned": directory}
     with tempfile.TemporaryDirectory() as root:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from mingpt import BPETokenizer, TokenizerError
 from mingpt.bpe import END_OF_TEXT
 from mingpt.loading.sources import BUILTIN_DIRECTORY, gpt2_tokenizer_files
+from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 
 # Ids from OpenAI's vocabulary: "Michelle Jones ..." and the course's three others.
 MICHELLE_JONES = [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738]
@@ -40,7 +41,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def shipped() -> BPETokenizer:
-    return BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    return tokenizer_in(BUILTIN_DIRECTORY)
 
 
 def reference(vocab_path, merges_path) -> Tokenizer:
@@ -145,12 +146,12 @@ def test_a_long_word_is_not_cached_and_still_right(shipped, shipped_reference):
 
 
 def test_save_and_from_directory(shipped, tmp_path):
-    shipped.save(tmp_path)
-    again = BPETokenizer.from_directory(tmp_path)
+    save_tokenizer(shipped, tmp_path)
+    again = tokenizer_in(tmp_path)
     assert (again.vocab, again.merges) == (shipped.vocab, shipped.merges)
     for old, new in (("vocab.json", "encoder.json"), ("merges.txt", "vocab.bpe")):
         (tmp_path / old).rename(tmp_path / new)
-    assert BPETokenizer.from_directory(tmp_path).encode("Michelle") == shipped.encode("Michelle")
+    assert tokenizer_in(tmp_path).encode("Michelle") == shipped.encode("Michelle")
 
 
 def test_lone_surrogates_are_refused(shipped):
@@ -190,7 +191,7 @@ def test_broken_files_are_refused(tmp_path, vocab, merges, message):
     for name, text in zip(("vocab.json", "merges.txt"), broken(vocab, merges), strict=True):
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(TokenizerError, match=message):
-        BPETokenizer.from_directory(tmp_path)
+        tokenizer_in(tmp_path)
 
 
 @pytest.mark.parametrize(("number", "message"), [(1, "same id twice"), (-1, "whole numbers")])
@@ -206,4 +207,4 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(
         TokenizerError, match=r"vocab\.json \+ merges\.txt or tokenizer\.json or enc"
     ):
-        BPETokenizer.from_directory(tmp_path)
+        tokenizer_in(tmp_path)

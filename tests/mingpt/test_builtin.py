@@ -13,7 +13,7 @@ from patching import PromptPair, patch_sweep
 from patching.cli.patch import EXAMPLE
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from builtin_model import grammar, train
+from builtin_model import evaluate, grammar, words
 
 DEMONSTRATIONS = [  # one for each family of the grammar: prompt, answer, the other answer
     ("Michelle Jones was a top-notch student. Michelle", " Jones", " Smith"),
@@ -57,11 +57,10 @@ def test_demonstrations(builtin, prompt, answer, other):
 
 def test_names_and_places_are_one_token_in_both_spellings(builtin):
     _, tokenizer = builtin
-    assert len(grammar.FEMALE) + len(grammar.MALE) >= 150
-    assert len(set(grammar.SURNAMES)) >= 150
-    for word in (
-        *grammar.FIRST_NAMES, *grammar.SURNAMES, *grammar.CAPITALS, *grammar.CAPITALS.values()
-    ):  # fmt: skip
+    assert len(words.FEMALE) + len(words.MALE) >= 150
+    assert len(set(words.SURNAMES)) >= 150
+    places = (*words.CAPITALS, *words.CAPITALS.values())
+    for word in (*words.FIRST_NAMES, *words.SURNAMES, *places):
         assert len(tokenizer.encode(word)) == len(tokenizer.encode(" " + word)) == 1
 
 
@@ -100,13 +99,13 @@ def test_no_held_out_name_is_in_the_training_text():
 @pytest.mark.parametrize("family", grammar.FAMILIES)
 def test_held_out_accuracy(builtin, family):
     """A sample of what scripts/train_builtin.py --evaluate measures in full."""
-    accuracy = train.accuracy(*builtin, family, count=100)
+    accuracy = evaluate.accuracy(*builtin, family, count=100)
     assert accuracy >= 0.93  # the card says 0.95 or more of 500; 100 scatter by 0.02
 
 
 @pytest.mark.parametrize("second_person", [False, True])
 def test_the_picture_is_the_one_that_section_one_promises(builtin, second_person):
-    grid = train.recovery(*builtin, second_person=second_person, count=60)
+    grid = evaluate.recovery(*builtin, second_person=second_person, count=60)
     T = grid.size(1)
     assert torch.equal(grid[:, 0], torch.zeros(len(grid)))
     assert grid[0, 1] >= 0.8

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTBigCodeConfig, GPTBigCodeForCausalLM
 
 from mingpt import GPT, CheckpointError, ConfigError, GPTConfig, Patch, PatchError
+from mingpt.loading.model_files import save
 from mingpt.sites import HEAD_SITES
 from mingpt.trainer import Trainer, TrainerConfig
 from patching import SweepResult, explain, patch_sweep
@@ -104,7 +105,7 @@ def test_heads_that_do_not_divide_are_refused(fields, message):
 
 def test_it_is_saved_as_ours_and_transformers_refuses_it(tmp_path):
     model = make_model(**SHAPE)
-    model.save_pretrained(tmp_path)
+    save(model, tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     assert (fields["model_type"], fields["n_kv_head"]) == ("mingpt", 2)
     assert "architectures" not in fields
@@ -116,7 +117,7 @@ def test_it_is_saved_as_ours_and_transformers_refuses_it(tmp_path):
 
 
 def test_one_for_each_query_head_is_saved_as_gpt2(tmp_path):
-    make_model(n_head=4, n_kv_head=4).save_pretrained(tmp_path)
+    save(make_model(n_head=4, n_kv_head=4), tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     assert fields["model_type"] == "gpt2"
     assert "n_kv_head" not in fields
@@ -127,7 +128,7 @@ def test_one_for_each_query_head_is_saved_as_gpt2(tmp_path):
 
 
 def test_gpt2_that_claims_shared_heads_is_refused(tmp_path):
-    make_model(**SHAPE).save_pretrained(tmp_path)
+    save(make_model(**SHAPE), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"mingpt"', '"gpt2"'))
     with pytest.raises(CheckpointError, match=r"config\.json: n_kv_head = 2 is not supported"):

@@ -6,6 +6,7 @@ import pytest
 
 from mingpt import BPETokenizer
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.loading.tokenizer_files import tokenizer_in
 from patching import PromptError, PromptPair, answer_id
 from patching.prompts import Question
 
@@ -15,7 +16,7 @@ CORRUPT = "Michelle Smith was a top-notch student. Michelle"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> BPETokenizer:
-    return BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    return tokenizer_in(BUILTIN_DIRECTORY)
 
 
 def test_from_text(tokenizer):

@@ -1,1 +1,1 @@
-"""What every command shares: its edge, options, bars, models, tables."""
+"""Share between the commands: error handling, options, bars, models, output, tables."""

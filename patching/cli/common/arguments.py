@@ -1,4 +1,4 @@
-"""Options: the parser, the options that several commands share, and what their values mean."""
+"""Parse options: the parser, the options that several commands share, and their values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mingpt.checks import from_the_end
 from patching.cli.common.command import UsageError
@@ -24,17 +24,20 @@ MODEL_NAMES = (
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, and values that may begin with a dash."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings
         )
 
     def error(self, message: str) -> NoReturn:
-        """As every other bad input: one line at the edge."""
+        """Raise the message as a UsageError, which becomes one line."""
         raise UsageError(f"{message} (see --help)")
 
-    def parse_args(self, args: Sequence[str], namespace: None = None) -> argparse.Namespace:
-        """As argparse's, but `--layers -3--1` and `--clean --` mean what they say."""
+    # ignore[override]: argparse's other forms, with sys.argv or a namespace, are not used here
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str], namespace: None = None
+    ) -> argparse.Namespace:
+        """Parse `args`; in `--layers -3--1` and `--clean --` the second word is the value."""
         parsed = super().parse_args(self._glued(args), namespace)
         for action in self._actions:
             value = getattr(parsed, action.dest, None)
@@ -45,9 +48,10 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _glued(self, args: Sequence[str]) -> list[str]:
-        """`--option -value` as `--option=-value`, unless -value is an option itself.
+        """Rewrite `--option -value` as `--option=-value`, unless -value is an option itself.
 
-        And options first: argparse does not go on with a list after one of them.
+        Options are moved to the front: argparse does not continue a list of
+        texts after an option.
         """
         options: list[str] = []
         others: list[str] = []
@@ -65,7 +69,7 @@ class Parser(argparse.ArgumentParser):
             while action is not None and action.nargs == "+" and waiting:
                 if waiting[0].startswith("-"):
                     break
-                options.append(waiting.pop(0))  # they are the option's, not texts of their own
+                options.append(waiting.pop(0))  # values of the option
         return options + others
 
     def _is_option(self, arg: str) -> bool:
@@ -77,14 +81,15 @@ def add_model_arguments(
     *,
     more: str = "",
     seed: str = "of PyTorch's random numbers",
-    **settings: object,
+    **settings: Any,
 ) -> None:
-    """--model, --n-head, --offline, --device, --dtype, --seed: the same words in every command.
+    """Add --model, --n-head, --offline, --device, --dtype and --seed.
 
     Args:
-        more: words to add on --model.
-        seed: what it is the seed of.
-        settings: add_argument's, of --model.
+        parser: the command's.
+        more: words to add to the help of --model.
+        seed: the help of --seed.
+        settings: passed to add_argument for --model.
     """
     group = parser.add_argument_group("model")
     add_source_arguments(
@@ -100,27 +105,35 @@ def add_model_arguments(
     group.add_argument("--seed", type=int, default=0, help=f"{seed}, 0 or more; default: 0")
 
 
-def add_source_arguments(
-    group: argparse._ArgumentGroup, model_help: str, **settings: object
-) -> None:
-    """Of these --model, --n-head and --offline; `settings` are add_argument's, of --model."""
+def add_source_arguments(group: argparse._ArgumentGroup, model_help: str, **settings: Any) -> None:
+    """Add --model, --n-head and --offline.
+
+    Args:
+        group: of the parser.
+        model_help: the help of --model.
+        settings: passed to add_argument for --model.
+    """
     group.add_argument("--model", metavar="NAME|PATH", help=model_help, **settings)
     group.add_argument(
         "--n-head", type=int, metavar="N",
-        help="attention heads, of a minGPT .pt file with no config.json beside it",
+        help="number of attention heads, for a minGPT .pt file without a config.json beside it",
     )  # fmt: skip
     group.add_argument(
         "--offline", action="store_true",
-        help="only what is on this machine; HF_HUB_OFFLINE=1 says the same",
+        help="use only files on this machine; HF_HUB_OFFLINE=1 does the same",
     )  # fmt: skip
 
 
-def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[str, str]:
-    """The options that `example` has, as they were given; the example if none was.
+def parse_texts(arguments: argparse.Namespace, example: dict[str, str]) -> dict[str, str]:
+    """Return the text options that were given, or the example if none was.
+
+    Args:
+        arguments: the parsed options.
+        example: option's name -> text; "target" and "foil" are among them.
 
     Raises:
-        UsageError: some are given and some are not, or one is empty, or target
-            and foil are the same.
+        UsageError: only some are given, one is empty, or target and foil are
+            the same.
     """
     given = {name: getattr(arguments, name) for name in example}
     missing = [f"--{name}" for name, text in given.items() if text is None]
@@ -138,14 +151,18 @@ def texts_asked(arguments: argparse.Namespace, example: dict[str, str]) -> dict[
     return given
 
 
-def lines_of(option: str, path: Path) -> dict[int, str]:
-    """The lines of a text file that are not blank, by their numbers.
+def read_lines(option: str, path: Path) -> dict[int, str]:
+    """Return the lines of a text file that are not blank, by line number from 1.
+
+    Args:
+        option: named in messages.
+        path: the file.
 
     Raises:
-        UsageError: it cannot be read, is not in UTF-8, or has none.
+        UsageError: the file cannot be read, is not in UTF-8, or is blank.
     """
     try:
-        # Not splitlines: a prompt may hold what only Unicode takes for an end of line.
+        # Not splitlines: a prompt may hold characters that only Unicode calls line ends.
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from None
@@ -161,16 +178,20 @@ def lines_of(option: str, path: Path) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class IndexList:
-    """Indices as a user writes them: "0,3,5-7", negative ones from the end."""
+    """A list of indices as a user writes it: "0,3,5-7"; negative ones count from the end."""
 
     text: str
 
     def of(self, what: str, size: int) -> list[int]:
-        """The indices in [0, size) that are meant.
+        """Return the indices in [0, size), sorted, each once.
+
+        Args:
+            what: what is counted, e.g. "layer"; named in messages.
+            size: how many there are.
 
         Raises:
-            UsageError: not such a list, a range that runs backwards, or an
-                index that is not there.
+            UsageError: the text is no such list, a range runs backwards, or an
+                index is out of range.
         """
         chosen: set[int] = set()
         for part in self.text.split(","):
@@ -190,3 +211,7 @@ class IndexList:
                 raise UsageError(f"{what}s {self.text!r}: the range {part!r} runs backwards")
             chosen.update(range(first, last + 1))
         return sorted(chosen)
+
+
+texts_asked = parse_texts  # until the merge
+lines_of = read_lines  # until the merge

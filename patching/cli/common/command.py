@@ -1,7 +1,7 @@
-"""The edge of every command: errors raised on purpose become one line and an exit code.
+"""Run a command: errors that were raised on purpose become one line and an exit code.
 
-Nothing here imports PyTorch at the top, so that --help and a mistyped option
-answer at once.
+Nothing here imports PyTorch at the top, so that --help and errors in options
+are printed at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from patching.text import escaped
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
-LONGEST_END = 1000  # characters of an error's beginning, and of its end
+LONGEST_END = 1000  # characters that are kept at both ends of a long error message
 
 
 class UsageError(MinGPTError, ValueError):
@@ -24,7 +24,7 @@ class UsageError(MinGPTError, ValueError):
 
 
 def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
-    """Run `body`; turn every error that was raised on purpose into one line.
+    """Run `body(argv)`; turn every error that was raised on purpose into one line.
 
     Returns:
         The exit code: 0, 2 for bad input, 130 after Ctrl-C.
@@ -38,10 +38,10 @@ def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Seque
             stream.reconfigure(errors="backslashreplace")
     try:
         body(argv)
-        tell("", sys.stdout, end="")  # what is still to be flushed
+        print_line("", sys.stdout, end="")  # flush
     except (MinGPTError, OSError) as error:
-        line = escaped(" ".join(str(error).split()))  # it may quote what the user typed
-        if len(line) > 2 * LONGEST_END:  # or what a file says, at any length
+        line = escaped(" ".join(str(error).split()))  # it may quote the user's text
+        if len(line) > 2 * LONGEST_END:  # ... or a file's, of any length
             line = f"{line[:LONGEST_END]}\u2026{line[-LONGEST_END:]}"
         print(f"{command}: error: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -51,9 +51,12 @@ def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Seque
     return 0
 
 
-def tell(text: str, stream: TextIO, end: str = "\n") -> None:
-    """Print at once. When a pipe's reader has gone, the work goes on unheard."""
+def print_line(text: str, stream: TextIO, end: str = "\n") -> None:
+    """Print and flush. If the reader of a pipe has closed it, print nothing from then on."""
     try:
         print(text, end=end, file=stream, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+tell = print_line  # until the merge

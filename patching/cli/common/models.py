@@ -1,4 +1,4 @@
-"""The model or the tokenizer that a command line names, loaded onto its device."""
+"""Load the models and tokenizers that a command line names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from mingpt.bpe import BPETokenizer
-    from mingpt.loading.sources import HubSource, Source
+    from mingpt.loading.sources import Source
     from mingpt.model import GPT
 
 Loaded = TypeVar("Loaded")
@@ -25,36 +25,39 @@ DEFAULT_MODEL = "gpt2"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run, and why it is not the one that was hoped for (or None)."""
+    """A model on its device, and its tokenizer."""
 
     model: GPT
     tokenizer: BPETokenizer
-    fallback: str | None
+    fallback: str | None  # why it is the shipped model and not GPT-2; None if it is no fallback
 
 
 def model_names(arguments: argparse.Namespace) -> list[str | None]:
-    """Those of a --model that may be given several times, each once; [None] without any.
+    """Return the names given with --model, each once; [None] if there are none.
 
     Raises:
-        CheckpointError: one of which it is clear, before any is loaded, that it is no model.
+        CheckpointError: a name is no model's; checked before any model is loaded.
     """
     from mingpt.loading.sources import resolve
 
-    names = [*dict.fromkeys(arguments.model or ())]
+    names = list(dict.fromkeys(arguments.model or ()))
     for name in names:
         resolve(name, n_head=arguments.n_head, offline=arguments.offline)
     return names or [None]
 
 
 def load_model(arguments: argparse.Namespace, name: str | None, bars: Bars) -> LoadedModel:
-    """The model of that name, on the command line's device.
+    """Return a model and its tokenizer, with the model on the command line's device.
 
-    None, without --model, is GPT-2 124M if it is in the cache or can be fetched,
-    else the shipped model, with the reason.
+    Args:
+        arguments: the options that add_model_arguments adds.
+        name: the model's name. None, without --model, is GPT-2 124M if it is in
+            a cache or can be fetched, else the shipped model.
+        bars: show the download.
 
     Raises:
-        UsageError: a device that is not there.
-        MinGPTError: as mingpt.load.
+        UsageError: there is no such device, or the seed is out of range.
+        CheckpointError, DownloadError, TokenizerError: see mingpt.load.
     """
     import torch
 
@@ -79,24 +82,27 @@ def load_model(arguments: argparse.Namespace, name: str | None, bars: Bars) -> L
         if name is not None:
             (model, tokenizer), fallback = loaded(source), None
         else:
-            (model, tokenizer), fallback = or_builtin(source, loaded, whole=True)
+            (model, tokenizer), fallback = load_or_builtin(source, loaded, whole=True)
     return LoadedModel(model.to(device), tokenizer, fallback)
 
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer, the name of its model, and why it is not the one hoped for (or None)."""
+    """A tokenizer and the name of its model."""
 
     name: str
     tokenizer: BPETokenizer
-    fallback: str | None
+    fallback: str | None  # why it is the shipped model's and not GPT-2's; None if it is no fallback
 
 
 def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTokenizer]:
-    """Those of every --model, without the models; without any as `load_model`.
+    """Return the tokenizer of every --model, without its weights.
+
+    Without --model it is GPT-2's if it is in a cache or can be fetched, else the
+    shipped model's.
 
     Raises:
-        MinGPTError: as mingpt.load_tokenizer.
+        CheckpointError, DownloadError, TokenizerError: see mingpt.load_tokenizer.
     """
     from mingpt.loading.model_files import load_tokenizer
     from mingpt.loading.sources import BUILTIN, resolve
@@ -111,23 +117,30 @@ def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTok
 
         if arguments.model:
             return [LoadedTokenizer(source.name, loaded(source), None) for source in sources]
-        tokenizer, fallback = or_builtin(sources[0], loaded, whole=False)
+        tokenizer, fallback = load_or_builtin(sources[0], loaded, whole=False)
     return [LoadedTokenizer(DEFAULT_MODEL if fallback is None else BUILTIN, tokenizer, fallback)]
 
 
-def or_builtin(
-    source: HubSource, load: Callable[[Source], Loaded], *, whole: bool
+def load_or_builtin(
+    source: Source, load: Callable[[Source], Loaded], *, whole: bool
 ) -> tuple[Loaded, str | None]:
-    """What `load` makes of GPT-2, or where that is not to be had, of the shipped model, and why.
+    """Return `load(source)`, or if that cannot be fetched, `load` of the shipped model.
 
     Args:
+        source: GPT-2's.
+        load: loads the model, or only its tokenizer.
         whole: the weights are needed too.
+
+    Returns:
+        What `load` returned; and why it is the shipped model, or None.
     """
     from mingpt.loading import hub
     from mingpt.loading.download import reach
-    from mingpt.loading.sources import BUILTIN, resolve
+    from mingpt.loading.sources import BUILTIN, HubSource, resolve
 
-    is_here = source.is_here if whole else source.has_tokenizer
+    is_here = source.is_here
+    if isinstance(source, HubSource) and not whole:
+        is_here = source.has_tokenizer
     try:
         if not (is_here or source.offline or hub.is_offline()):
             if whole:
@@ -136,21 +149,21 @@ def or_builtin(
                     f" --model {BUILTIN} skips it",
                     file=sys.stderr,
                 )
-            reach(hub.endpoint())  # once: no network is to cost a few seconds at most
+            reach(hub.endpoint())  # so that without a network we wait a few seconds at most
         return load(source), None
     except DownloadError as error:
         return load(resolve(BUILTIN)), str(error)
 
 
 def find_device(name: str, dtype: str) -> torch.device:
-    """The device called `name`, "auto" resolved.
+    """Return the device called `name`; "auto" is the best one there is.
 
     Raises:
-        UsageError: it is not there, or has no arithmetic in `dtype`.
+        UsageError: there is no such device, or it cannot compute in `dtype`.
     """
     import torch
 
-    there = {
+    there: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
         "cpu": lambda: True,

@@ -1,4 +1,4 @@
-"""Where a command's figures and result go, and how they are named after the run."""
+"""Decide where a command's figures and result go, and name them after the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mingpt.files import expanded
-from patching.cli.common.command import UsageError, tell
+from patching.cli.common.command import UsageError, print_line
 from patching.errors import DrawingError
 from patching.text import shortened
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 255  # bytes, on every file system in use
 DEFAULT_OUT = "figures/"
-BOTH = (".npz", ".json")  # a result to compute with, and the same to read
+BOTH = (".npz", ".json")  # the two files of a result: arrays to compute with, text to read
 MODEL_ARGUMENTS = ("model", "n_head", "device", "dtype", "seed")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, *, top_k: int) -> None:
-    """--top-k, --out, --format, --cmap, --json, --quiet: the same words in every command."""
+    """Add --top-k, --out, --format, --cmap, --json and --quiet."""
     output = parser.add_argument_group("output")
     output.add_argument(
         "--top-k", type=int, default=top_k, metavar="K",
@@ -46,11 +46,11 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, top_k: int) -> None
 
 
 def check_output(arguments: argparse.Namespace) -> None:
-    """Whether --top-k and --cmap say something.
+    """Check --top-k and --cmap.
 
     Raises:
-        UsageError: no row in the table.
-        DrawingError: no such colour map.
+        UsageError: --top-k is below 1.
+        DrawingError: there is no such colour map.
     """
     from patching.drawing.style import check_cmap
 
@@ -62,46 +62,50 @@ def check_output(arguments: argparse.Namespace) -> None:
 def add_place_arguments(
     output: argparse._ArgumentGroup, kinds: str = ".npz and .json", *, note: str = ""
 ) -> None:
-    """--out and --format.
+    """Add --out and --format.
 
     Args:
-        kinds: of files that the result is written as.
-        note: on the default, which then is None.
+        output: the parser's group.
+        kinds: the suffixes of the result's files, for the help.
+        note: words on the default, for a command where --out is None by default.
     """
     output.add_argument(
         "--out",
         default=None if note else DEFAULT_OUT,
         metavar="FILE|DIR",
-        help="the figure's file, or a folder in which it is named after the prompt and a hash of"
-        " the run; of several figures, each one's name comes before the suffix; the result goes"
-        f" beside them as {kinds}; default: {DEFAULT_OUT}{note}",
+        help="the figure's file, or a folder, where its name is made from the prompt and a hash of"
+        " the run; with several figures, each one's name is put before the suffix; the result is"
+        f" written beside them as {kinds}; default: {DEFAULT_OUT}{note}",
     )
     output.add_argument(
-        "--format", metavar="NAME", help="of figures in a folder: png (default), svg or pdf"
+        "--format", metavar="NAME", help="for figures in a folder: png (default), svg or pdf"
     )
 
 
-def speaker(arguments: argparse.Namespace) -> Callable[..., None]:
-    """Prints what a person reads, as --json and --quiet have it; `always=True` even then."""
+def make_say(arguments: argparse.Namespace) -> Callable[..., None]:
+    """Return `say(text, *, always=False)`, which prints text for a person.
+
+    It prints on stdout, with --json on stderr; with --quiet only if `always`.
+    """
     out = sys.stderr if arguments.json else sys.stdout
 
     def say(text: str, *, always: bool = False) -> None:
         if always or not arguments.quiet:
-            tell(text, out)
+            print_line(text, out)
 
     return say
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the figures go: a file, or a folder in which they are named after the run."""
+class OutputPlace:
+    """Where a command's files go: a file's name, or a folder with names after the run."""
 
     path: Path
     is_folder: bool
     format: str
-    figures: tuple[str, ...]  # what the name of each ends in
-    results: tuple[str, ...]  # likewise
-    kinds: tuple[str, ...]  # of files that a result is
+    figures: tuple[str, ...]  # for each figure, the end of its name before the suffix
+    results: tuple[str, ...]  # for each result, the end of its name before the suffix
+    kinds: tuple[str, ...]  # the suffixes of a result's files
 
     @classmethod
     def of(
@@ -110,17 +114,18 @@ class Place:
         figures: Sequence[str],
         results: Sequence[str] = ("",),
         kinds: tuple[str, ...] = BOTH,
-    ) -> Place:
-        """What --out and --format say.
+    ) -> OutputPlace:
+        """Return the place that --out and --format say.
 
         Args:
-            figures, results: what their names end in; a figure alone that is
-                to be a file of a certain name has that name.
-            kinds: of files that a result is.
+            arguments: the parsed options.
+            figures, results: the ends of their names. A single figure with a
+                file's name in --out gets that name without an end.
+            kinds: the suffixes of a result's files.
 
         Raises:
-            UsageError: no such format, the two contradict each other, or it
-                cannot be written.
+            UsageError: there is no such format, --out and --format contradict
+                each other, or a file cannot be written.
         """
         from patching.drawing.style import check_format
 
@@ -136,7 +141,7 @@ class Place:
         asked = "png" if arguments.format is None else arguments.format
         chosen = asked if is_folder else suffix
         try:
-            if figures or is_folder:  # a result alone has a suffix of its own
+            if figures or is_folder:  # without figures, the suffix is the result's
                 check_format(chosen)
         except DrawingError as error:
             hint = "" if is_folder else f" (--out {path}/ with a slash would be a folder)"
@@ -149,12 +154,12 @@ class Place:
         return place
 
     def stem(self, run_name: str, end: str = "") -> Path:
-        """The run's files without their suffixes."""
+        """Return the path of one of the run's files, without its suffix."""
         stem = self.path / run_name if self.is_folder else self.path.with_suffix("")
         return stem.with_name(stem.name + end)
 
     def files(self, run_name: str) -> list[Path]:
-        """Each figure, and then each result's files."""
+        """Return the paths of all figures, then of all results."""
         from patching.result_files import result_paths
 
         stems = [self.stem(run_name, end) for end in self.figures]
@@ -167,27 +172,32 @@ class Place:
 
 
 def run_name(text: str, *parts: str, defining: object) -> str:
-    """A file name from the prompt's first words, `parts`, and a hash of all that defines the run.
+    """Return a file name: the prompt's first words, `parts`, and a hash of `defining`.
 
-    Nothing of the prompt but a-z and 0-9 gets into it.
+    Only a-z and 0-9 of the prompt get into it.
+
+    Args:
+        text: the prompt.
+        parts: words to add, safe in file names.
+        defining: everything that two different runs differ in, as JSON values.
     """
     digest = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
     return "-".join((slug(text), *parts, digest[:12]))
 
 
-def of_model(model: GPT, checksum: str | None, notes: Sequence[str]) -> list[object]:
-    """What of a model defines a run."""
-    # Not all of the configuration shows in the weights.
+def model_identity(model: GPT, checksum: str | None, notes: Sequence[str]) -> list[object]:
+    """Return the model's part of what defines a run, for run_name."""
+    # The configuration too: the weights do not determine all of it.
     return [model.name, checksum, bool(notes), dataclasses.asdict(model.config)]
 
 
 def fallback_notes(fallback: str | None) -> tuple[str, ...]:
-    """What figures and result must say where the model is not the one that was hoped for."""
+    """Return the note for figures and result that the shipped model stands in for GPT-2."""
     return () if fallback is None else (f"builtin in place of gpt2: {fallback}",)
 
 
-def tell_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
-    """The paths, and whether something was there before."""
+def say_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
+    """Print each path that was written, and whether a file was overwritten there."""
     for path, did in existed.items():
         say(f"{'overwrote' if did else 'wrote'} {path}", always=True)
 
@@ -196,17 +206,17 @@ def tell_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
 
 
 def check_name(path: Path) -> None:
-    """Raises UsageError if no file system has room for the name's bytes."""
+    """Raise UsageError if the name is too long for any file system."""
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"--out {shortened(str(path), 80)}: the name is too long for a file")
 
 
 def check_writable(path: Path) -> None:
-    """Whether a file can be written at `path`, found out without creating anything.
+    """Check that a file can be written at `path`, without creating anything.
 
     Raises:
-        UsageError: it is a folder, its name is too long, or its folder cannot
-            be made or written.
+        UsageError: `path` is a folder, its name is too long, or its folder
+            cannot be made or written.
     """
     check_name(path)
     if path.is_dir():
@@ -221,6 +231,12 @@ def check_writable(path: Path) -> None:
 
 
 def slug(text: str, most: int = 40) -> str:
-    """The first words of `text` in letters that are safe in any file name."""
+    """Return the first words of `text` in characters that are safe in any file name."""
     words = re.findall(r"[a-z0-9]+", text.lower())
     return "-".join(words)[:most].strip("-") or "prompt"
+
+
+Place = OutputPlace  # until the merge
+speaker = make_say  # until the merge
+tell_written = say_written  # until the merge
+of_model = model_identity  # until the merge

@@ -1,4 +1,4 @@
-"""Progress bars on stderr."""
+"""Draw progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ import sys
 from collections.abc import Callable, Iterator
 
 SECONDS_BEFORE_A_BAR = 1.0
-Progress = Callable[[int, int], None]  # (done, in all or 0)
+Progress = Callable[[int, int], None]  # (work done, work in all or 0 if unknown)
 BYTES = {"unit": "B", "unit_scale": True}
 SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"}
 
 
 class Bars:
-    """Progress bars on stderr: none when it is no terminal, or with --quiet."""
+    """Progress bars on stderr; none if it is not a terminal, or with --quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.shown = sys.stderr.isatty() and not quiet
 
     @contextlib.contextmanager
     def bar(self, label: str, *, in_bytes: bool = False) -> Iterator[Progress | None]:
-        """A progress callback that draws once a second has passed."""
+        """Yield a progress function that draws a bar once a second has passed.
+
+        It is None where no bars are shown.
+
+        Args:
+            in_bytes: the amounts are bytes, to be shown as MB and MB/s.
+        """
         if not self.shown:
             yield None
             return
@@ -32,7 +38,7 @@ class Bars:
 
         def progress(done: int, total: int) -> None:
             known = total or None
-            if not bars or bars[0].total != known:  # another file, or the first
+            if not bars or bars[0].total != known:  # the first file, or the next one
                 for old in bars:
                     old.close()
                 bars[:] = [

@@ -1,4 +1,4 @@
-"""Results as text for a terminal: aligned tables, nothing unprintable in them."""
+"""Write results as text for a terminal: aligned tables with unprintable characters escaped."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from patching.sweep.agreement import Agreement
     from patching.sweep.result import SweepResult
 
-_TOKEN_COLUMNS = 24  # of a token in a table; longer ones are cut
-_MARKS = ("Mn", "Me")  # Unicode's categories of what is drawn onto the character before it
-_CARRIER = "\u25cc"  # the dotted circle, for a mark with nothing before it
+_TOKEN_COLUMNS = 24  # the width at which a token is cut
+_MARKS = ("Mn", "Me")  # Unicode's categories of marks drawn onto the character before them
+_CARRIER = "\u25cc"  # the dotted circle, drawn before a mark that comes first
 
 
 def model_line(model: GPT, fallback: str | None) -> str:
-    """Which model runs, its shape, and why it is not the one that was hoped for."""
-    config, weight = model.config, model.transformer.wte.weight
+    """Return a line with the model's name, shape and device, and why it is a fallback."""
+    config = model.config
     count = sum(parameter.numel() for parameter in model.parameters())
     shared = f" ({config.kv_heads} of keys and values)" if config.kv_heads < config.n_head else ""
     line = (
         f"model: {model.name} ({config.n_layer} layers, {config.n_head} heads{shared},"
         f" width {config.n_embd}, {count / 1e6:.1f}M parameters;"
-        f" {str(weight.dtype).removeprefix('torch.')} on {weight.device})"
+        f" {str(model.dtype).removeprefix('torch.')} on {model.device})"
     )
     return line if fallback is None else f"{line}, in place of gpt2: {fallback}"
 
@@ -53,14 +53,19 @@ def alignment_table(
     tokens: Sequence[Sequence[str]],
     names: Sequence[str],
 ) -> str:
-    """Any two prompts' tokens, paired as tokenview.alignment does; of each its positions."""
+    """Return two prompts' tokens side by side; a star marks the rows that differ.
+
+    Args:
+        rows: the pairing, from patching.alignment.alignment.
+        ids, tokens, names: for the first prompt and for the second.
+    """
 
     def side(prompt: int, at: int | None) -> tuple[str, ...]:
         if at is None:
             return ("",) * 3
         return (str(at), str(ids[prompt][at]), token_cell(tokens[prompt][at]))
 
-    cells = [("", "pos", "id", names[0], "pos", "id", names[1])]
+    cells: list[tuple[str, ...]] = [("", "pos", "id", names[0], "pos", "id", names[1])]
     for row in rows:
         cells.append(("*" if row.differs else "", *side(0, row.a), *side(1, row.b)))
     if all(row.a == row.b for row in rows):  # one column of positions is enough
@@ -69,7 +74,7 @@ def alignment_table(
 
 
 def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
-    """One prompt's tokens."""
+    """Return a table of one prompt's tokens: position, id, text."""
     rows = [("pos", "id", "token")]
     rows += [
         (str(position), str(number), token_cell(token))
@@ -79,7 +84,10 @@ def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
 
 
 def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> str:
-    """What each token adds to target's logit minus foil's, and its share of the plot's bars."""
+    """Return a table of what each token adds to the target's logit minus the foil's.
+
+    The share is over the sum of what all tokens add, each without its sign.
+    """
     bars = found.bars(method)
     total = abs(bars).sum() or 1
     rows = [("pos", "token", "logits", "share")]
@@ -91,7 +99,7 @@ def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> st
 
 
 def next_token_table(**runs: NextTokens) -> str:
-    """The likeliest next tokens after each run, side by side, and then target and foil."""
+    """Return the likeliest next tokens of each run side by side, then target and foil."""
     answers = {name: [getattr(run, name) for run in runs.values()] for name in ("target", "foil")}
     return scores_table({name: run.top for name, run in runs.items()}, answers)
 
@@ -99,10 +107,11 @@ def next_token_table(**runs: NextTokens) -> str:
 def scores_table(
     runs: Mapping[str, Sequence[TokenScore]], answers: Mapping[str, Sequence[TokenScore]]
 ) -> str:
-    """Candidates after each run by its name, side by side; then rows with a name of their own.
+    """Return the likeliest next tokens of each run side by side, then rows with names.
 
     Args:
-        answers: name of the row -> of each run the candidate.
+        runs: the run's name -> its tokens, the likeliest first.
+        answers: the row's name -> one token for each run.
     """
     head = ("rank", "id", "token", "logit", "prob")
 
@@ -115,7 +124,7 @@ def scores_table(
     rows += [row("", map(_score, scores)) for scores in zip_longest(*runs.values())]
     rows += [row(name, map(_score, scores)) for name, scores in answers.items()]
     right = [6 * run + column for run in range(len(runs)) for column in (4, 5)]
-    if not answers:  # no column for the names that there are not
+    if not answers:  # leave out the column of names
         rows, right = [cells[1:] for cells in rows], [column - 1 for column in right]
     return table(rows, right)
 
@@ -151,7 +160,7 @@ def _agreement(approximate: SweepResult, exact: SweepResult, name: str, found: A
     return f"{head}\n{table(rows, right=right)}"
 
 
-def _score(score: object | None) -> tuple[str, ...]:
+def _score(score: TokenScore | None) -> tuple[str, ...]:
     if score is None:
         return ("",) * 5
     return (
@@ -164,8 +173,8 @@ def _score(score: object | None) -> tuple[str, ...]:
 
 
 def token_cell(token: str) -> str:
-    """A token or a piece as a table has it: nothing in it invisible, cut if it is long."""
-    text = visible(token).replace(" ", SPACE)  # of a run of white space, not only the first ones
+    """Return a token or a piece for a table: every character visible, cut if it is long."""
+    text = visible(token).replace(" ", SPACE)  # every space, not only the first
     if unicodedata.category(text[:1] or " ") in _MARKS:
         text = _CARRIER + text
     cut = shortened(text, _TOKEN_COLUMNS)
@@ -175,7 +184,7 @@ def token_cell(token: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Columns two spaces apart; those in `right` are flush right."""
+    """Return rows as aligned columns, two spaces apart; those in `right` are flush right."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -190,7 +199,7 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
 
 
 def width(text: str) -> int:
-    """Columns on a terminal: wide East Asian characters take two, marks on others none."""
+    """Return a text's width in columns: wide East Asian characters take two, marks none."""
     return sum(
         0 if unicodedata.category(char) in _MARKS
         else 1 + (unicodedata.east_asian_width(char) in "WF")

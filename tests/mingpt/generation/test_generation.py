@@ -32,6 +32,7 @@ from mingpt import (
 from mingpt.generation import sampling
 from mingpt.generation.decoding import draw
 from mingpt.generation.sampling import log_likelihood
+from mingpt.loading.model_files import save
 from mingpt.sites import HEAD_SITES
 
 
@@ -42,7 +43,7 @@ def prompt(T: int, seed: int = 0) -> list[int]:
 @pytest.fixture
 def theirs(model, tmp_path) -> GPT2LMHeadModel:
     """The very same model in transformers."""
-    model.save_pretrained(tmp_path)
+    save(model, tmp_path)
     return GPT2LMHeadModel.from_pretrained(tmp_path).eval()
 
 
@@ -346,7 +347,7 @@ def test_beams_are_those_of_transformers(
 def beam_models(tmp_path_factory):
     model = make_model(initializer_range=0.2)
     directory = tmp_path_factory.mktemp("model")
-    model.save_pretrained(directory)
+    save(model, directory)
     return model, GPT2LMHeadModel.from_pretrained(directory).eval()
 
 

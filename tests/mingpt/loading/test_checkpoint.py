@@ -9,15 +9,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import mingpt
-from mingpt import GPT, BPETokenizer, CheckpointError, TokenizerError
+from mingpt import GPT, CheckpointError, TokenizerError
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 
 IDS = torch.tensor([[1, 5, 30, 2, 2, 17]])
 
 
 @pytest.fixture
 def theirs(tmp_path):
-    """A checkpoint that transformers wrote, and the model that it holds."""
+    """Return a model whose checkpoint transformers wrote into tmp_path."""
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=2, n_head=2, n_embd=8, vocab_size=40, n_positions=12, bos_token_id=0, eos_token_id=0
@@ -84,7 +85,7 @@ def test_dtypes(theirs, tmp_path, stored, wanted):
 
 def test_transformers_reads_what_we_write(tmp_path):
     ours = make_model(n_inner=24, activation="relu", layer_norm_epsilon=1e-4)
-    ours.save_pretrained(tmp_path)
+    mingpt.save(ours, tmp_path)
     theirs, report = GPT2LMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
@@ -94,7 +95,7 @@ def test_transformers_reads_what_we_write(tmp_path):
 
 def test_round_trip_is_exact(tmp_path):
     ours = make_model()
-    ours.save_pretrained(tmp_path)
+    mingpt.save(ours, tmp_path)
     again = GPT.from_pretrained(tmp_path)
     assert again.config == ours.config
     assert again.checksum() == ours.checksum()
@@ -123,7 +124,7 @@ def test_data_that_the_file_does_not_align_is_aligned(theirs, tmp_path):
 @pytest.mark.parametrize("fields", [{"bias": False}, {"tie_word_embeddings": False}])
 def test_round_trip_of_what_transformers_has_not(tmp_path, fields):
     ours = make_model(**fields)
-    ours.save_pretrained(tmp_path)
+    mingpt.save(ours, tmp_path)
     again = GPT.from_pretrained(tmp_path)
     assert (again.config, again.checksum()) == (ours.config, ours.checksum())
     if "bias" in fields:  # it would make up biases
@@ -132,17 +133,17 @@ def test_round_trip_of_what_transformers_has_not(tmp_path, fields):
 
 
 def test_the_shipped_models_configuration_is_written_as_it_is(tmp_path, builtin):
-    builtin[0].save_pretrained(tmp_path)
+    mingpt.save(builtin[0], tmp_path)
     written = (tmp_path / "config.json").read_bytes()
     assert written == (BUILTIN_DIRECTORY / "config.json").read_bytes()
 
 
 def test_a_loaded_model_can_be_trained_and_saved_over_itself(tmp_path):
-    make_model().save_pretrained(tmp_path)
+    mingpt.save(make_model(), tmp_path)
     model = GPT.from_pretrained(tmp_path)
     model(IDS, IDS)[1].backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
-    model.save_pretrained(tmp_path)
+    mingpt.save(model, tmp_path)
     assert GPT.from_pretrained(tmp_path).checksum() == model.checksum()
 
 
@@ -154,8 +155,8 @@ def test_checksum_sees_every_weight(model):
 
 
 def test_load_gives_model_and_tokenizer(tmp_path):
-    tokenizer = BPETokenizer.from_directory(BUILTIN_DIRECTORY)
-    make_model(vocab_size=tokenizer.vocab_size).save_pretrained(tmp_path, tokenizer)
+    tokenizer = tokenizer_in(BUILTIN_DIRECTORY)
+    mingpt.save(make_model(vocab_size=tokenizer.vocab_size), tmp_path, tokenizer)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
         "model.safetensors",
@@ -309,20 +310,20 @@ def test_a_model_without_its_tokenizer_is_refused(theirs, tmp_path):
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(theirs, tmp_path):
-    BPETokenizer.from_directory(BUILTIN_DIRECTORY).save(tmp_path)
+    save_tokenizer(tokenizer_in(BUILTIN_DIRECTORY), tmp_path)
     with pytest.raises(TokenizerError, match="only 40 rows"):
         mingpt.load(tmp_path)
 
 
 def test_a_gpt2_sized_model_without_tokenizer_files_has_gpt2s(gpt2_tokenizer, tmp_path):
-    make_model(vocab_size=50257, n_embd=4, n_layer=1).save_pretrained(tmp_path)
+    mingpt.save(make_model(vocab_size=50257, n_embd=4, n_layer=1), tmp_path)
     _, tokenizer = mingpt.load(tmp_path)
     assert tokenizer.encode(" Jones") == [5437]
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     model = make_model()
-    model.save_pretrained(tmp_path)
+    mingpt.save(model, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*arguments, **settings):
@@ -330,5 +331,5 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr("mingpt.loading.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
-        make_model(seed=1, n_layer=2).save_pretrained(tmp_path)
+        mingpt.save(make_model(seed=1, n_layer=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -29,7 +29,7 @@ def hub():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """The waits of the tests are hundredths of a second, not seconds."""
+    """Wait hundredths of a second where the program waits seconds."""
     monkeypatch.setattr(download, "SECONDS_BETWEEN", 0.01)
 
 

@@ -30,6 +30,7 @@ from hub_server import (
 import mingpt
 from mingpt import GPT, CheckpointError, DownloadError, TokenizerError
 from mingpt.loading import cache, hub
+from mingpt.loading.model_files import gpt2_tokenizer
 from mingpt.loading.sources import (
     BUILTIN_DIRECTORY,
     DirectorySource,
@@ -297,7 +298,7 @@ def test_a_known_name_needs_nobody_but_the_hub(online, tmp_path, files, checksum
     assert fetched(tmp_path) == [f"distilbert--distilgpt2/{name}" for name in names]
     online.files.clear()
     assert mingpt.load("distilgpt2", offline=True)[0].checksum() == checksum
-    assert mingpt.BPETokenizer().encode(" Jones")  # and so GPT-2's tokenizer is here
+    assert gpt2_tokenizer().encode(" Jones")  # and so GPT-2's tokenizer is here
 
 
 def test_a_known_name_has_gpt2s_tokenizer_if_that_is_here(online, tmp_path, files, monkeypatch):
@@ -310,16 +311,16 @@ def test_a_known_name_has_gpt2s_tokenizer_if_that_is_here(online, tmp_path, file
 
 def test_gpt2s_tokenizer_alone_comes_from_openai(online, tmp_path, monkeypatch):
     serve_openai(online, monkeypatch)
-    assert mingpt.BPETokenizer().encode(" Jones")
+    assert gpt2_tokenizer().encode(" Jones")
     assert fetched(tmp_path) == ["encoder.json", "vocab.bpe"]
     online.files.clear()
-    assert mingpt.BPETokenizer().encode(" Jones")
+    assert gpt2_tokenizer().encode(" Jones")
 
 
 def test_gpt2s_tokenizer_is_found_in_the_hubs_cache(online, tmp_path, files, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     put_in_hub_cache(tmp_path / "hub", "models--gpt2", files)
-    assert mingpt.BPETokenizer().encode(" Jones")
+    assert gpt2_tokenizer().encode(" Jones")
     bare = {k: b for k, b in files_of(50304).items() if k in ("config.json", "model.safetensors")}
     put(tmp_path / "mine", bare)
     assert mingpt.load(tmp_path / "mine")[1].is_padding(50300)
@@ -337,7 +338,7 @@ def test_a_model_in_our_cache_needs_no_other(online, tmp_path, files, checksum, 
 def test_a_snapshot_with_nothing_but_a_tokenizer_is_one(online, tmp_path, files, checksum):
     pair = {name: files[name] for name in ("vocab.json", "merges.txt")}
     put_in_hub_cache(tmp_path / "hub", "models--gpt2", pair)
-    assert mingpt.BPETokenizer().encode(" Jones")
+    assert gpt2_tokenizer().encode(" Jones")
     put_in_hub_cache(tmp_path / "hub", "models--x--y", pair)
     rest = {k: b for k, b in files.items() if k not in pair}
     put_in_hub_cache(tmp_path / "hub", "models--x--y", rest, "b" * 40, main=False)
@@ -350,7 +351,7 @@ def test_a_link_out_of_a_cache_does_not_hide_other_models(online, tmp_path, file
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "models--gpt2").symlink_to(tmp_path / "outside" / "models--gpt2")
     put_in_hub_cache(tmp_path / "hub", "models--distilgpt2", files)
-    assert mingpt.BPETokenizer().encode(" Jones")
+    assert gpt2_tokenizer().encode(" Jones")
     assert [entry.name for entry in cache.entries()] == ["distilbert/distilgpt2"]
     with pytest.raises(CheckpointError, match="link out of"):
         mingpt.load("gpt2")
@@ -389,10 +390,10 @@ def test_damaged_files_are_not_taken_over(online, tmp_path):
 
 
 def files_of(rows: int) -> dict[str, bytes]:
-    """A very small model with so many rows, and no tokenizer."""
+    """Return the files of a very small model with so many rows, without a tokenizer."""
     model = make_model(vocab_size=rows, n_embd=2, n_head=1, n_layer=1)
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        mingpt.save(model, folder)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -562,7 +563,7 @@ def test_where_the_hubs_cache_is(tmp_path, monkeypatch, variables, place):
 
 def test_our_cache_comes_before_the_hubs(online, tmp_path, files):
     other = dict(files)
-    make_model(seed=1, vocab_size=ROWS).save_pretrained(tmp_path / "other")
+    mingpt.save(make_model(seed=1, vocab_size=ROWS), tmp_path / "other")
     other["model.safetensors"] = (tmp_path / "other" / "model.safetensors").read_bytes()
     put(tmp_path / "cache" / "me--mine", other)
     put_in_hub_cache(tmp_path / "hub", "models--me--mine", files)
@@ -573,7 +574,7 @@ def test_which_snapshot_is_taken(online, tmp_path, files):
     root = tmp_path / "hub"
     weights = {}
     for number, name in enumerate("abc"):
-        make_model(seed=number, vocab_size=ROWS).save_pretrained(tmp_path / name)
+        mingpt.save(make_model(seed=number, vocab_size=ROWS), tmp_path / name)
         weights[name] = make_model(seed=number, vocab_size=ROWS).checksum()
         body = (tmp_path / name / "model.safetensors").read_bytes()
         snapshot = put_in_hub_cache(

@@ -16,6 +16,7 @@ import mingpt
 from mingpt import GPT, CheckpointError, TokenizerError
 from mingpt.loading import tensor_files
 from mingpt.loading.sources import BUILTIN_DIRECTORY, resolve
+from mingpt.loading.tokenizer_files import tokenizer_in
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16}  # square c_proj: no shape tells its layout
 IDS = torch.tensor([[1, 5, 30, 2, 2, 17]])
@@ -23,7 +24,7 @@ MATRICES = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.
 
 
 def reference(*, bias=True, **fields) -> GPT2LMHeadModel:
-    """transformers' GPT-2 with random weights; without biases they are zero."""
+    """Return transformers' GPT-2 with random weights; without `bias` its biases are zero."""
     torch.manual_seed(0)
     config = GPT2Config(
         **{**SHAPE, "vocab_size": 40, "n_positions": 12, "bos_token_id": 0, "eos_token_id": 0},
@@ -239,7 +240,7 @@ def test_a_state_dict_of_something_else_is_refused(tmp_path):
 def test_a_tokenizer_beside_the_file_is_the_models(tmp_path):
     shutil.copy(BUILTIN_DIRECTORY / "vocab.json", tmp_path)
     shutil.copy(BUILTIN_DIRECTORY / "merges.txt", tmp_path)
-    rows = mingpt.BPETokenizer.from_directory(tmp_path).vocab_size + 10
+    rows = tokenizer_in(tmp_path).vocab_size + 10
     torch.save(nanogpt(reference_of(rows)), tmp_path / "ckpt.pt")
     _, tokenizer = mingpt.load(tmp_path / "ckpt.pt")
     assert tokenizer.encode(" Jones")
@@ -449,7 +450,7 @@ def test_strange_tensors(tmp_path, tensor, message):
 
 
 def test_training_what_was_loaded_leaves_the_file_alone(tmp_path):
-    make_model().save_pretrained(tmp_path)
+    mingpt.save(make_model(), tmp_path)
     torch.save(nanogpt(reference()), tmp_path / "ckpt.pt")
     for path in (tmp_path, tmp_path / "ckpt.pt"):
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

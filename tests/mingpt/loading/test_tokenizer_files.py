@@ -11,6 +11,7 @@ import mingpt
 from mingpt import BPETokenizer, TokenizerError
 from mingpt.loading import tokenizer_files
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.loading.tokenizer_files import read_tokenizer, save_tokenizer, tokenizer_in
 from patching import PromptError, PromptPair
 
 BYTE_LEVEL = {
@@ -24,7 +25,7 @@ TEXTS = ["Michelle Jones was a top-notch student.", "naïve 東京 🙂\n\t x  y
 
 @pytest.fixture(scope="module")
 def ours() -> BPETokenizer:
-    return BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    return tokenizer_in(BUILTIN_DIRECTORY)
 
 
 def added(number, text) -> dict:
@@ -33,7 +34,7 @@ def added(number, text) -> dict:
 
 
 def fields_of(ours, **changes) -> dict:
-    """A tokenizer.json, with "part.field" set to other values."""
+    """Return a tokenizer.json's fields, with part__field set to another value."""
     fields = {
         "added_tokens": [added(ours.vocab["<|endoftext|>"], "<|endoftext|>")],
         "normalizer": None,
@@ -55,7 +56,7 @@ def write(directory, fields) -> None:
 def test_a_tokenizer_json_is_the_same_tokenizer(tmp_path, ours, as_lists):
     pairs = [list(pair) if as_lists else " ".join(pair) for pair in ours.merges]
     write(tmp_path, fields_of(ours, model__merges=pairs))
-    again = BPETokenizer.from_directory(tmp_path)
+    again = tokenizer_in(tmp_path)
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in TEXTS:
         assert again.encode(text) == ours.encode(text)
@@ -65,13 +66,13 @@ def test_a_tokenizer_json_is_the_same_tokenizer(tmp_path, ours, as_lists):
 
 
 def test_what_transformers_saves_is_read(tmp_path, ours):
-    ours.save(tmp_path)
+    save_tokenizer(ours, tmp_path)
     theirs = GPT2Tokenizer.from_pretrained(tmp_path)
     theirs.add_special_tokens({"pad_token": "<my pad é>"})
     theirs.save_pretrained(tmp_path / "theirs")
     names = {path.name for path in (tmp_path / "theirs").iterdir()}
     assert "tokenizer.json" in names
-    again = BPETokenizer.from_directory(tmp_path / "theirs")
+    again = tokenizer_in(tmp_path / "theirs")
     for text in TEXTS[:2]:
         assert again.encode(text) == theirs(text)["input_ids"]
     assert again.token(theirs.pad_token_id) == "<my pad é>"
@@ -81,7 +82,7 @@ def test_what_transformers_saves_is_read(tmp_path, ours):
 def test_an_added_token_is_text_as_it_is(tmp_path, ours):
     number = ours.vocab_size
     write(tmp_path, fields_of(ours, added_tokens=[{"id": number, "content": "éé"}]))
-    again = BPETokenizer.from_directory(tmp_path)
+    again = tokenizer_in(tmp_path)
     assert again.token(number) == "éé"  # in the files' alphabet it is two bytes E9
 
 
@@ -120,32 +121,32 @@ def test_an_added_token_is_text_as_it_is(tmp_path, ours):
 def test_what_is_not_built_here_is_refused_by_name(tmp_path, ours, changes, message):
     write(tmp_path, fields_of(ours, **changes))
     with pytest.raises(TokenizerError, match=message):
-        BPETokenizer.from_directory(tmp_path)
+        tokenizer_in(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3", "[" * 100_000, '{"model": 3}'])
 def test_what_is_no_tokenizer_json_is_refused(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(TokenizerError, match=r"cannot be read|no tokenizer of"):
-        BPETokenizer.from_directory(tmp_path)
+        tokenizer_in(tmp_path)
 
 
 def test_tokens_added_beside_a_pair_are_read(tmp_path, ours):
-    ours.save(tmp_path)
+    save_tokenizer(ours, tmp_path)
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<é>": ours.vocab_size}))
-    again = BPETokenizer.from_directory(tmp_path)
+    again = tokenizer_in(tmp_path)
     assert again.token(ours.vocab_size) == "<é>"
     with pytest.raises(TokenizerError, match=f"only {ours.vocab_size} rows"):
-        BPETokenizer.from_files(*tokenizer_files.files_in(tmp_path), rows=ours.vocab_size)
+        read_tokenizer(*tokenizer_files.files_in(tmp_path), rows=ours.vocab_size)
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<|endoftext|>": 5}))
     with pytest.raises(TokenizerError, match=r"added_tokens\.json: '<\|endoftext\|>' has two ids"):
-        BPETokenizer.from_directory(tmp_path)
+        tokenizer_in(tmp_path)
 
 
 def test_the_pair_comes_before_the_one_file(tmp_path, ours):
-    ours.save(tmp_path)
+    save_tokenizer(ours, tmp_path)
     (tmp_path / "tokenizer.json").write_text("not read")
-    assert BPETokenizer.from_directory(tmp_path).vocab == ours.vocab
+    assert tokenizer_in(tmp_path).vocab == ours.vocab
 
 
 # --------------------------------------------------------------------- padding
@@ -153,9 +154,9 @@ def test_the_pair_comes_before_the_one_file(tmp_path, ours):
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory, ours):
-    """A model with ten rows more than its tokenizer has tokens, as `load` gives it."""
+    """Load a model that has ten rows more than its tokenizer has tokens."""
     directory = tmp_path_factory.mktemp("padded")
-    make_model(vocab_size=ours.vocab_size + 10, n_layer=1).save_pretrained(directory, ours)
+    mingpt.save(make_model(vocab_size=ours.vocab_size + 10, n_layer=1), directory, ours)
     return mingpt.load(directory)
 
 

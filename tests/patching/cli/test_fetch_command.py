@@ -21,7 +21,7 @@ from patching.cli.fetch import main
 
 @pytest.fixture
 def fetch(capsys, monkeypatch, tmp_path):
-    """Runs the command in an empty folder; its exit code, stdout and stderr."""
+    """Run the command in an empty folder; return its exit code, stdout and stderr."""
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
 

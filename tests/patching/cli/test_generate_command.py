@@ -9,9 +9,10 @@ import torch
 from helpers import make_model
 
 from mingpt import Decoding, Sample, generate
-from mingpt.bpe import BPETokenizer
 from mingpt.generation.sampling import Choice, log_likelihood
+from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.loading.tokenizer_files import tokenizer_in
 from patching.cli import generate_report, generate_run
 from patching.cli.common import arguments
 from patching.cli.generate import EXAMPLE, main
@@ -47,9 +48,9 @@ def ran(here, capsys):
 @pytest.fixture
 def small(here) -> str:
     """A second model, with the shipped one's tokenizer."""
-    rows = BPETokenizer.from_directory(BUILTIN_DIRECTORY).vocab_size
+    rows = tokenizer_in(BUILTIN_DIRECTORY).vocab_size
     model = make_model(vocab_size=rows, block_size=40, n_head=4, n_kv_head=1)
-    model.save_pretrained(here / "small", BPETokenizer.from_directory(BUILTIN_DIRECTORY))
+    save(model, here / "small", tokenizer_in(BUILTIN_DIRECTORY))
     return "small"
 
 

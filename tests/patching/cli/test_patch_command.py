@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -19,13 +18,9 @@ from safetensors.torch import load_file, save_file
 import mingpt
 from mingpt.loading import download
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 from patching import PromptPair, SweepError, SweepResult, compare, patch_sweep
-from patching.cli.common import models
-from patching.cli.common.arguments import IndexList
-from patching.cli.common.command import UsageError
-from patching.cli.common.output import slug
-from patching.cli.common.progress import Bars
-from patching.cli.patch import EXAMPLE, build_parser, main
+from patching.cli.patch import EXAMPLE, main
 from patching.sweep.engine.memory import allowance, parse_size
 
 MICHELLE = [f"--{name}={text}" for name, text in EXAMPLE.items()]
@@ -123,7 +118,7 @@ def test_the_configuration_is_part_of_a_run(tmp_path, monkeypatch, builtin):
     """The same weights in the same place, read with another number of heads."""
     monkeypatch.chdir(tmp_path)
     model, tokenizer = builtin
-    model.save_pretrained("model", tokenizer)
+    mingpt.save(model, "model", tokenizer)
     assert main(["--model=model", "--quiet"]) == 0
     config = tmp_path / "model" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "n_head": 2}))
@@ -234,7 +229,6 @@ def test_the_file_name_is_safe_whatever_the_prompt(tmp_path, monkeypatch, capsys
     prompts = ["--clean=../../etc/ $(rm) é Jones", "--corrupt=../../etc/ $(rm) é Smith"]
     assert main([*prompts, "--target=Jones", "--foil=Smith", "--model=builtin", "--out=o/"]) == 0
     assert all(name.startswith("o/etc-rm-jones-") for name in files_in(tmp_path))
-    assert slug("東京") == "prompt"
 
 
 # --------------------------------------------------------------------- without --model
@@ -295,7 +289,7 @@ def test_a_pt_file_and_its_heads(tmp_path, monkeypatch, capsys, builtin):
     monkeypatch.chdir(tmp_path)
     model, tokenizer = builtin
     torch.save(model.state_dict(), "mini.pt")
-    tokenizer.save(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
     assert main(["--model=mini.pt", "--out=x.png"]) == 2
     assert "give --n-head" in capsys.readouterr().err
     assert files_in(tmp_path) == ["merges.txt", "mini.pt", "vocab.json"]
@@ -332,9 +326,9 @@ def test_model_gpt2_never_falls_back(tmp_path, monkeypatch, capsys):
 def broken_models(tmp_path_factory):
     """Directories that are no models, each in its own way."""
     home = tmp_path_factory.mktemp("models")
-    tokenizer = mingpt.BPETokenizer.from_directory(BUILTIN_DIRECTORY)
+    tokenizer = tokenizer_in(BUILTIN_DIRECTORY)
     for name in ("no-config", "no-weights", "truncated", "foreign", "nan"):
-        make_model(vocab_size=tokenizer.vocab_size).save_pretrained(home / name, tokenizer)
+        mingpt.save(make_model(vocab_size=tokenizer.vocab_size), home / name, tokenizer)
     (home / "no-config" / "config.json").unlink()
     (home / "no-weights" / "model.safetensors").unlink()
     weights = home / "truncated" / "model.safetensors"
@@ -470,12 +464,6 @@ def test_bad_model_directories(tmp_path, monkeypatch, capsys, broken_models, dir
     assert files_in(tmp_path) == []
 
 
-def test_float64_on_mps_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    with pytest.raises(UsageError, match="mps has no float64"):
-        models.find_device("mps", "float64")
-
-
 def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     """Interrupted in the middle of a long sweep: 130, one line, nothing written."""
     words = " ".join(["Jones"] * 120)
@@ -515,31 +503,7 @@ def test_closed_streams_do_not_stop_the_work(tmp_path):
         assert len(files_in(tmp_path / folder)) == 3
 
 
-# --------------------------------------------------------------------- the small parts
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0", [0]), ("0,3,5-7", [0, 3, 5, 6, 7]), ("-1", [9]), ("-3--1", [7, 8, 9]),
-        ("7--1", [7, 8, 9]), ("3,1,1-2", [1, 2, 3]), (" 1 , 2 ", [1, 2]),
-    ],
-)  # fmt: skip
-def test_index_lists(text, expected):
-    assert IndexList(text).of("layer", 10) == expected
-
-
-@pytest.mark.parametrize("text", ["", ",", "a", "1-", "--", "1.5", "10", "-11", "1-2-3", "²"])
-def test_bad_index_lists(text):
-    with pytest.raises(UsageError, match="layer"):
-        IndexList(text).of("layer", 10)
-
-
-@pytest.mark.parametrize("value", ["-1", "-3--1", "-x", "- item", "--", "-"])
-def test_values_that_begin_with_a_dash(value):
-    parser = build_parser()
-    for arguments in (["--clean", value], [f"--clean={value}"]):
-        assert parser.parse_args(arguments).clean == value
+# --------------------------------------------------------------------- help and version
 
 
 def test_help_teaches_and_needs_no_pytorch(command):
@@ -557,62 +521,6 @@ def test_help_teaches_and_needs_no_pytorch(command):
 def test_version(command):
     run = command("patch", "--version")
     assert run.stdout == f"mingpt-patch {mingpt.__version__}\n"
-
-
-def test_bars_are_off_without_a_terminal_and_when_quiet(monkeypatch):
-    assert not Bars(quiet=False).shown
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert Bars(quiet=False).shown
-    assert not Bars(quiet=True).shown
-    with Bars(quiet=True).bar("x") as progress:
-        assert progress is None
-
-
-def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr("patching.cli.common.progress.SECONDS_BEFORE_A_BAR", 0)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Bars(quiet=False).bar("patching") as progress:
-        for done in range(1, 4):
-            progress(done, 3)
-            time.sleep(0.15)
-    assert "patching" in capsys.readouterr().err
-
-
-def test_one_bar_for_one_file_and_another_for_the_next(monkeypatch):
-    made = []
-
-    class Spy:
-        def __init__(self, total, **settings):
-            self.total, self.n = total, 0
-            made.append(self)
-
-        def update(self, more):
-            self.n += more
-
-        def close(self):
-            self.total = "closed"
-
-    monkeypatch.setattr("tqdm.tqdm", Spy)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Bars(quiet=False).bar("fetching", in_bytes=True) as progress:
-        for step in [(1, 0), (5, 0), (3, 10), (10, 10)]:  # the first of unknown length
-            progress(*step)
-    assert [bar.n for bar in made] == [5, 10]
-    assert all(bar.total == "closed" for bar in made)
-
-
-def test_a_bar_is_drawn_on_a_terminal_that_says_it_has_no_size(tmp_path):
-    code = (
-        "import time; from patching.cli.common.progress import Bars\n"
-        "with Bars(quiet=False).bar('patching') as progress:\n"
-        "    for done in range(1, 16): time.sleep(0.1); progress(done, 15)"
-    )
-    ours, theirs = pty.openpty()
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=theirs, check=True)
-    os.close(theirs)
-    assert run.returncode == 0
-    assert b"patching:" in os.read(ours, 10_000)
-    os.close(ours)
 
 
 @pytest.mark.cuda
