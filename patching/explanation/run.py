@@ -47,9 +47,9 @@ def explain(
     model: GPT,
     question: Question,
     *,
-    methods: str | Iterable[str] = DEFAULT,
-    rows: int = ROWS,
-    progress: Progress | bool | None = None,
+    methods: str | Iterable[str] = ...,
+    rows: int = ...,
+    progress: Progress | bool | None = ...,
 ) -> Explanation: ...
 
 
@@ -58,9 +58,9 @@ def explain(
     model: GPT,
     question: Iterable[Question],
     *,
-    methods: str | Iterable[str] = DEFAULT,
-    rows: int = ROWS,
-    progress: Progress | bool | None = None,
+    methods: str | Iterable[str] = ...,
+    rows: int = ...,
+    progress: Progress | bool | None = ...,
 ) -> list[Explanation]: ...
 
 
@@ -104,7 +104,8 @@ def explain(
             with ready(model, ExplanationError(OUT_OF_MEMORY)):
                 explanations = _explain_batch(model, batch, chosen, rows, step)
             found |= zip(batch.numbers, explanations, strict=True)
-    return found[0] if isinstance(question, Question) else [found[n] for n in sorted(found)]
+    in_order = [found[number] for number in sorted(found)]
+    return in_order[0] if isinstance(question, Question) else in_order
 
 
 @dataclass(frozen=True)
@@ -137,20 +138,19 @@ def _batches(model: GPT, question: Question | Iterable[Question]) -> list[_Batch
     Raises:
         ExplanationError: not a Question, or one that the model cannot read.
     """
-    if not isinstance(question, Question | Iterable):
-        raise ExplanationError(f"a question is made by Question.from_text, not {question!r:.60}")
-    questions = [question] if isinstance(question, Question) else list(question)
+    is_single = not isinstance(question, Iterable)
+    questions: list[Question] = []
     by_length: dict[int, list[int]] = defaultdict(list)
-    for number, one in enumerate(questions):
+    for number, one in enumerate(question if isinstance(question, Iterable) else [question]):
         if not isinstance(one, Question):
             raise ExplanationError(f"a question is made by Question.from_text, not {one!r:.60}")
-        batch = _Batch([one], [number], isinstance(question, Question))
         message = _unreadable(model, one)
         if message is not None:
-            raise batch.error(0, message)
+            raise _Batch([one], [number], is_single).error(0, message)
+        questions.append(one)
         by_length[len(one.ids)].append(number)
     return [
-        _Batch([questions[n] for n in numbers], numbers, isinstance(question, Question))
+        _Batch([questions[number] for number in numbers], numbers, is_single)
         for numbers in by_length.values()
     ]
 
@@ -292,7 +292,7 @@ def _attributions(terms: logit_attribution.LogitTerms, run: RecordedRun) -> dict
 
 
 def _array(x: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Return an array; numbers that are not whole in `dtype`, but at least in float32."""
+    """Return `x` as an array; floating-point numbers in `dtype`, or float32 if that is wider."""
     if x.is_floating_point():
         x = x.to(torch.promote_types(dtype, torch.float32))
     return x.cpu().contiguous().numpy()

@@ -16,7 +16,7 @@ from patching import (
     Question,
     explain,
 )
-from patching.explanation import alti, logit_lens
+from patching.explanation import alti, logit_attribution, logit_lens
 
 
 @settings(max_examples=40)
@@ -217,6 +217,28 @@ def test_logits_that_overflow_are_an_error(model):
         model.transformer.ln_f.weight *= 1e38
     with pytest.raises(ExplanationError, match="not finite"):
         explain(model, ask(range(3)))
+
+
+def test_an_error_in_a_batch_names_its_question(monkeypatch):
+    model = make_model(tie_word_embeddings=False)
+    questions = [ask([3, 4]), ask([5]), ask([3, 7])]
+    right = logit_attribution.logit_terms
+
+    def wrong(*arguments):
+        terms = right(*arguments)
+        last_off = terms.mlp + torch.eye(2)[-1][: terms.mlp.size(1), None] * 1e-3  # (L, B, 2)
+        return dataclasses.replace(terms, mlp=last_off)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logit_attribution, "logit_terms", wrong)
+        with pytest.raises(ExplanationError, match=r"^question 2 \(from 0\): the terms do not add"):
+            explain(model, questions)
+    with torch.no_grad():
+        model.transformer.wte.weight[7] = torch.nan
+    with pytest.raises(ExplanationError, match=r"^question 2 \(from 0\): the model's logits are"):
+        explain(model, questions)
+    with pytest.raises(ExplanationError, match=r"^the model's logits are not finite"):
+        explain(model, questions[2])
 
 
 @pytest.mark.gpt2
