@@ -6,8 +6,9 @@ Example:
     result = patch_sweep(model, pair)
     heatmap(result, "figures/michelle.png")
 
-    explanation = explain(model, ids, target, foil, tokenizer=tokenizer)
-    draw(explanation, "lens", "figures/lens.png")
+    question = Question.from_text(tokenizer, prompt, target="hot", foil="cold")
+    explanation = explain(model, question)
+    draw_explanation(explanation, "figures/lens.png", figure="lens")
 
     ((sample,),) = continue_prompts(model, tokenizer, ["The keys to the cabinet"])
     sample.text, sample.sample.log_probs
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.continuation.run import Continuation as Continuation
     from patching.continuation.run import Settings as Settings
     from patching.continuation.run import continue_prompts as continue_prompts
-    from patching.drawing.explanation import draw as draw
     from patching.drawing.sweep import agreement as agreement
     from patching.drawing.sweep import heatmap as heatmap
     from patching.errors import DrawingError as DrawingError
@@ -30,9 +30,11 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.errors import PromptError as PromptError
     from patching.errors import ResultError as ResultError
     from patching.errors import SweepError as SweepError
-    from patching.explanation.run import Explanation as Explanation
+    from patching.explanation.figures import draw_explanation as draw_explanation
+    from patching.explanation.result import Explanation as Explanation
     from patching.explanation.run import explain as explain
     from patching.prompts import PromptPair as PromptPair
+    from patching.prompts import Question as Question
     from patching.prompts import answer_id as answer_id
     from patching.sweep.agreement import compare as compare
     from patching.sweep.metrics import METRICS as METRICS
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
 # Name -> the module it lives in; imported when it is first used.
 _HOME = {
     "PromptPair": "patching.prompts",
+    "Question": "patching.prompts",
     "answer_id": "patching.prompts",
     "METRICS": "patching.sweep.metrics",
     "Metric": "patching.sweep.metrics",
@@ -52,8 +55,8 @@ _HOME = {
     "agreement": "patching.drawing.sweep",
     "compare": "patching.sweep.agreement",
     "explain": "patching.explanation.run",
-    "Explanation": "patching.explanation.run",
-    "draw": "patching.drawing.explanation",
+    "Explanation": "patching.explanation.result",
+    "draw_explanation": "patching.explanation.figures",
     "Settings": "patching.continuation.run",
     "Continuation": "patching.continuation.run",
     "continue_prompts": "patching.continuation.run",

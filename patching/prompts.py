@@ -12,7 +12,7 @@ import string
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from mingpt.errors import TokenizerError
 from patching.errors import PromptError
@@ -227,7 +227,8 @@ class Question:
             raise PromptError("the prompt is empty")
         answers = _whole_numbers("target_id and foil_id", (target_id, foil_id))
         _check_answers(*answers, text_of)
-        return cls("".join(map(text_of, prompt)), prompt, *answers, text_of)
+        text = (" " if tokens is None else "").join(map(text_of, prompt))
+        return cls(text, prompt, *answers, text_of)
 
 
 def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
@@ -280,12 +281,19 @@ def _is_punctuation(char: str) -> bool:
 
 def _whole_numbers(name: str, numbers: Sequence[int]) -> tuple[int, ...]:
     try:
-        whole = tuple(operator.index(number) for number in numbers)
+        whole = tuple(map(_whole_number, numbers))
     except TypeError:
         raise PromptError(f"{name} must be whole numbers, not {numbers!r}") from None
     if any(number < 0 for number in whole):
         raise PromptError(f"{name} must be 0 or more, not {numbers!r}")
     return whole
+
+
+def _whole_number(number: Any) -> int:
+    # Python and PyTorch take True for 1, but a mask is no list of token ids.
+    if isinstance(number, bool) or str(getattr(number, "dtype", "")) == "torch.bool":
+        raise TypeError("a boolean")
+    return operator.index(number)
 
 
 def _check_prompts(

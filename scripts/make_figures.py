@@ -12,8 +12,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch
-
 import mingpt
 from mingpt.generation.decoding import Decoding
 from patching.cli.explain import EXAMPLE as SUMMER
@@ -21,8 +19,8 @@ from patching.cli.patch import EXAMPLE
 from patching.continuation.run import Settings, continue_prompts
 from patching.continuation.step_candidates import candidates
 from patching.drawing.continuation import draw_choice
-from patching.drawing.explanation import draw
 from patching.drawing.sweep import heatmap
+from patching.explanation.figures import draw_explanation
 from patching.explanation.run import explain
 from patching.prompts import PromptPair, Question
 from patching.sweep.run import patch_sweep
@@ -50,11 +48,10 @@ def main() -> int:
     for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)
         print(f"wrote {heatmap(result, ROOT / 'figures' / name)}")
-    asked = Question.from_text(tokenizer, **SUMMER)
-    answers = (asked.target_id, asked.foil_id)
-    found = explain(model, torch.tensor(asked.ids), *answers, tokenizer=tokenizer)
+    found = explain(model, Question.from_text(tokenizer, **SUMMER))
     for name, figure in EXPLAINED.items():
-        print(f"wrote {draw(found, figure, ROOT / 'figures' / name)}")
+        draw_explanation(found, ROOT / "figures" / name, figure=figure)
+        print(f"wrote {ROOT / 'figures' / name}")
     steps, settings = [], Settings(decoding=Decoding(1.2, top_k=12, top_p=0.85))
     (samples,) = continue_prompts(
         model, tokenizer, [CONTINUED], settings, num_samples=3, observe=steps.append

@@ -35,7 +35,7 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert names["samples"][1][3].sample.seed == 3
     assert len(names["best"][0]) == 2
-    assert names["found"].alti_logit.shape == (3, len(names["ids"]))
+    assert names["found"].alti_logit.shape == (3, len(names["question"].ids))
     assert names["results"][1].metrics["kl"].values.shape == (4, 4)
     assert [*names["results"][0].metrics] == ["recovery", "kl", "margin"]
     assert names["model"].last_logits.shape == (1, names["tokenizer"].vocab_size)

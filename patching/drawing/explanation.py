@@ -1,12 +1,21 @@
-"""The figures of an explanation.
+"""The figures of an explanation, drawn from plain values.
 
-Everywhere a positive number speaks for the target and a negative one for the
-foil, and where colours part at nothing, blue is the target's and red the foil's.
+Each draw_* function takes the file to write (`path`; the suffix chooses PNG, SVG or PDF,
+None writes nothing), a matplotlib colour map (`cmap`) and a `title` that replaces heading,
+model and prompt. It returns the figure, and raises DrawingError for another suffix or an
+unknown colour map.
+
+In every figure a positive number favours the target and a negative one the foil. Where
+colours show the sign, blue favours the target and red the foil.
+
+Shapes: T tokens, L layers, nh heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -16,301 +25,362 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patching.drawing import style
-from patching.errors import DrawingError
-from patching.explanation.request import FIGURES, figures_of
-from patching.explanation.run import Explanation, minus_foil
 from patching.text import shortened
 
-NARROWEST, WIDEST = 6.5, 40.0  # inches of a figure; of its axes
+NARROWEST, WIDEST = 6.5, 40.0  # inches: of a figure; of its axes
 CLOSEST = 0.14  # inches between two tokens under an axis
 LONGEST_ANSWER = 18  # characters of target and foil
-CELL_WIDTH = ((5, 60), (0.55, 0.2))  # tokens, and a column's inches at so many
-ROW_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 0.3, 2.0, 12.0  # inches, of layers
-MOST_LAYERS = 24  # with a number each, evenly
+CELL_WIDTH = ((5, 60), (0.55, 0.2))  # numbers of tokens, and a column's inches at each
+ROW_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 0.3, 2.0, 12.0  # inches: of a layer; of all layers
+MOST_LAYERS = 24  # layers with a number each; of more, every second or so has one
 SQUARE = 13.0  # inches of the ALTI heatmap at most
-LINE, EDGE = 0.16, 1.6  # inches of a line of text, and of what stands around the axes
-TOWARDS = {1: "#2166ac", -1: "#b2182b"}  # the ends of RdBu: for the target, for the foil
-# The lens's cells, with lying and with upright text: inches of a column and of a row.
-LENS_CELL = {False: (0.66, 0.26), True: (0.19, 0.68)}
-WIDEST_LENS = 14.0  # inches; of more tokens the text stands upright
+BARS, TRAJECTORY = 2.6, 2.6  # inches: height of the tokens' bars; of the lens's lower panel
+LINE, EDGE = 0.16, 1.6  # inches: of a line of text; of what stands around the axes
+FOR_TARGET, FOR_FOIL = "#2166ac", "#b2182b"  # the ends of RdBu
+# The lens's cells: inches of a column and of a row.
+LENS_CELL = (0.66, 0.26)  # horizontal text
+UPRIGHT_LENS_CELL = (0.19, 0.68)  # upright text
+WIDEST_LENS = 14.0  # inches; where more are needed, the text is upright
 LENS_FONT = 6.5  # points
-MOST_LENS_TOKENS = 200  # with text in their cells
+MOST_LENS_TOKENS = 200  # tokens; of more, the cells have no text
 
 
-def draw(
-    explanation: Explanation,
-    figure: str,
-    path: str | Path,
-    *,
-    cmap: str | None = None,
-    title: str | None = None,
-) -> Path:
-    """Draw one figure of an explanation of one prompt.
+@dataclass(frozen=True)
+class Choice:
+    """The prompt, its two next tokens and the model, which every figure names."""
 
-    Args:
-        figure: "alti", the heatmap of what position is made of which tokens;
-            "alti-logit" or "logit", what each token adds to the choice, and
-            either with "-layers" the same block by block; "lens", what the
-            model would say after each block; "direct", what each head and each
-            MLP adds by itself.
-        path: the file to write; its suffix chooses PNG, SVG or PDF.
-        cmap: a matplotlib colour map, of heatmaps.
-        title: in place of the figure's own.
+    prompt: str
+    tokens: tuple[str, ...]  # (T,) of the prompt
+    target: str
+    foil: str
+    model_name: str
+    notes: tuple[str, ...] = ()  # remarks for the reader, a line each
 
-    Returns:
-        `path`.
+    @property
+    def difference(self) -> str:
+        """The logit difference in words: logit(target) - logit(foil)."""
+        return f"logit({_answer(self.target)}) - logit({_answer(self.foil)})"
 
-    Raises:
-        DrawingError: another suffix, no such figure or colour map, an
-            explanation of several prompts, or without what is to be drawn.
-    """
-    style.check_cmap(cmap)
-    known = figures_of(FIGURES)
-    if figure not in known:
-        raise DrawingError(f"no figure {figure!r}; there are {', '.join(known)}")
-    if not explanation.is_single:
-        raise DrawingError("several prompts: draw explanation.prompt(0), and so on")
-    drawn = figures_of(explanation.methods)
-    if figure not in drawn:
-        raise DrawingError(f"nothing to draw {figure} from; there is {', '.join(drawn)}")
-    sheet = _Sheet(explanation, figure, cmap, title)
-    return style.write(path, lambda: _DRAWINGS[figure](sheet))
+    @property
+    def signs(self) -> tuple[str, str]:
+        """What a positive number and a negative number mean."""
+        return f"> 0 favours {_answer(self.target)}", f"< 0 favours {_answer(self.foil)}"
 
-
-class _Sheet:
-    """What every figure says: of which model, which prompt, which choice."""
-
-    def __init__(
-        self, explanation: Explanation, figure: str, cmap: str | None, title: str | None
-    ) -> None:
-        self.explanation, self.figure, self.cmap, self.own_title = explanation, figure, cmap, title
-        target, foil = (
-            style.token_label(explanation.text_of(number), LONGEST_ANSWER)
-            for number in (explanation.target, explanation.foil)
-        )
-        self.choice = f"logit({target}) - logit({foil})"
-        self.sides = f"for {foil} < 0 < for {target}"
-        self.tokens = [style.token_label(explanation.text_of(n)) for n in explanation.ids]
+    @property
+    def labels(self) -> list[str]:
+        """The prompt's tokens as an axis shows them."""
+        return [style.token_label(token) for token in self.tokens]
 
     @property
     def width(self) -> float:
-        """Inches of so many tokens abreast."""
-        return min(float(np.interp(len(self.tokens), *CELL_WIDTH)) * len(self.tokens), WIDEST)
-
-    def label(self, axes: Axes, inches: float, size: int = 9) -> None:
-        """Write the tokens under axes of so many inches, every second or so where they crowd."""
-        step = -(-len(self.tokens) // int(inches / CLOSEST))
-        style.label_tokens(axes, self.tokens, size, step=step)
-
-    def title(self, what: str, width: float) -> str:
-        """What is shown; wrapped to a figure of `width` inches."""
-        found = self.explanation
-        lines = [f"{what}; model {found.model_name}", *found.notes]
-        lines.append(f"prompt: {shortened(found.texts[0], style.LONGEST_PROMPT)}")
-        lines = lines if self.own_title is None else [self.own_title]
-        return style.wrapped(lines, int(width * 13))
-
-    def new(self, what: str, width: float, height: float, caption: str = "") -> tuple[Figure, str]:
-        """A figure with room for its title and for a caption below; and the title."""
-        width = max(NARROWEST, width + EDGE)
-        title = self.title(what, width)
-        caption = style.wrapped([caption], int(width * 14))
-        lines = title.count("\n") + 1 + (caption.count("\n") + 2 if caption else 0)
-        figure = style.new_figure(width, height + LINE * lines + 0.5)
-        if caption:
-            figure.supxlabel(caption, fontsize=8, x=0.01, ha="left")
-        return figure, title
-
-    def sums(self) -> str:
-        """What the logit difference is made of, in numbers."""
-        parts = [f"{name} {value:.4g}" for name, value in self.explanation.parts().items()]
-        total = minus_foil(self.explanation.logits)
-        return f"{self.choice} = {total:.4g}, of which {', '.join(parts)}"
+        """Inches of the prompt's tokens side by side."""
+        T = len(self.tokens)
+        return min(float(np.interp(T, *CELL_WIDTH)) * T, WIDEST)
 
 
-def _alti(sheet: _Sheet) -> Figure:
-    found = sheet.explanation
-    T, layers = len(sheet.tokens), len(found.rollout)
+def _answer(token: str) -> str:
+    return style.token_label(token, LONGEST_ANSWER)
+
+
+@dataclass(frozen=True)
+class TokenShares:
+    """The share of each token of the prompt in each position."""
+
+    choice: Choice
+    heading: str
+    shares: np.ndarray  # (T, T): position, token
+
+
+@dataclass(frozen=True)
+class TokenBars:
+    """What each token adds to the logit difference."""
+
+    choice: Choice
+    heading: str
+    values: np.ndarray  # (T,) in logits
+    caption: str
+
+
+@dataclass(frozen=True)
+class TokensByLayer:
+    """What each token, or position, adds to the logit difference in each layer."""
+
+    choice: Choice
+    heading: str
+    values: np.ndarray  # (L, T) in logits
+    name: str  # of the method
+    columns: str  # what a column is
+    caption: str
+
+
+@dataclass(frozen=True)
+class LensPredictions:
+    """The likeliest next token after each layer, and the logit difference on its way."""
+
+    choice: Choice
+    heading: str
+    tokens: Sequence[Sequence[str]]  # (L, T)
+    probabilities: np.ndarray  # (L, T)
+    trajectory: np.ndarray  # (L + 1,) the difference; first: from the embeddings
+    attention: np.ndarray  # (L,) what each attention adds by itself, with its bias
+    mlp: np.ndarray  # (L,) what each MLP adds by itself
+    caption: str
+
+
+@dataclass(frozen=True)
+class DirectParts:
+    """What each head and each MLP adds to the logit difference by itself."""
+
+    choice: Choice
+    heading: str
+    heads: np.ndarray  # (L, nh) in logits
+    mlp: np.ndarray  # (L,) in logits
+    caption: str
+
+
+# --------------------------------------------------------------------- figures
+
+
+def draw_shares(
+    thing: TokenShares,
+    path: str | Path | None = None,
+    *,
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a heatmap: rows are positions, columns tokens."""
+    style.check_cmap(cmap)
+    return style.render(lambda: _shares(thing, cmap or "viridis", title), path)
+
+
+def draw_bars(
+    thing: TokenBars, path: str | Path | None = None, *, title: str | None = None
+) -> Figure:
+    """Draw a bar for each token, divided by the sum of all absolute values."""
+    return style.render(lambda: _bars(thing, title), path)
+
+
+def draw_layers(
+    thing: TokensByLayer,
+    path: str | Path | None = None,
+    *,
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a heatmap: rows are layers (0 on top), columns tokens or positions."""
+    style.check_cmap(cmap)
+    return style.render(lambda: _layers(thing, cmap or "RdBu", title), path)
+
+
+def draw_lens(
+    thing: LensPredictions,
+    path: str | Path | None = None,
+    *,
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw the lens's predictions in their cells, and below them the logit difference."""
+    style.check_cmap(cmap)
+    return style.render(lambda: _lens(thing, cmap or "viridis", title), path)
+
+
+def draw_direct(
+    thing: DirectParts,
+    path: str | Path | None = None,
+    *,
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a heatmap of the heads (rows are layers), and beside it a bar for each MLP."""
+    style.check_cmap(cmap)
+    return style.render(lambda: _direct(thing, cmap or "RdBu", title), path)
+
+
+def _shares(thing: TokenShares, cmap: str, title: str | None) -> Figure:
+    choice, T = thing.choice, len(thing.choice.tokens)
+    labels = choice.labels
     side = float(np.clip(np.interp(T, *CELL_WIDTH) * T, LEAST_HEIGHT, SQUARE))
-    figure, title = sheet.new(
-        "ALTI: what each position is made of, after all blocks",
-        side + style.label_height(sheet.tokens),
-        side + style.label_height(sheet.tokens),
-    )
+    around = side + style.label_height(labels)
+    figure, head = _new_figure(choice, thing.heading, title, around, around)
     axes = figure.subplots()
-    unread = np.triu(np.ones((T, T), dtype=bool), 1)
-    shares = np.ma.masked_array(found.alti, unread)
-    most = float(shares[1:].max()) if T > 1 else 1.0  # the first token is all its own: 1
-    image = axes.matshow(shares, aspect="auto", cmap=sheet.cmap or "viridis", vmin=0, vmax=most)
+    later = np.triu(np.ones((T, T), dtype=bool), 1)
+    shares = np.ma.masked_array(thing.shares, later)
+    # The first position consists of the first token alone: 1, which would darken the rest.
+    most = float(shares[1:].max()) if T > 1 else 1.0
+    image = axes.matshow(shares, aspect="auto", cmap=cmap, vmin=0, vmax=most)
     size = 9 if T <= style.MOST_SLANTED_LABELS else 7
     axes.xaxis.set_ticks_position("bottom")
-    sheet.label(axes, side, size)
-    labels = [label.get_text() for label in axes.get_xticklabels()]
-    axes.set_yticks(axes.get_xticks(), labels, fontsize=size)
-    axes.set(xlabel="token of the prompt (blank: not read yet)", ylabel="position")
-    axes.set_title(title, fontsize=9, loc="left", pad=9)
+    _label_tokens(axes, labels, side, size)
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    axes.set_yticks(axes.get_xticks(), shown, fontsize=size)
+    axes.set(xlabel="token of the prompt (blank: later than the position)")
+    axes.set_ylabel("position, named by its token")
+    axes.set_title(head, fontsize=9, loc="left", pad=9)
+    words = ["share of the token in the position"]
+    words += ["(first row: 1, off the scale)"] if T > 1 else []
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend="max" if T > 1 else "neither")
-    words = [f"share of the token in the position (ALTI, {layers} blocks); first row: 1"]
     bar.set_label(style.beside(words, side))
     return figure
 
 
-def _bars(sheet: _Sheet) -> Figure:
-    found = sheet.explanation
-    raw = found.bars(sheet.figure)
-    name = {
-        "alti-logit": "ALTI-Logit: what each token of the prompt adds",
-        "logit": "Logit: what attention writes of each position",
-    }[sheet.figure]
-    shown = ("attention", "embeddings", "rounding")
-    left_out = sum(part for name, part in found.parts().items() if name not in shown)
-    other = " (the other sign)" if raw.sum() * minus_foil(found.logits) < 0 else ""
-    caption = (
-        f"{sheet.sums()}. The bars are attention and the embeddings, these on the last token:"
-        f" {raw.sum():.4g} together{other}. They leave out {left_out:.4g}, MLPs and"
-        f" biases, and are divided by the sum of their absolute values, {np.abs(raw).sum():.4g}."
-    )
-    figure, title = sheet.new(
-        f"{name} to {sheet.choice}",
-        sheet.width,
-        2.6 + style.label_height(sheet.tokens),
-        caption,
-    )
+def _bars(thing: TokenBars, title: str | None) -> Figure:
+    choice, labels = thing.choice, thing.choice.labels
+    height = BARS + style.label_height(labels)
+    figure, head = _new_figure(choice, thing.heading, title, choice.width, height, thing.caption)
     axes = figure.subplots()
-    shares = raw / (np.abs(raw).sum() or 1)
-    axes.bar(range(len(raw)), shares, color=[TOWARDS[1 if x >= 0 else -1] for x in shares])
+    shares = thing.values / (np.abs(thing.values).sum() or 1)
+    axes.bar(range(len(shares)), shares, color=_sign_colours(shares))
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlim(-0.6, len(raw) - 0.4)
-    sheet.label(axes, sheet.width)
-    axes.set_ylabel(style.beside([sheet.sides, "(share of their absolute sum)"], 2.6))
-    axes.set_title(title, fontsize=9, loc="left", pad=9)
+    axes.set_xlim(-0.6, len(shares) - 0.4)
+    _label_tokens(axes, labels, choice.width)
+    axes.set_ylabel(style.beside(["share of the absolute sum", *choice.signs], BARS))
+    axes.set_title(head, fontsize=9, loc="left", pad=9)
     return figure
 
 
-def _layers(sheet: _Sheet) -> Figure:
-    found, is_alti = sheet.explanation, sheet.figure == "alti-logit-layers"
-    values = (found.alti_logit_layers if is_alti else found.logit_layers)[2]  # (L, T)
-    name = "ALTI-Logit" if is_alti else "Logit"
-    height = float(np.clip(ROW_HEIGHT * len(values), LEAST_HEIGHT, MOST_HEIGHT))
-    figure, title = sheet.new(
-        f"{name} of each block's attention: {sheet.choice}",
-        sheet.width,
-        height + style.label_height(sheet.tokens),
-        f"All cells together {values.sum():.4g}; the embeddings, which no block writes, would be"
-        f" {minus_foil(found.initial):.4g} on the last token.",
-    )
+def _layers(thing: TokensByLayer, cmap: str, title: str | None) -> Figure:
+    choice, labels, L = thing.choice, thing.choice.labels, len(thing.values)
+    height = float(np.clip(ROW_HEIGHT * L, LEAST_HEIGHT, MOST_HEIGHT))
+    whole = height + style.label_height(labels)
+    figure, head = _new_figure(choice, thing.heading, title, choice.width, whole, thing.caption)
     axes = figure.subplots()
-    image = axes.matshow(values, aspect="auto", cmap=sheet.cmap or "RdBu", norm=_centred(values))
+    norm = _centred(thing.values)
+    image = axes.matshow(thing.values, aspect="auto", cmap=cmap, norm=norm)
     axes.xaxis.set_ticks_position("bottom")
-    sheet.label(axes, sheet.width)
-    _label_layers(axes, len(values))
-    axes.set_xlabel("token of the prompt" if is_alti else "position that is read")
-    axes.set_title(title, fontsize=9, loc="left", pad=9)
+    _label_tokens(axes, labels, choice.width)
+    _label_layers(axes, L)
+    axes.set_xlabel(thing.columns)
+    axes.set_title(head, fontsize=9, loc="left", pad=9)
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
-    bar.set_label(style.beside([f"{name}, in logits", sheet.sides], height))
+    bar.set_label(style.beside([f"{thing.name}, in logits", *choice.signs], height))
     return figure
 
 
-def _lens(sheet: _Sheet) -> Figure:
-    found, T = sheet.explanation, len(sheet.tokens)
-    probabilities = found.lens_probabilities  # (L, T)
-    L = len(probabilities)
-    upright = LENS_CELL[False][0] * T > WIDEST_LENS
-    column, row = LENS_CELL[upright]
+def _lens(thing: LensPredictions, cmap: str, title: str | None) -> Figure:
+    choice, labels = thing.choice, thing.choice.labels
+    L, T = thing.probabilities.shape
+    is_upright = LENS_CELL[0] * T > WIDEST_LENS
+    column, row = UPRIGHT_LENS_CELL if is_upright else LENS_CELL
     has_text = T <= MOST_LENS_TOKENS
-    cells_height = max((row if has_text else ROW_HEIGHT) * L, LEAST_HEIGHT)
+    height = max((row if has_text else ROW_HEIGHT) * L, LEAST_HEIGHT) + style.label_height(labels)
     width = min(column * T, WIDEST)
-    figure, title = sheet.new(
-        "Logit lens: the likeliest next token if the model stopped after a layer",
-        width,
-        cells_height + style.label_height(sheet.tokens) + 3.0,
-        "Below, at the last position: the lens uses each layer's own layer-norm statistics, the"
-        " bars the final ones; so the bars do not add up to the line's steps."
-        + ("" if has_text else " The tokens are in the result."),
-    )
-    upper, lower = figure.subplots(
-        2, 1, height_ratios=[cells_height + style.label_height(sheet.tokens), 2.6]
-    )
-    shown = matplotlib.colormaps[sheet.cmap or "viridis"]
-    image = upper.matshow(probabilities, aspect="auto", cmap=shown, vmin=0, vmax=1)
+    caption = thing.caption
+    if not has_text:
+        caption += " The cells are too narrow for their tokens; the result has them."
+    figure, head = _new_figure(choice, thing.heading, title, width, height + 3.0, caption)
+    upper, lower = figure.subplots(2, 1, height_ratios=[height, TRAJECTORY])
+    image = upper.matshow(thing.probabilities, aspect="auto", cmap=cmap, vmin=0, vmax=1)
     upper.xaxis.set_ticks_position("bottom")
-    sheet.label(upper, width, 7 if upright else 9)
+    _label_tokens(upper, labels, width, 7 if is_upright else 9)
     _label_layers(upper, L)
-    upper.set_xlabel("token that was read last")
-    upper.set_title(title, fontsize=9, loc="left", pad=9)
+    upper.set_xlabel("last token that was read")
+    upper.set_title(head, fontsize=9, loc="left", pad=9)
     if has_text:
-        room = 72 * 0.92 * max(column, row) / LENS_FONT  # ems
-        for (layer, position), number in np.ndenumerate(found.lens_ids):
-            dark = _luminance(shown(float(probabilities[layer, position]))) < 0.5
-            label = style.fitted(style.token_label(found.text_of(number)), room)
-            upper.text(
-                position, layer, label, fontsize=LENS_FONT, ha="center", va="center",
-                rotation=90 if upright else 0, color="white" if dark else "black",
-            ).set_in_layout(False)  # fmt: skip
-    bar = figure.colorbar(image, ax=upper, pad=0.02, aspect=25)
-    bar.set_label("its probability")
-    _trajectory(sheet, lower, L)
+        _write_cells(upper, thing, matplotlib.colormaps[cmap], is_upright)
+    figure.colorbar(image, ax=upper, pad=0.02, aspect=25).set_label("probability of that token")
+    _trajectory(lower, thing)
     return figure
 
 
-def _trajectory(sheet: _Sheet, axes: Axes, L: int) -> None:
-    found = sheet.explanation
-    attention = found.heads[0].sum(-1) - found.heads[1].sum(-1) + minus_foil(found.bias)
+def _write_cells(
+    axes: Axes, thing: LensPredictions, cmap: colors.Colormap, is_upright: bool
+) -> None:
+    """Write each predicted token into its cell, cut to fit, in black or white."""
+    length = max(UPRIGHT_LENS_CELL if is_upright else LENS_CELL)  # inches
+    room = 72 * 0.92 * length / LENS_FONT  # ems
+    for (layer, position), probability in np.ndenumerate(thing.probabilities):
+        is_dark = _luminance(cmap(float(probability))) < 0.5
+        label = style.fitted(style.token_label(thing.tokens[layer][position]), room)
+        axes.text(
+            position, layer, label, fontsize=LENS_FONT, ha="center", va="center",
+            rotation=90 if is_upright else 0, color="white" if is_dark else "black",
+        ).set_in_layout(False)  # fmt: skip
+
+
+def _trajectory(axes: Axes, thing: LensPredictions) -> None:
+    L = len(thing.mlp)
     layers = np.arange(L)
-    for shift, part, label, color in (
-        (-0.2, attention, "attention's own part, with its bias", "#7fbf7b"),
-        (0.2, minus_foil(found.mlp), "MLP's own part", "#af8dc3"),
-    ):
-        axes.bar(layers + shift, part, 0.38, label=label, color=color)
-    step = -(-L // MOST_LAYERS)
+    axes.bar(layers - 0.2, thing.attention, 0.38, label="attention, with its bias", color="#7fbf7b")
+    axes.bar(layers + 0.2, thing.mlp, 0.38, label="MLP", color="#af8dc3")
+    step = math.ceil(L / MOST_LAYERS)
     axes.plot(
-        [-step, *layers], minus_foil(found.trajectory), "o-", color="black", markersize=3,
-        linewidth=1, label="lens",
+        [-step, *layers], thing.trajectory, "o-", color="black", markersize=3, linewidth=1,
+        label="lens",
     )  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks([-step, *layers[::step]], ["emb.", *map(str, layers[::step])])
     axes.set_xlim(-step - 0.6, L - 0.4)
     axes.set_xlabel("layer")
-    axes.set_ylabel(style.beside([sheet.choice], 2.8))
-    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    axes.legend(fontsize=8, ncols=3, frameon=False, **above)  # where it hides nothing
+    axes.set_ylabel(style.beside([thing.choice.difference], 2.8))
+    # Above the axes, where it hides nothing.
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=8, ncols=3,
+        frameon=False,
+    )  # fmt: skip
 
 
-def _direct(sheet: _Sheet) -> Figure:
-    found = sheet.explanation
-    heads = found.heads[0] - found.heads[1]  # (L, nh)
-    L, nh = heads.shape
+def _direct(thing: DirectParts, cmap: str, title: str | None) -> Figure:
+    choice, (L, nh) = thing.choice, thing.heads.shape
     height = float(np.clip(ROW_HEIGHT * L, LEAST_HEIGHT, MOST_HEIGHT))
-    error, allowed = found.worst()
-    figure, title = sheet.new(
-        f"Direct logit attribution: what heads and MLPs add themselves to {sheet.choice}",
-        max(0.33 * nh, 3) + 3,
-        height,
-        f"{sheet.sums()}. Together they miss the model's own logits by"
-        f" {error:.2g}"
-        + (f" (allowed: {allowed:.2g})." if np.isfinite(allowed) else ", in half precision."),
-    )
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[max(0.33 * nh, 3), 2])
-    image = left.matshow(heads, aspect="auto", cmap=sheet.cmap or "RdBu", norm=_centred(heads))
+    width = max(0.33 * nh, 3)
+    figure, head = _new_figure(choice, thing.heading, title, width + 3, height, thing.caption)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[width, 2])
+    image = left.matshow(thing.heads, aspect="auto", cmap=cmap, norm=_centred(thing.heads))
     left.xaxis.set_ticks_position("bottom")
-    step = -(-nh // 25)
-    left.set_xticks(range(0, nh, step))
+    left.set_xticks(range(0, nh, math.ceil(nh / 25)))
     left.set_xlabel("head")
     _label_layers(left, L)
-    mlp = minus_foil(found.mlp)
-    right.barh(range(L), mlp, color=[TOWARDS[1 if x >= 0 else -1] for x in mlp])
+    right.barh(range(L), thing.mlp, color=_sign_colours(thing.mlp))
     right.axvline(0, color="black", linewidth=0.8)
     right.set_xlabel("MLP, in logits")
     right.tick_params(labelleft=False, labelsize=8)
-    left.set_title(title, fontsize=9, loc="left", pad=9)
+    left.set_title(head, fontsize=9, loc="left", pad=9)
     bar = figure.colorbar(image, ax=left, pad=0.02, aspect=25)
-    bar.set_label(style.beside(["head, in logits", sheet.sides], height))
+    bar.set_label(style.beside(["head, in logits", *choice.signs], height))
     return figure
 
 
+# --------------------------------------------------------------------- shared
+
+
+def _new_figure(
+    choice: Choice, heading: str, title: str | None, width: float, height: float, caption: str = ""
+) -> tuple[Figure, str]:
+    """Return a figure with room for title and caption (drawn below), and the title's text.
+
+    Args:
+        choice: names the model and the prompt under the heading.
+        heading: the title's first line.
+        title: replaces all lines of the title.
+        width: inches of the axes.
+        height: inches of the axes and their labels.
+        caption: text under the axes.
+    """
+    width = max(NARROWEST, width + EDGE)
+    prompt = f"prompt: {shortened(choice.prompt, style.LONGEST_PROMPT)}"
+    lines = [heading, *choice.notes, f"model {choice.model_name}; {prompt}"]
+    head = style.wrapped(lines if title is None else [title], int(width * 13))
+    caption = style.wrapped([caption], int(width * 14))
+    count = head.count("\n") + 1 + (caption.count("\n") + 2 if caption else 0)
+    figure = style.new_figure(width, height + LINE * count + 0.5)
+    if caption:
+        figure.supxlabel(caption, fontsize=8, x=0.01, ha="left")
+    return figure, head
+
+
+def _label_tokens(axes: Axes, labels: list[str], inches: float, size: int = 9) -> None:
+    """Write tokens under axes of a width in inches; leave some out where they crowd."""
+    step = math.ceil(len(labels) / int(inches / CLOSEST))
+    style.label_tokens(axes, labels, size, step=step)
+
+
 def _label_layers(axes: Axes, L: int) -> None:
-    axes.set_yticks(range(0, L, -(-L // MOST_LAYERS)))
+    axes.set_yticks(range(0, L, math.ceil(L / MOST_LAYERS)))
     axes.set_ylabel("layer")
+
+
+def _sign_colours(values: np.ndarray) -> list[str]:
+    return [FOR_TARGET if value >= 0 else FOR_FOIL for value in values]
 
 
 def _centred(values: np.ndarray) -> colors.Normalize:
@@ -319,14 +389,3 @@ def _centred(values: np.ndarray) -> colors.Normalize:
 
 def _luminance(rgba: Sequence[float]) -> float:
     return float(np.dot(rgba[:3], (0.299, 0.587, 0.114)))
-
-
-_DRAWINGS: dict[str, Callable[[_Sheet], Figure]] = {
-    "alti": _alti,
-    "alti-logit": _bars,
-    "alti-logit-layers": _layers,
-    "logit": _bars,
-    "logit-layers": _layers,
-    "lens": _lens,
-    "direct": _direct,
-}

@@ -1,1 +1,1 @@
-"""Which words of a prompt made the model prefer one next word over another?"""
+"""Explain one prediction: which tokens of the prompt favour one next token over another."""

@@ -1,18 +1,19 @@
-"""ALTI and ALTI-Logit: which tokens of the prompt make the model prefer one next word.
+"""ALTI and ALTI-Logit: which tokens of the prompt make the model prefer one next token.
 
 Ferrando et al. 2023, "Explaining How Transformers Use Context to Build
 Predictions" (arXiv 2305.12535), after Ferrando et al. 2022, "Measuring the
 Mixing of Contextual Information in the Transformer" (arXiv 2203.04212).
 
-A layer norm whose statistics are kept as they were is linear, and so attention's
-output at a position t is a sum over the positions s that it reads,
+With its statistics held fixed a layer norm is linear. Attention's output at a
+position t is then a sum over the positions s that it reads:
     y_t = sum_s R[t, s] + b_O,   R[t, s] = sum_h A[h, t, s] v[h, s] W_O[h] + (s == t) x_t.
-ALTI says how near each R[t, s] comes to y_t (`contributions`), and follows that
-through the blocks (`rollout`). ALTI-Logit takes what attention writes towards a
-token's logit (logit_attribution.py) and hands it on, block by block, to the tokens of the
-prompt (`handed_on`).
+ALTI measures how near each R[t, s] is to y_t (`contributions`) and multiplies these
+matrices through the blocks (`rollout`). ALTI-Logit takes what attention adds to a
+token's logit (logit_attribution.py) and attributes it, block by block, to the tokens
+of the prompt (`attribute_to_tokens`).
 
-Shapes: B prompts, T tokens, L = n_layer, nh heads, hs = C / nh.
+Shapes: B prompts, T tokens, C channels, L = n_layer, nh heads, nkv heads of keys and
+values, hs = C / nh.
 """
 
 from __future__ import annotations
@@ -26,23 +27,37 @@ from torch.nn import functional as F
 from mingpt.checks import widened
 from mingpt.model import CausalSelfAttention
 
-# Values of (t, s, C) that are held at a time: 32 M of them are 128 MB in float32.
+# Values of (t, s, C) held at a time: 32 M of them take 128 MB in float32.
 MOST_VALUES = 1 << 25
 
 
 def rollout(contributions: Sequence[Tensor]) -> Tensor:
-    """Of the prompt's tokens to each position after each block: (L, B, T, T), rows sum to 1."""
+    """Return the share of each prompt token in each position after each block.
+
+    Args:
+        contributions: (B, T, T) of each block.
+
+    Returns:
+        (L, B, T, T): block, prompt, position, token. Rows sum to 1.
+    """
     through = [contributions[0]]
     for mixing in contributions[1:]:
         through.append(mixing @ through[-1])
     return torch.stack(through)
 
 
-def handed_on(logit: Tensor, through: Tensor) -> Tensor:
-    """ALTI-Logit (L, B, n, T) from Logit, the same shape, and the rollout.
+def attribute_to_tokens(logit: Tensor, through: Tensor) -> Tensor:
+    """Return ALTI-Logit: the attributions to positions, moved to the prompt's tokens.
 
-    What block l's attention writes of a position goes to the tokens of the
-    prompt by the rollout of the blocks below it.
+    Block l reads a position after block l - 1. So what it reads there belongs to
+    the tokens by the rollout of block l - 1; block 0 reads the tokens themselves.
+
+    Args:
+        logit: (L, B, n, T) what attention adds to n logits from each position.
+        through: (L, B, T, T) the rollout.
+
+    Returns:
+        (L, B, n, T).
     """
     return torch.cat((logit[:1], torch.einsum("lbvj,lbjs->lbvs", logit[1:], through[:-1])))
 
@@ -50,30 +65,42 @@ def handed_on(logit: Tensor, through: Tensor) -> Tensor:
 def contributions(
     attention: CausalSelfAttention, pattern: Tensor, v: Tensor, x: Tensor, y: Tensor
 ) -> Tensor:
-    """How much of y_t comes from position s (B, T, T); the rows sum to 1.
+    """Return the share of each position s in y_t, by the L1 distance of R[t, s] from y_t.
 
-    Nearness by the L1 distance, as Ferrando et al. 2022 has it. A row in which
-    every distance is longer than y_t itself is the token's own: 1 at s = t.
+    Ferrando et al. 2022 define it. A row in which every distance exceeds the
+    length of y_t goes to the position itself: 1 at s = t.
 
-    pattern (B, nh, T, T), v (B, nkv, T, hs), x and y (B, T, C).
+    Args:
+        attention: the block's attention; its c_proj is W_O.
+        pattern: (B, nh, T, T) attention weights.
+        v: (B, nkv, T, hs) values.
+        x: (B, T, C) the residual stream before attention.
+        y: (B, T, C) the residual stream after attention.
+
+    Returns:
+        (B, T, T): prompt, t, s. Rows sum to 1.
     """
     B, T, C = x.shape
-    pattern, v, x, y = map(widened, (pattern, v, x, y))  # near is a small difference of large sums
+    # Nearness is a small difference of large sums: half precision would lose it.
+    pattern, v, x, y = map(widened, (pattern, v, x, y))
     written = attention.of_each_query(v) @ widened(attention.output_heads())  # (B, nh, T, C)
-    at_a_time = max(1, MOST_VALUES // (B * T * C))
+    at_a_time = max(1, MOST_VALUES // (B * T * C))  # queries
     rows = []
     for queries in torch.arange(T, device=x.device).split(at_a_time):
         first, last = int(queries[0]), int(queries[-1])
-        end = last + 1  # no query of these reads further
+        end = last + 1  # these queries read no position from here on
+        # R[t, s]: sum the heads' outputs, each weighted by its attention.
         part = pattern[:, :, first:end, :end].permute(0, 3, 2, 1)  # (B, s, t, nh)
         brought = part @ written[:, :, :end].transpose(1, 2)  # (B, s, t, C)
         brought = brought.transpose(1, 2)  # (B, t, s, C)
+        # The residual stream brings x_t to its own position.
         own = torch.arange(end - first, device=x.device)
         brought[:, own, queries] += x[:, queries]
+        # Nearness: the length of y_t minus the distance, but at least 0.
         target = y[:, queries]  # (B, t, C)
         distance = (brought - target[:, :, None]).abs_().sum(-1)  # (B, t, s)
         near = (target.abs().sum(-1, keepdim=True) - distance).clamp_(min=0)
-        # What is not read is as far as y_t is long, but for rounding.
+        # Later positions bring nothing; rounding can leave them slightly above 0.
         near = near.masked_fill(queries[:, None] < torch.arange(end, device=x.device), 0)
         rows.append(F.pad(near, (0, T - end)))
     near = torch.cat(rows, dim=1)  # (B, T, T)

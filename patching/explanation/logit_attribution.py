@@ -1,12 +1,13 @@
 """Direct logit attribution: what each part of the model adds to a logit by itself.
 
-The residual stream is a sum of what embedding, heads, MLPs and biases have
-written, and the final layer norm, its statistics kept as they were, is linear.
-So a logit is a sum too, a term for each part (Elhage et al. 2021, "A
-Mathematical Framework for Transformer Circuits"; Ferrando et al. 2023, arXiv
-2305.12535, take the heads' further apart by position).
+The residual stream is the sum of what the embeddings, heads, MLPs and biases write.
+With its statistics held fixed, the final layer norm is linear. So a logit is a sum
+too, with one term for each part (Elhage et al. 2021, "A Mathematical Framework for
+Transformer Circuits"). Ferrando et al. 2023 (arXiv 2305.12535) split the heads' terms
+by position.
 
-Shapes: B prompts, T tokens, L = n_layer, nh heads, hs = C / nh, 2 = (target, foil).
+Shapes: B prompts, T tokens, C channels, L = n_layer, nh heads, nkv heads of keys and
+values, hs = C / nh, 2 = (target, foil).
 """
 
 from __future__ import annotations
@@ -17,19 +18,18 @@ import torch
 from torch import Tensor
 
 from mingpt.model import GPT
-from patching.explanation.recording import Seen
+from patching.explanation.recording import RecordedRun
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What target's and foil's logits at the last position are made of.
+class LogitTerms:
+    """The terms of target's and foil's logits at the last position.
 
     Attributes:
-        attention: (L, B, 2, T) what attention writes towards a logit, of each
-            position that it reads.
-        heads: (L, B, 2, nh) the same of each head, over all positions.
+        attention: (L, B, 2, T) attention, by the position that it reads.
+        heads: (L, B, 2, nh) attention, by head.
         initial: (B, 2) the embeddings.
-        mlp: (L, B, 2) each MLP, its bias included.
+        mlp: (L, B, 2) each MLP, with its bias.
         bias: (L, B, 2) c_proj's bias in each block's attention.
         final_bias: (B, 2) ln_f's bias.
     """
@@ -42,52 +42,52 @@ class Terms:
     final_bias: Tensor
 
     def total(self) -> Tensor:
-        """The sum of the terms (B, 2): the logits, up to rounding."""
+        """Return the sum of the terms (B, 2): the logits, up to rounding."""
         blocks = self.attention.sum(-1) + self.mlp + self.bias  # (L, B, 2)
         return blocks.sum(0) + self.initial + self.final_bias
 
     def magnitude(self) -> Tensor:
-        """The sum of the terms' absolute values (B, 2), which rounding is measured by."""
+        """Return the sum of the terms' absolute values (B, 2), the scale of their rounding."""
         blocks = self.attention.abs().sum(-1) + self.mlp.abs() + self.bias.abs()
         return blocks.sum(0) + self.initial.abs() + self.final_bias.abs()
 
 
-def terms(model: GPT, seen: Seen, answers: Tensor) -> Terms:
-    """Take the logits of `answers` (B, 2), target and foil, apart.
+def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
+    """Split the logits of `answers` (B, 2), target and foil, into their terms.
 
-    In float64, where the device has it: of large terms that cancel, nothing is
-    to be missing but what the model's own arithmetic has rounded.
+    The terms are in float64 (float32 on MPS, which has no float64). Large terms
+    can cancel; only the rounding of the model's own arithmetic is to remain.
     """
     norm = model.transformer.ln_f
-    is_mps = seen.final.device.type == "mps"
+    is_mps = run.final.device.type == "mps"
 
     def wide(x: Tensor) -> Tensor:
         return x.float() if is_mps else x.double()
 
     unembedding = wide(model.lm_head.weight[answers])  # (B, 2, C)
-    towards = _through_frozen(norm, unembedding, wide(seen.final))  # (B, 2, C)
+    towards = _through_fixed_norm(norm, unembedding, wide(run.final))  # (B, 2, C)
     read, bias = [], []
-    for block, pattern, v in zip(model.transformer.h, seen.pattern, seen.v, strict=True):
+    for block, pattern, v in zip(model.transformer.h, run.pattern, run.v, strict=True):
         heads = wide(block.attn.output_heads())  # (nh, hs, C)
-        values = block.attn.of_each_query(wide(v))
-        read.append(_written_towards(heads, wide(pattern), values, towards))
+        values = block.attn.of_each_query(wide(v))  # (B, nh, T, hs)
+        read.append(_head_terms(heads, wide(pattern), values, towards))
         bias.append(_dot(towards, _or_zeros(block.attn.c_proj.bias, towards)))
     by_head = torch.stack(read)  # (L, B, 2, nh, T)
-    return Terms(
+    return LogitTerms(
         attention=by_head.sum(3),
         heads=by_head.sum(4),
-        initial=_dot(towards, wide(seen.embedded[:, -1])),
-        mlp=torch.stack([_dot(towards, wide(out)) for out in seen.mlp_out]),
+        initial=_dot(towards, wide(run.embedded[:, -1])),
+        mlp=torch.stack([_dot(towards, wide(out)) for out in run.mlp_out]),
         bias=torch.stack(bias),
         final_bias=_dot(unembedding, _or_zeros(norm.bias, towards)),
     )
 
 
-def _through_frozen(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor:
-    """`rows` (B, n, C) seen from before a layer norm whose input is x (B, C).
+def _through_fixed_norm(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor:
+    """Return `rows` (B, n, C) pulled back through a layer norm with the statistics of x (B, C).
 
-    The product of a result with any part of x is what that part adds to the
-    product of the row with the norm's output, the bias aside.
+    A result's product with any part of x is what that part adds to the product
+    of the row and the norm's output. The norm's bias is not included.
     """
     scaled = rows * norm.weight
     std = (x.var(-1, unbiased=False) + norm.eps).sqrt()  # (B,)
@@ -95,7 +95,7 @@ def _through_frozen(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor
 
 
 def _dot(towards: Tensor, x: Tensor) -> Tensor:
-    """(B, 2, C) and (B, C) or (C,) -> (B, 2)."""
+    """Return the products (B, 2) of `towards` (B, 2, C) and x, (B, C) or (C,)."""
     return (towards @ x[..., None]).squeeze(-1)
 
 
@@ -103,11 +103,14 @@ def _or_zeros(bias: Tensor | None, like: Tensor) -> Tensor:
     return like.new_zeros(like.size(-1)) if bias is None else bias.to(like.dtype)
 
 
-def _written_towards(heads: Tensor, pattern: Tensor, v: Tensor, towards: Tensor) -> Tensor:
-    """What each head writes towards each answer, of each position that it reads.
+def _head_terms(heads: Tensor, pattern: Tensor, v: Tensor, towards: Tensor) -> Tensor:
+    """Return what each head adds to each answer from each position: (B, 2, nh, T).
 
-    heads (nh, hs, C), pattern (B, nh, T) of the last query, v (B, nh, T, hs),
-    towards (B, 2, C) -> (B, 2, nh, T).
+    Args:
+        heads: (nh, hs, C) each head's rows of c_proj.
+        pattern: (B, nh, T) of the last query.
+        v: (B, nh, T, hs) values, one for each head of queries.
+        towards: (B, 2, C) the direction of each answer.
     """
     directions = torch.einsum("hdc,bvc->bvhd", heads, towards)
     values = torch.einsum("bhsd,bvhd->bvhs", v, directions)

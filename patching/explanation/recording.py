@@ -1,4 +1,4 @@
-"""One forward pass, and what of it `explain` takes apart: as little as will do, block by block."""
+"""One forward pass that keeps, block by block, the little that `explain` needs."""
 
 from __future__ import annotations
 
@@ -12,57 +12,61 @@ from patching.explanation import alti
 
 
 @dataclass
-class Seen:
-    """What a run of ids (B, T) leaves behind; lists have an entry for each block.
+class RecordedRun:
+    """The activations that a run of ids (B, T) leaves; lists have one entry a block.
 
-    Of pattern and MLPs the last position alone is kept, whose next token is explained.
+    The pattern and the MLP output are kept at the last position only: its next
+    token is explained.
     """
 
-    embedded: Tensor = field(init=False)  # (B, T, C) the stream as it enters block 0
+    embedded: Tensor = field(init=False)  # (B, T, C) the residual stream before block 0
     pattern: list[Tensor] = field(default_factory=list)  # (B, nh, T) of the last query
     v: list[Tensor] = field(default_factory=list)  # (B, nkv, T, hs)
     mlp_out: list[Tensor] = field(default_factory=list)  # (B, C)
     resid_post: list[Tensor] = field(default_factory=list)  # (B, T, C)
-    contributions: list[Tensor] = field(default_factory=list)  # (B, T, T); none unless asked for
+    contributions: list[Tensor] = field(default_factory=list)  # (B, T, T); empty if not asked for
 
     @property
     def final(self) -> Tensor:
-        """The last position before ln_f (B, C)."""
+        """The residual stream (B, C) that ln_f reads at the last position."""
         return self.resid_post[-1][:, -1]
 
 
-def watch(
+def record_run(
     model: GPT,
     ids: Tensor,
     *,
-    mixing: bool,
+    with_contributions: bool,
     step: Callable[[int], None] = lambda vectors: None,
-) -> Seen:
-    """Run the model once; its recording and last logits stay as they were.
+) -> RecordedRun:
+    """Run the model once; its recording and its last logits stay as they were.
 
     Args:
-        model: in eval mode, and where no gradient is taken.
+        model: must be in eval mode, and gradients must be off.
         ids: (B, T) on the model's device.
-        mixing: whether ALTI's contributions are worked out as each block passes.
-        step: called after each block with how many vectors have passed it.
+        with_contributions: work out ALTI's contributions while each block runs.
+        step: called after each block with the number of vectors that it processed.
     """
-    seen, block = Seen(), {}
+    run = RecordedRun()
+    block: dict[str, Tensor] = {}  # the sites of the block that runs now
 
     def tap(layer: int, site: str, x: Tensor) -> Tensor:
         block[site] = x
         if site == "resid_pre" and layer == 0:
-            seen.embedded = x
+            run.embedded = x
         elif site == "resid_post":
-            seen.pattern.append(block["pattern"][:, :, -1].clone())  # not a view of all queries
-            seen.v.append(block["v"].contiguous())  # nor one of q, k and v together
-            seen.mlp_out.append(block["mlp_out"][:, -1].clone())
-            seen.resid_post.append(x)
-            if mixing:
-                parts = (block[name] for name in ("pattern", "v", "resid_pre", "resid_mid"))
+            # Copies, where a view would keep a larger tensor in memory: the pattern
+            # of all queries, or q, k and v together.
+            run.pattern.append(block["pattern"][:, :, -1].clone())
+            run.v.append(block["v"].contiguous())
+            run.mlp_out.append(block["mlp_out"][:, -1].clone())
+            run.resid_post.append(x)
+            if with_contributions:
+                sites = (block[name] for name in ("pattern", "v", "resid_pre", "resid_mid"))
                 attention = model.transformer.h[layer].attn
-                seen.contributions.append(alti.contributions(attention, *parts))
+                run.contributions.append(alti.contributions(attention, *sites))
             step(ids.numel())
         return x
 
     model.stream(ids, tap)
-    return seen
+    return run

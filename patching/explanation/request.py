@@ -1,19 +1,24 @@
-"""The instruments of `explain`, by name. No tensor is touched: a command's --help lists them."""
+"""What `explain` can be asked for: methods and figures, by name.
+
+No tensor is touched and PyTorch is not imported: the command's --help lists the methods.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 from patching.errors import ExplanationError
 
-INSTRUMENTS = {
-    "alti": "how much of each token is in each position, after all blocks (ALTI)",
-    "alti-logit": "what each token of the prompt adds to the choice, by ALTI-Logit",
-    "logit": "what attention writes of each position towards the choice, not followed further",
-    "lens": "what the model would say after each block, at each position (logit lens)",
-    "direct": "what each head and each MLP adds to the choice itself (direct logit attribution)",
+METHODS = {
+    "alti": "share of each token in each position, after all blocks (ALTI)",
+    "alti-logit": "what each token of the prompt adds to the logit difference, by ALTI-Logit",
+    "logit": "what attention adds to the logit difference from each position that it reads",
+    "lens": "what the model would predict after each block, at each position (logit lens)",
+    "direct": "what each head and each MLP adds to the logit difference by itself"
+    " (direct logit attribution)",
 }
-FIGURES = {  # instrument -> the figures that show what it found
+FIGURES = {  # method -> the figures that show its results
     "alti": ("alti",),
     "alti-logit": ("alti-logit", "alti-logit-layers"),
     "logit": ("logit", "logit-layers"),
@@ -23,26 +28,37 @@ FIGURES = {  # instrument -> the figures that show what it found
 DEFAULT = ("alti", "alti-logit", "lens", "direct")
 
 
-def instruments_asked(asked: str | Iterable[str]) -> tuple[str, ...]:
-    """The names that are asked for, once each, in the order of INSTRUMENTS.
+def parse_methods(methods: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names of methods, each once, in the order of METHODS.
 
-    A string may hold several with commas between them.
+    Args:
+        methods: names; one string may hold several, separated by commas.
 
     Raises:
-        ExplanationError: none, or one that there is not.
+        ExplanationError: no name, or an unknown one.
     """
-    if not isinstance(asked, Iterable):
-        raise ExplanationError(f"methods are names, not {asked!r}")
-    names = asked.split(",") if isinstance(asked, str) else [*asked]
+    if not isinstance(methods, Iterable):
+        raise ExplanationError(f"methods are names, not {methods!r}")
+    names = methods.split(",") if isinstance(methods, str) else list(methods)
     names = [name.strip() if isinstance(name, str) else name for name in names]
     for name in names:
-        if name not in INSTRUMENTS:
-            raise ExplanationError(f"no method {name!r}; there are {', '.join(INSTRUMENTS)}")
+        if name not in METHODS:
+            raise ExplanationError(f"no method {name!r}; there are {', '.join(METHODS)}")
     if not names:
-        raise ExplanationError(f"no method; there are {', '.join(INSTRUMENTS)}")
-    return tuple(name for name in INSTRUMENTS if name in names)
+        raise ExplanationError(f"no method; there are {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if name in names)
 
 
-def figures_of(instruments: Iterable[str]) -> tuple[str, ...]:
-    """The figures of some instruments."""
-    return tuple(figure for name in instruments for figure in FIGURES[name])
+def check_rows(rows: object) -> None:
+    """Check the number of likeliest next tokens to keep.
+
+    Raises:
+        ExplanationError: not a whole number of at least 1.
+    """
+    if not isinstance(rows, Integral) or rows < 1:
+        raise ExplanationError(f"rows must be a whole number of at least 1, not {rows!r}")
+
+
+def figures_of(methods: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the figures of some methods."""
+    return tuple(figure for name in methods for figure in FIGURES[name])

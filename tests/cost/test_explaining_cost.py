@@ -10,7 +10,7 @@ import torch
 from helpers import median_seconds
 
 from mingpt import GPT, GPTConfig
-from patching import PromptPair, explain, patch_sweep
+from patching import PromptPair, Question, explain, patch_sweep
 
 SIDE = 1536  # of the square product that tells the rate
 pytestmark = pytest.mark.cost
@@ -46,12 +46,13 @@ def products(config: GPTConfig, T: int) -> tuple[int, int]:
 @torch.no_grad()
 def test_eleven_tokens_take_a_few_forward_passes(gpt2_shape):
     ids, pair = prompt(11), prompts(11)
+    question = Question.from_ids(ids, 262, 1107)
     factor = torch.randn(SIDE, SIDE)
     product, forward, explained, attributed = median_seconds(
         [
             lambda: factor @ factor,
             lambda: gpt2_shape(ids[None]),
-            lambda: explain(gpt2_shape, ids, 262, 1107),
+            lambda: explain(gpt2_shape, question),
             lambda: patch_sweep(gpt2_shape, pair, method="attribution"),
         ],
         rounds=5,
@@ -72,10 +73,10 @@ def kilobytes(field: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from /proc")
 def test_256_tokens_take_little_memory_beside_the_model(gpt2_shape):
-    ids, pair = prompt(256), prompts(256)
+    question, pair = Question.from_ids(prompt(256), 262, 1107), prompts(256)
     attribution = {"site": "pattern", "method": "attribution"}
     for name, run in (
-        ("explain", lambda: explain(gpt2_shape, ids, 262, 1107)),
+        ("explain", lambda: explain(gpt2_shape, question)),
         ("attribution", lambda: patch_sweep(gpt2_shape, pair, **attribution)),
     ):
         gc.collect()

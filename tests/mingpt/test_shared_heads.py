@@ -13,7 +13,7 @@ from mingpt import GPT, CheckpointError, ConfigError, GPTConfig, Patch, PatchErr
 from mingpt.loading.model_files import save
 from mingpt.sites import HEAD_SITES
 from mingpt.trainer import Trainer, TrainerConfig
-from patching import SweepResult, explain, patch_sweep
+from patching import Question, SweepResult, explain, patch_sweep
 from patching.drawing.sweep import _title
 
 SHAPE = {"n_head": 4, "n_kv_head": 2, "n_embd": 16}
@@ -194,6 +194,7 @@ def test_attribution_has_their_heads_too(pair):
 
 def test_explanations_are_those_of_the_model_written_out():
     model = make_model(**SHAPE).double()
-    here, there = (explain(one, ids(9), 3, 7) for one in (model, written_out(model)))
+    question = Question.from_ids(ids(9), 3, 7)
+    here, there = (explain(one, question) for one in (model, written_out(model)))
     for name in ("heads", "alti_logit", "rollout", "lens_ids"):
         np.testing.assert_allclose(getattr(here, name), getattr(there, name), rtol=0, atol=1e-9)

@@ -13,7 +13,6 @@ from patching.text import SPACE, escaped, shortened, visible
 if TYPE_CHECKING:
     from mingpt.model import GPT
     from patching.alignment import Row
-    from patching.explanation.run import Explanation
     from patching.next_tokens import NextTokens, TokenScore
     from patching.prompts import PromptPair
     from patching.sweep.agreement import Agreement
@@ -81,21 +80,6 @@ def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
         for position, (number, token) in enumerate(zip(ids, tokens, strict=True))
     ]
     return table(rows, right=(0, 1))
-
-
-def attribution_table(ids: Sequence[int], found: Explanation, method: str) -> str:
-    """Return a table of what each token adds to the target's logit minus the foil's.
-
-    The share is over the sum of what all tokens add, each without its sign.
-    """
-    bars = found.bars(method)
-    total = abs(bars).sum() or 1
-    rows = [("pos", "token", "logits", "share")]
-    rows += [
-        (str(position), token_cell(found.text_of(number)), f"{bar:.4f}", f"{bar / total:.4f}")
-        for position, (number, bar) in enumerate(zip(ids, bars, strict=True))
-    ]
-    return table(rows, right=(0, 2, 3))
 
 
 def next_token_table(**runs: NextTokens) -> str:

@@ -12,9 +12,9 @@ from helpers import ROOT
 from matplotlib.image import imread
 
 import mingpt
-from patching import Explanation, explain
+from patching import Explanation, Question, explain
 from patching.cli.explain import EXAMPLE, main
-from patching.explanation.request import DEFAULT, FIGURES, INSTRUMENTS, figures_of
+from patching.explanation.request import DEFAULT, METHODS, figures_of
 
 
 def names_in(folder) -> list[str]:
@@ -44,7 +44,8 @@ def test_the_example(command, tmp_path, builtin):
     expected = [logits[hot].item(), logits[cold].item(), difference]
     assert [*map(float, said.groups())] == pytest.approx(expected, abs=2e-4)
     (row,) = (line.split() for line in lines if line.split()[1:2] == ["␣summer"])
-    summer = explain(model, torch.tensor(ids), hot, cold).bars()[1]
+    again = explain(model, Question.from_text(tokenizer, **EXAMPLE))
+    summer = again.bars()[1]
     assert float(row[2]) == pytest.approx(summer, abs=2e-4)
     assert "completeness: the terms differ from the logits by" in run.stdout
 
@@ -58,16 +59,15 @@ def test_the_example(command, tmp_path, builtin):
         assert imread(tmp_path / path).shape[1] >= 800
     found = Explanation.load(tmp_path / written[-2])
     assert found.logits[0] - found.logits[1] == pytest.approx(difference, abs=1e-4)
-    assert found.texts == (EXAMPLE["text"],)
+    assert found.text == EXAMPLE["text"]
     assert found.methods == DEFAULT
     assert found.checksum == model.checksum()
     assert found.arguments["seed"] == 0
-    again = explain(model, torch.tensor(ids), hot, cold, tokenizer=tokenizer)
     np.testing.assert_allclose(found.alti_logit, again.alti_logit, rtol=1e-4, atol=1e-5)
 
 
 def test_json_holds_what_was_printed(here, capsys):
-    more = ["--method=direct", "--json", "--top-k=4", "--out=x.svg"]
+    more = ["--show=direct", "--json", "--top-k=4", "--out=x.svg"]
     assert main(["--model=builtin", *more]) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
@@ -86,7 +86,7 @@ def test_json_holds_what_was_printed(here, capsys):
 
 
 def test_a_subset_and_the_method_that_is_not_the_default(here, capsys):
-    assert main(["--model=builtin", "--method=logit,lens", "--quiet", "--out=run/"]) == 0
+    assert main(["--model=builtin", "--show=logit,lens", "--quiet", "--out=run/"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert [line.split()[0] for line in out.splitlines()] == ["model:"] + ["wrote"] * 5
@@ -96,14 +96,54 @@ def test_a_subset_and_the_method_that_is_not_the_default(here, capsys):
     assert Explanation.load(f"run/{stem}").methods == ("logit", "lens")
 
 
+def test_show_and_its_old_name_give_the_same_files(here, capsys):
+    for name in ("show", "method"):
+        asked = ["--model=builtin", "--quiet", f"--{name}", "lens,logit", "--out", f"{name}/"]
+        assert main(asked) == 0
+    assert capsys.readouterr().err == ""
+    files = names_in(here / "show")
+    assert files == names_in(here / "method")
+    assert len(files) == 5
+    for file in files:
+        one, other = (here / name / file for name in ("show", "method"))
+        if file.endswith(".png"):
+            assert one.read_bytes() == other.read_bytes()
+        if file.endswith(".json"):
+            one, other = (json.loads(path.read_text("utf-8")) for path in (one, other))
+            assert one["arguments"]["method"] == "lens,logit"
+            for changing in ("seconds", "created"):
+                del one[changing], other[changing]
+            assert one == other
+    assert (
+        main(["--model=builtin", "--quiet", "--show=lens", "--method=direct", "--out=x.png"]) == 0
+    )
+    assert Explanation.load("x").methods == ("direct",)  # the last one counts, as it did
+
+
+def test_a_bar_of_its_own_or_none(here, monkeypatch):
+    asked = []
+    right = explain
+
+    def watched(*arguments, **settings):
+        asked.append(settings["progress"])
+        return right(*arguments, **settings)
+
+    monkeypatch.setattr("patching.explanation.run.explain", watched)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for more in (["--quiet"], []):
+        assert main(["--model=builtin", "--show=direct", "--out=x.png", *more]) == 0
+    assert asked[0] is False  # None would let the library draw one
+    assert callable(asked[1])
+
+
 def test_two_different_runs_never_share_a_file(here, monkeypatch, capsys):
     (here / "figures").mkdir()
     asked = ["--text=This summer is"]
     monkeypatch.setattr(
-        "patching.drawing.explanation.draw", lambda found, figure, path, **how: path.touch()
+        "patching.explanation.figures.draw_explanation", lambda found, path, **how: path.touch()
     )
     runs = [
-        [], ["--method=lens"], ["--method=direct"], ["--top-k=3"], ["--dtype=float64"],
+        [], ["--show=lens"], ["--show=direct"], ["--top-k=3"], ["--dtype=float64"],
         ["--cmap=magma"], ["--seed=1"],
         [*asked, "--target=hot", "--foil=cold"], [*asked, "--target=cold", "--foil=hot"],
         [*asked, "--target=hot", "--foil=calm"],
@@ -119,13 +159,13 @@ def test_two_different_runs_never_share_a_file(here, monkeypatch, capsys):
 
 
 def test_half_precision_is_not_judged(here, capsys):
-    assert main(["--model=builtin", "--dtype=bfloat16", "--method=direct"]) == 0
+    assert main(["--model=builtin", "--dtype=bfloat16", "--show=direct"]) == 0
     assert "(not judged in half precision)" in capsys.readouterr().out
 
 
 def test_without_a_network_the_shipped_model_steps_in_and_says_so(here, monkeypatch, capsys):
     monkeypatch.setenv("MINGPT_CACHE", str(here / "no-cache"))
-    assert main(["--quiet", "--method=direct", "--out=x.png"]) == 0
+    assert main(["--quiet", "--show=direct", "--out=x.png"]) == 0
     assert "in place of gpt2" in capsys.readouterr().out
     assert "builtin in place of gpt2" in Explanation.load("x").notes[0]
 
@@ -140,7 +180,9 @@ BAD_INPUT = {
     "the same": (["--text=a", "--target=hot", "--foil= hot"], "are the same token ' hot'"),
     "incomplete": (["--text=a"], "--target, --foil missing: the 3 prompt options go together"),
     "method": (["--method=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
+    "show": (["--show=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
     "no method": (["--method="], "no method ''"),
+    "show nothing": (["--show="], "no method ''"),
     "model": (["--model=gpt9"], "no model 'gpt9'"),
     "no out": (["--out="], "--out is empty"),
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
@@ -171,8 +213,11 @@ def test_help_teaches_and_needs_no_pytorch():
         [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "explain.py"), "--help"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    for word in ("--text", *INSTRUMENTS, "id:3024", "examples:", "exit codes:", "other sign"):
+    for word in ("--text", *METHODS, "id:3024", "examples:", "exit codes:", "opposite"):
         assert word in run.stdout
+    said = " ".join(run.stdout.split())
+    assert "--method LIST the old name of --show, which still works" in said
+    assert "mingpt-patch's --method means something else" in said
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "matplotlib"}
 
@@ -182,11 +227,6 @@ def test_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"mingpt-explain {mingpt.__version__}\n"
-
-
-def test_every_instrument_has_its_figures():
-    assert [*FIGURES] == [*INSTRUMENTS]
-    assert len({*figures_of(INSTRUMENTS)}) == len(figures_of(INSTRUMENTS))
 
 
 @pytest.mark.cuda

@@ -6,47 +6,57 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_model
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from patching import DrawingError, Explanation, draw, explain
-from patching.drawing.explanation import _DRAWINGS, MOST_LENS_TOKENS, _Sheet
+from patching import (
+    DrawingError,
+    Explanation,
+    ExplanationError,
+    Question,
+    draw_explanation,
+    explain,
+)
+from patching.drawing.explanation import MOST_LENS_TOKENS
 from patching.drawing.style import FONT, fitted, new_figure
-from patching.explanation.request import DEFAULT, INSTRUMENTS, figures_of
+from patching.explanation.request import DEFAULT, METHODS, figures_of
 
-FIGURES = figures_of(INSTRUMENTS)
+FIGURES = figures_of(METHODS)
 WORDS = ["The", " keys", " $x^2$", "\n\n", "東京", "\ufffd", "antidisestablishmentarianism", "i"]
 
 
-class Words:
-    """A tokenizer whose tokens are awkward."""
-
-    def token(self, number: int) -> str:
-        return WORDS[number % len(WORDS)]
-
-    def decode(self, ids) -> str:
-        return "".join(map(self.token, ids))
+def word(number: int) -> str:
+    """The text of a token, often an awkward one."""
+    return WORDS[number % len(WORDS)]
 
 
 def explained(T: int, seed: int = 0, **shape) -> Explanation:
     model = make_model(seed, **{"block_size": 300, **shape})
-    ids = torch.randint(40, (T,), generator=torch.Generator().manual_seed(seed))
-    return explain(model, ids, 1, 8, methods=[*INSTRUMENTS], tokenizer=Words())
+    ids = torch.randint(40, (T,), generator=torch.Generator().manual_seed(seed)).tolist()
+    question = Question("".join(map(word, ids)), tuple(ids), 1, 8, word)
+    return explain(model, question, methods=[*METHODS])
 
 
 def figure_of(found: Explanation, name: str):
-    return _DRAWINGS[name](_Sheet(found, name, None, None))
+    return draw_explanation(found, figure=name)
+
+
+def written(path, found: Explanation, name: str, **settings) -> bytes:
+    draw_explanation(found, path, figure=name, **settings)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "-" not in name])
 def test_every_figure_of_one_token(tmp_path, name):
-    path = draw(explained(1), name, tmp_path / "x.png")  # a warning would be an error
+    path = tmp_path / "x.png"
+    draw_explanation(explained(1), path, figure=name)  # a warning would be an error
     assert imread(path).shape[1] >= 800
 
 
 @pytest.mark.parametrize(("suffix", "head"), [("svg", b"<?xml"), ("PDF", b"%PDF")])
 def test_other_formats(tmp_path, suffix, head):
-    path = draw(explained(4), "lens", tmp_path / f"x.{suffix}")
-    assert path.read_bytes().startswith(head)
+    path = tmp_path / f"x.{suffix}"
+    assert written(path, explained(4), "lens").startswith(head)
     assert [child.name for child in tmp_path.iterdir()] == [path.name]
 
 
@@ -111,10 +121,10 @@ def test_the_bars_are_the_method_that_is_named_with_the_embeddings_on_the_last_t
         for part in found.parts().values():
             assert f"{part:.4g}" in text
         rest = found.logits[0] - found.logits[1] - expected.sum()
-        assert f"They leave out {rest:.4g}" in text
-        assert f"{expected.sum():.4g} together" in text
+        assert f"MLPs and biases, {rest:.4g} in all, have no bars" in text
+        assert f"they sum to {expected.sum():.4g}" in text
         other = np.sign(expected.sum()) != np.sign(found.logits[0] - found.logits[1])
-        assert ("(the other sign)" in text) == other
+        assert ("(the opposite sign)" in text) == other
 
 
 def test_both_signs_are_drawn_in_their_colours():
@@ -159,13 +169,13 @@ def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
     np.testing.assert_allclose(attention, written, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(mlp, found.mlp[:, 0] - found.mlp[:, 1])
     assert line[-1] == pytest.approx(found.logits[0] - found.logits[1], abs=1e-5)
-    assert "do not add up" in texts_of(figure_of(found, "lens"))
+    assert "the bars do not add up to the steps of the line" in texts_of(figure_of(found, "lens"))
 
 
 def test_more_tokens_than_can_be_read_are_left_out_of_the_cells():
     figure = figure_of(explained(MOST_LENS_TOKENS + 1), "lens")
     assert not figure.axes[0].texts
-    assert "The tokens are in the result." in texts_of(figure)
+    assert "The cells are too narrow for their tokens; the result has them." in texts_of(figure)
 
 
 def test_direct_attribution_shows_every_head_and_mlp():
@@ -179,18 +189,32 @@ def test_direct_attribution_shows_every_head_and_mlp():
     assert left.get_ylim() == right.get_ylim()
     wrong = dataclasses.replace(found, error=np.array([1.0, 2.0]), tolerance=np.array([2.5, 6.0]))
     text = texts_of(figure_of(wrong, "direct"))
-    assert "miss the model's own logits by 1 (allowed: 2.5)" in text
+    assert "add up to the model's logits up to 1 (allowed: 2.5)" in text
     half = dataclasses.replace(found, tolerance=np.full(2, np.inf))
-    assert "in half precision" in texts_of(figure_of(half, "direct"))
+    assert "not judged in half precision" in texts_of(figure_of(half, "direct"))
 
 
 def test_notes_titles_and_colour_maps(tmp_path):
     found = dataclasses.replace(explained(4), notes=("builtin in place of gpt2: no network",))
     assert "in place of gpt2" in texts_of(figure_of(found, "direct"))
-    plain = draw(found, "alti", tmp_path / "a.png").read_bytes()
-    assert draw(found, "alti", tmp_path / "b.png").read_bytes() == plain
-    assert draw(found, "alti", tmp_path / "c.png", cmap="magma").read_bytes() != plain
-    assert draw(found, "alti", tmp_path / "d.png", title="Mine").read_bytes() != plain
+    for name in FIGURES:
+        text = texts_of(figure_of(found, name))
+        assert f"model {found.model_name}; prompt: " in text
+        assert "< 0 favours The" in text or name in ("alti", "lens")
+    plain = written(tmp_path / "a.png", found, "alti")
+    assert written(tmp_path / "b.png", found, "alti") == plain
+    assert written(tmp_path / "c.png", found, "alti", cmap="magma") != plain
+    assert written(tmp_path / "d.png", found, "alti", title="Mine") != plain
+    assert "Mine" in texts_of(draw_explanation(found, figure="lens", title="Mine"))
+
+
+def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = explained(4)
+    for name in FIGURES:
+        assert isinstance(draw_explanation(found, figure=name), Figure)
+    assert texts_of(draw_explanation(found)) == texts_of(figure_of(found, "alti-logit"))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_loaded_explanation_draws_the_same(tmp_path):
@@ -199,8 +223,7 @@ def test_a_loaded_explanation_draws_the_same(tmp_path):
     again = Explanation.load(tmp_path / "x")
     for name in ("alti-logit", "lens"):
         pictures = [
-            draw(one, name, tmp_path / f"{n}.png").read_bytes()
-            for n, one in enumerate((found, again))
+            written(tmp_path / f"{n}.png", one, name) for n, one in enumerate((found, again))
         ]
         assert pictures[0] == pictures[1]
 
@@ -215,22 +238,22 @@ def test_a_loaded_explanation_draws_the_same(tmp_path):
     ],
 )
 def test_bad_input(tmp_path, model, figure, name, settings, message):
-    found = explain(model, torch.arange(4), 1, 2, methods="lens")
+    found = explain(model, Question.from_ids(range(4), 1, 2), methods="lens")
     with pytest.raises(DrawingError, match=message):
-        draw(found, figure, tmp_path / name, **settings)
+        draw_explanation(found, tmp_path / name, figure=figure, **settings)
     assert not [*tmp_path.iterdir()]
 
 
-def test_several_prompts_are_drawn_one_by_one(tmp_path, model):
-    found = explain(model, torch.arange(8).view(2, 4), 1, 2)
-    with pytest.raises(DrawingError, match=r"draw explanation\.prompt\(0\)"):
-        draw(found, "lens", tmp_path / "x.png")
-    assert draw(found.prompt(1), "lens", tmp_path / "x.png").exists()
+def test_an_array_that_is_missing_is_named(model):
+    found = explain(model, Question.from_ids(range(4), 1, 2), methods="lens")
+    edited = dataclasses.replace(found, lens_ids=None)
+    with pytest.raises(DrawingError, match="the explanation has no lens_ids"):
+        draw_explanation(edited, figure="lens")
 
 
 def test_bars_that_there_are_not(model):
-    found = explain(model, torch.arange(4), 1, 2, methods="direct")
-    with pytest.raises(Exception, match="no bars by 'alti-logit'; there is logit"):
+    found = explain(model, Question.from_ids(range(4), 1, 2), methods="direct")
+    with pytest.raises(ExplanationError, match="no bars by 'alti-logit'; there is logit"):
         found.bars()
 
 

@@ -1,0 +1,53 @@
+"""What mingpt-explain prints of an explanation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from patching.cli.common.tables import next_token_table, table, token_cell
+from patching.explanation.request import METHODS
+from patching.text import escaped
+
+if TYPE_CHECKING:
+    from patching.explanation.result import Explanation
+
+
+def report(found: Explanation) -> Iterator[str]:
+    """Yield the blocks of text that describe an explanation."""
+    yield next_token_table(run=found.next)
+    for method in ("alti-logit", "logit"):
+        if method in found.methods:
+            heading = f"{METHODS[method]} (the last row includes the embeddings):"
+            yield f"{heading}\n{attribution_table(found, method)}"
+    yield f"{choice(found)}\n{completeness(found)}\nexplained in {found.seconds:.2f} s"
+
+
+def attribution_table(found: Explanation, method: str) -> str:
+    """Return a table: what each token adds to the logit difference, and its share in the plot."""
+    bars = found.bars(method)
+    total = abs(bars).sum() or 1
+    rows = [("pos", "token", "logits", "share")]
+    rows += [
+        (str(position), token_cell(found.text_of(number)), f"{bar:.4f}", f"{bar / total:.4f}")
+        for position, (number, bar) in enumerate(zip(found.ids, bars, strict=True))
+    ]
+    return table(rows, right=(0, 2, 3))
+
+
+def choice(found: Explanation) -> str:
+    """Return one line: both logits, their difference and its parts."""
+    target, foil = (
+        f"logit({escaped(score.token)}) {score.logit:.4f}"
+        for score in (found.next.target, found.next.foil)
+    )
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in found.parts().items())
+    return f"{target} - {foil} = {found.logits[0] - found.logits[1]:.4f}, of which {parts}"
+
+
+def completeness(found: Explanation) -> str:
+    """Return one line: the largest error of the terms, and the largest allowed."""
+    error, allowed = found.worst()
+    limit = f"at most {allowed:.2g}" if math.isfinite(allowed) else "not judged in half precision"
+    return f"completeness: the terms differ from the logits by {error:.2g} ({limit})"

@@ -1,0 +1,165 @@
+"""The figures of an explanation: the numbers and words that patching/drawing draws."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from patching.drawing import explanation as drawing
+from patching.drawing.style import check_cmap
+from patching.errors import DrawingError
+from patching.explanation.request import FIGURES, figures_of
+from patching.explanation.result import Explanation, target_minus_foil
+
+
+def draw_explanation(
+    explanation: Explanation,
+    path: str | Path | None = None,
+    *,
+    figure: str = "alti-logit",
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw one figure of an explanation.
+
+    Args:
+        explanation: must include the method that the figure shows.
+        path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
+        figure: "alti", a heatmap of the share of each token in each position;
+            "alti-logit" or "logit", bars of what each token adds to the logit
+            difference; "alti-logit-layers" or "logit-layers", a heatmap of the same by
+            layer; "lens", the predictions after each layer; "direct", what each head
+            and each MLP adds by itself.
+        cmap: a matplotlib colour map, for heatmaps.
+        title: replaces the figure's own title.
+
+    Raises:
+        DrawingError: another suffix, no such figure or colour map, or a figure of a
+            method that the explanation does not include.
+    """
+    check_cmap(cmap)
+    known = figures_of(FIGURES)
+    if figure not in known:
+        raise DrawingError(f"no figure {figure!r}; there are {', '.join(known)}")
+    there = figures_of(explanation.methods)
+    if figure not in there:
+        raise DrawingError(f"nothing to draw {figure} from; there is {', '.join(there)}")
+    match figure:
+        case "alti":
+            return drawing.draw_shares(_shares(explanation), path, cmap=cmap, title=title)
+        case "alti-logit" | "logit":
+            return drawing.draw_bars(_bars(explanation, figure), path, title=title)
+        case "alti-logit-layers" | "logit-layers":
+            by_layer = _by_layer(explanation, figure.removesuffix("-layers"))
+            return drawing.draw_layers(by_layer, path, cmap=cmap, title=title)
+        case "lens":
+            return drawing.draw_lens(_lens(explanation), path, cmap=cmap, title=title)
+        case _:
+            return drawing.draw_direct(_direct(explanation), path, cmap=cmap, title=title)
+
+
+def _shares(found: Explanation) -> drawing.TokenShares:
+    heading = "ALTI: share of each token of the prompt in each position, after all blocks"
+    return drawing.TokenShares(_choice(found), heading, _required(found.alti, "alti"))
+
+
+def _bars(found: Explanation, method: str) -> drawing.TokenBars:
+    choice, values = _choice(found), found.bars(method)
+    headings = {
+        "alti-logit": "ALTI-Logit: what each token of the prompt adds",
+        "logit": "Logit: what each position that attention reads adds",
+    }
+    with_bars = ("attention", "embeddings", "rounding")
+    without = sum(part for name, part in found.parts().items() if name not in with_bars)
+    total = values.sum()
+    opposite = " (the opposite sign)" if total * target_minus_foil(found.logits) < 0 else ""
+    caption = (
+        f"{_sum_of_parts(found, choice)} The bars show attention and the embeddings (on the last"
+        f" token); they sum to {total:.4g}{opposite}. MLPs and biases, {without:.4g} in all, have"
+        f" no bars. Each bar is divided by the sum of absolute values, {np.abs(values).sum():.4g}."
+    )
+    return drawing.TokenBars(choice, f"{headings[method]} to {choice.difference}", values, caption)
+
+
+def _by_layer(found: Explanation, method: str) -> drawing.TokensByLayer:
+    choice = _choice(found)
+    if method == "alti-logit":
+        name, columns = "ALTI-Logit", "token of the prompt"
+        values = _required(found.alti_logit_layers, "alti_logit_layers")[2]  # (L, T)
+    else:
+        name, columns = "Logit", "position that attention reads"
+        values = found.logit_layers[2]
+    return drawing.TokensByLayer(
+        choice,
+        heading=f"{name} by layer: what each layer's attention adds to {choice.difference}",
+        values=values,
+        name=name,
+        columns=columns,
+        caption=f"The cells sum to {values.sum():.4g}. The embeddings, which no layer"
+        f" writes, are not shown; they add {target_minus_foil(found.initial):.4g} on the last"
+        " token.",
+    )
+
+
+def _lens(found: Explanation) -> drawing.LensPredictions:
+    heads = found.heads[0] - found.heads[1]  # (L, nh)
+    return drawing.LensPredictions(
+        _choice(found),
+        heading="Logit lens: the likeliest next token if the model stopped after a layer",
+        tokens=[
+            [found.text_of(number) for number in row]
+            for row in _required(found.lens_ids, "lens_ids")
+        ],
+        probabilities=_required(found.lens_probabilities, "lens_probabilities"),
+        trajectory=target_minus_foil(_required(found.trajectory, "trajectory")),
+        attention=heads.sum(-1) + target_minus_foil(found.bias),
+        mlp=target_minus_foil(found.mlp),
+        caption="Lower panel (last position): the lens normalises with each layer's own"
+        " statistics, the bars with the final ones. So the bars do not add up to the steps of"
+        " the line.",
+    )
+
+
+def _direct(found: Explanation) -> drawing.DirectParts:
+    choice, (error, allowed) = _choice(found), found.worst()
+    limit = f"allowed: {allowed:.2g}" if math.isfinite(allowed) else "not judged in half precision"
+    return drawing.DirectParts(
+        choice,
+        heading="Direct logit attribution: what each head and each MLP adds by itself to"
+        f" {choice.difference}",
+        heads=found.heads[0] - found.heads[1],
+        mlp=target_minus_foil(found.mlp),
+        caption=f"{_sum_of_parts(found, choice)} The terms add up to the model's logits"
+        f" up to {error:.2g} ({limit}).",
+    )
+
+
+def _choice(found: Explanation) -> drawing.Choice:
+    return drawing.Choice(
+        prompt=found.text,
+        tokens=tuple(found.text_of(number) for number in found.ids),
+        target=found.text_of(found.target),
+        foil=found.text_of(found.foil),
+        model_name=found.model_name,
+        notes=found.notes,
+    )
+
+
+def _sum_of_parts(found: Explanation, choice: drawing.Choice) -> str:
+    parts = [f"{name} {value:.4g}" for name, value in found.parts().items()]
+    total = target_minus_foil(found.logits)
+    return f"{choice.difference} = {total:.4g}, of which {', '.join(parts)}."
+
+
+def _required(array: np.ndarray | None, name: str) -> np.ndarray:
+    """Return an array of the explanation that its methods promise.
+
+    Raises:
+        DrawingError: the array is missing, as in a result that was edited.
+    """
+    if array is None:
+        raise DrawingError(f"the explanation has no {name}")
+    return array

@@ -1,0 +1,260 @@
+"""An explanation of one prediction: arrays to compute with, saved, loaded and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patching.errors import ExplanationError, ResultError
+from patching.explanation.request import figures_of
+from patching.frames import frame
+from patching.next_tokens import NextTokens, TokenScore
+from patching.result_files import open_result, save, to_json_lists
+from patching.text import escaped, squeezed
+
+if TYPE_CHECKING:
+    import pandas
+
+LONGEST_PROMPT = 80  # characters of the prompt in a repr
+FIRST_SHOWN = ("alti-logit", "logit")  # the figure in Jupyter, if there; else the first there is
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Where the target's and the foil's logits at the last position of a prompt come from.
+
+    Arrays are in the model's precision (float32 for half precision). An axis of 3 is
+    target, foil, target minus foil; an axis of 2 is target, foil. Attributions are in
+    logits. ALTI's arrays are None unless the methods include alti or alti-logit; the
+    lens's arrays are None unless they include lens.
+    """
+
+    # The prediction.
+    ids: np.ndarray  # (T,) the prompt
+    target: int  # token id
+    foil: int
+    logits: np.ndarray  # (2,)
+    probabilities: np.ndarray  # (2,)
+    ranks: np.ndarray  # (2,) among all next tokens, from 1
+    top_ids: np.ndarray  # (k,) the likeliest next tokens, in order
+    top_logits: np.ndarray  # (k,)
+    top_probabilities: np.ndarray  # (k,)
+    # Direct logit attribution: the terms of the two logits.
+    heads: np.ndarray  # (2, L, nh) each head, over all positions
+    initial: np.ndarray  # (2,) the embeddings
+    mlp: np.ndarray  # (L, 2) each MLP, with its bias
+    bias: np.ndarray  # (L, 2) the output bias of each block's attention
+    final_bias: np.ndarray  # (2,) the final layer norm's bias
+    error: np.ndarray  # (2,) distance between the sum of the terms and the logits
+    tolerance: np.ndarray  # (2,) the largest error allowed; infinite in half precision
+    # Token attributions.
+    logit: np.ndarray  # (3, T) attention, by the position that it reads, over all blocks
+    logit_layers: np.ndarray  # (3, L, T) the same for each block
+    alti_logit: np.ndarray | None  # (3, T) `logit` attributed to the tokens of the prompt
+    alti_logit_layers: np.ndarray | None  # (3, L, T)
+    # ALTI.
+    contributions: np.ndarray | None  # (L, T, T) in a block: of position s (last axis) in t
+    rollout: np.ndarray | None  # (L, T, T) after a block: of token s (last axis) in position t
+    # The logit lens.
+    lens_ids: np.ndarray | None  # (L, T) the likeliest next token after each block
+    lens_probabilities: np.ndarray | None  # (L, T)
+    trajectory: np.ndarray | None  # (L + 1, 2) logits at the last position; first: embeddings
+
+    methods: tuple[str, ...]  # the methods asked for
+    text: str  # the prompt
+    tokens: dict[int, str]  # the text of every token that occurs in the arrays
+    model_name: str
+    versions: dict[str, str]  # of Python and packages; device, dtype, threads
+    seconds: float  # wall-clock time of the batch that the prompt was run in
+    created: str = field(  # ISO 8601, UTC
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
+    )
+    notes: tuple[str, ...] = ()  # remarks for readers of the figures
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the command that ran it
+    checksum: str | None = None  # SHA-256 of the model's weights; None in some older files
+
+    @cached_property
+    def next(self) -> NextTokens:
+        """The likeliest next tokens, the target and the foil."""
+        top = zip(self.top_ids, self.top_logits, self.top_probabilities, strict=True)
+        both = zip(
+            self.ranks, (self.target, self.foil), self.logits, self.probabilities, strict=True
+        )
+        target, foil = (self._score(*parts) for parts in both)
+        ranked = tuple(self._score(rank, *parts) for rank, parts in enumerate(top, 1))
+        return NextTokens(ranked, target, foil)
+
+    def _score(self, rank: int, number: int, logit: float, probability: float) -> TokenScore:
+        token = self.text_of(number)
+        return TokenScore(int(rank), int(number), token, float(logit), float(probability))
+
+    def text_of(self, number: int) -> str:
+        """Return the text of a token that occurs in the explanation."""
+        return self.tokens[int(number)]
+
+    @property
+    def alti(self) -> np.ndarray | None:
+        """ALTI (T, T): the share of token s (last axis) in position t, after all blocks."""
+        return None if self.rollout is None else self.rollout[-1]
+
+    def parts(self) -> dict[str, float]:
+        """Return the parts of target's logit minus foil's, by name.
+
+        In half precision a part `rounding` holds what the others leave.
+        """
+        parts = {
+            "attention": float(self.logit[2].sum()),
+            "embeddings": float(target_minus_foil(self.initial)),
+            "MLPs": float(target_minus_foil(self.mlp).sum()),
+            "attention's biases": float(target_minus_foil(self.bias).sum()),
+            "the final layer norm's bias": float(target_minus_foil(self.final_bias)),
+        }
+        if np.isinf(self.tolerance).any():
+            parts["rounding"] = float(target_minus_foil(self.logits)) - sum(parts.values())
+        return parts
+
+    def bars(self, method: str = "alti-logit") -> np.ndarray:
+        """Return what each token adds to target's logit minus foil's (T,), in logits.
+
+        The embeddings count for the last token. The figure divides these numbers by
+        the sum of their absolute values.
+
+        Args:
+            method: "alti-logit" or "logit".
+
+        Raises:
+            ExplanationError: another method, or ALTI-Logit that was not asked for.
+        """
+        there = self._token_attributions()
+        if method not in there:
+            raise ExplanationError(f"no bars by {method!r}; there is {' and '.join(there)}")
+        bars = there[method][2].copy()
+        bars[-1] += target_minus_foil(self.initial)
+        return bars
+
+    def _token_attributions(self) -> dict[str, np.ndarray]:
+        both = {"logit": self.logit, "alti-logit": self.alti_logit}
+        return {method: array for method, array in both.items() if array is not None}
+
+    def worst(self) -> tuple[float, float]:
+        """Return (error, tolerance) of the logit that uses most of its tolerance."""
+        used = self.error / self.tolerance if np.isfinite(self.tolerance).all() else self.error
+        return float(self.error[used.argmax()]), float(self.tolerance[used.argmax()])
+
+    # ----------------------------------------------------------------- files
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field in JSON's types, the next tokens and the bars; not finite is None.
+
+        `contributions` and `rollout` are left out: they are L times as large as the rest.
+        The last rollout stays, as `alti`.
+        """
+        values = self._fields() | {"alti": self.alti}
+        for name in ("contributions", "rollout"):
+            del values[name]
+        values = {
+            k: to_json_lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()
+        }
+        bars = {method: to_json_lists(self.bars(method)) for method in self._token_attributions()}
+        return {"next": dataclasses.asdict(self.next), "bars": bars, **values}
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the fields by their names in files, where `text` is the only one of `texts`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["texts"] = (values.pop("text"),)
+        return values
+
+    def save(self, path: str | Path) -> tuple[Path, Path]:
+        """Write `path` with the suffixes .npz and .json; return the two paths.
+
+        In the .npz, every array has the name of its field, structured fields are
+        JSON text, and fields that are None are left out.
+        """
+        fields = {name: value for name, value in self._fields().items() if value is not None}
+        structured = {name: json.dumps(fields.pop(name, None)) for name in _STRUCTURED}
+        return save(path, fields | structured, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """Read an explanation that `save` wrote, from its .npz.
+
+        Raises:
+            ResultError: no such file, not one that `save` wrote, or a file of
+                version 0.1 that explains several prompts.
+        """
+        with open_result(path, "explanation") as arrays:
+            saved: dict[str, Any] = {name: arrays[name] for name in arrays}
+            saved |= {name: json.loads(saved[name].item()) for name in _STRUCTURED}
+            texts = saved.pop("texts")
+            if saved["ids"].ndim != 1 or len(texts) != 1:
+                raise ResultError(
+                    f"{path} explains {len(texts)} prompts in one file, as version 0.1 could;"
+                    " explain the prompts again and save each explanation in a file of its own"
+                )
+            saved |= {name: int(saved[name]) for name in ("target", "foil")}
+            saved |= {name: tuple(saved[name]) for name in ("methods", "notes")}
+            saved["tokens"] = {int(number): text for number, text in saved["tokens"].items()}
+            return cls(**NOT_ASKED | saved, text=texts[0])
+
+    # ----------------------------------------------------------------- shown
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a table with one row for each token of the prompt.
+
+        Columns: position, token, logit, and alti_logit if it was asked for. The last
+        two are those of `bars`, in logits.
+
+        Raises:
+            ResultError: pandas is not installed.
+        """
+        return frame(
+            {
+                "position": np.arange(len(self.ids)),
+                "token": [self.text_of(number) for number in self.ids],
+                **{m.replace("-", "_"): self.bars(m) for m in self._token_attributions()},
+            }
+        )
+
+    def __repr__(self) -> str:
+        target, foil = (f"logit({score.token!r})" for score in (self.next.target, self.next.foil))
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in self.parts().items())
+        return (
+            f"Explanation of {escaped(squeezed(self.text, LONGEST_PROMPT))!r}\n"
+            f"  {target} - {foil} = {target_minus_foil(self.logits):.4g}, of which {parts}\n"
+            f"  {len(self.ids)} tokens; methods {', '.join(self.methods)};"
+            f" model {self.model_name}; {self.seconds:.2f} s"
+        )
+
+    def _repr_png_(self) -> bytes:
+        # Imported here: matplotlib takes a while, and a result is often only computed with.
+        from patching.drawing.style import png_bytes
+        from patching.explanation.figures import draw_explanation
+
+        there = figures_of(self.methods)
+        figure = next((name for name in FIRST_SHOWN if name in there), there[0])
+        return png_bytes(draw_explanation(self, figure=figure))
+
+
+# The arrays of the methods that can be left out.
+NOT_ASKED: dict[str, Any] = dict.fromkeys(
+    (
+        "contributions", "rollout", "alti_logit", "alti_logit_layers",
+        "lens_ids", "lens_probabilities", "trajectory",
+    )
+)  # fmt: skip
+_STRUCTURED = (  # JSON text in the .npz
+    "methods", "texts", "tokens", "model_name", "versions", "seconds",
+    "created", "notes", "arguments", "checksum",
+)  # fmt: skip
+
+
+def target_minus_foil(both: np.ndarray) -> np.ndarray:
+    """Return target minus foil; the two are the last axis."""
+    return both[..., 0] - both[..., 1]

@@ -1,0 +1,73 @@
+"""The terms of the logits: that they add up, and how far they may be off."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from explanation_definition import ask, cases
+from helpers import make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patching import (
+    ExplanationError,
+    explain,
+)
+from patching.explanation import logit_attribution
+
+
+@settings(max_examples=20)
+@given(case=cases(), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
+def test_the_terms_add_up_in_every_precision(case, dtype):
+    model, question = case
+    found = explain(model.to(dtype), question)
+    assert found.logit.dtype == found.rollout.dtype == np.float32
+    if dtype == torch.float32:
+        total = found.logit[:2].sum(-1) + found.initial + found.mlp.sum(0)
+        total = total + found.bias.sum(0) + found.final_bias
+        np.testing.assert_allclose(total, found.logits, rtol=1e-4, atol=1e-4)
+    else:
+        assert np.isinf(found.tolerance).all()
+        np.testing.assert_allclose(found.rollout.sum(-1), 1, atol=1e-5)
+        difference = found.logits[0] - found.logits[1]
+        assert sum(found.parts().values()) == pytest.approx(difference, abs=1e-5)
+        seen = (
+            model.to(dtype)(torch.tensor([question.ids]))[0].float().softmax(-1)[0]
+        )  # widened before
+        likeliest = torch.from_numpy(found.lens_probabilities[-1])
+        torch.testing.assert_close(likeliest, seen.amax(-1).detach(), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "beside"), [(torch.float32, 1e-6, 1e-6), (torch.float64, 1e-13, 1e-12)]
+)
+def test_how_far_the_terms_may_be_off(model, dtype, share, beside):
+    found = explain(model.to(dtype), ask(range(6)))
+    terms = [np.abs(found.logit_layers[:2]).sum((1, 2)), np.abs(found.initial)]
+    terms += [np.abs(found.mlp).sum(0), np.abs(found.bias).sum(0), np.abs(found.final_bias)]
+    np.testing.assert_allclose(found.tolerance, share * sum(terms) + beside, rtol=1e-5)
+
+
+def test_terms_that_do_not_add_up_are_an_error(model, monkeypatch):
+    right = logit_attribution.logit_terms
+
+    def wrong(*arguments):
+        found = right(*arguments)
+        return dataclasses.replace(found, mlp=found.mlp + 1e-3)
+
+    monkeypatch.setattr(logit_attribution, "logit_terms", wrong)
+    with pytest.raises(ExplanationError, match=r"do not add up .* they differ by 0\.00"):
+        explain(model, ask(range(5)))
+    explain(model.bfloat16(), ask(range(5)))  # where nobody can judge
+
+
+def test_large_values_that_cancel_are_no_error():
+    """As GPT-2 has them: one block writes what is far larger than all else, another takes it."""
+    for seed in range(20):
+        model = make_model(seed, n_layer=4)
+        with torch.no_grad():
+            for layer, sign in ((0, 1), (3, -1)):
+                model.transformer.h[layer].mlp.c_proj.bias[3] += sign * 3000.0
+        found = explain(model, ask(range(6)))
+        assert (found.error <= 0.7 * found.tolerance).all()
