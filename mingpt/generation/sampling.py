@@ -69,13 +69,7 @@ class Stop:
     decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.texts, str):
-            raise ConfigError(f"texts to stop at are several, in a tuple, not {self.texts!r}")
-        for text in self.texts:
-            if not isinstance(text, str) or not text:
-                raise ConfigError(f"a text to stop at is empty, or none: {text!r}")
-            if any("\ud800" <= char <= "\udfff" for char in text):
-                raise ConfigError(f"a text to stop at is not valid Unicode: {text!r}")
+        check_stop_texts(self.texts)
         if self.texts and self.decode is None:
             raise ConfigError("texts to stop at need a tokenizer's decode")
 
@@ -90,6 +84,21 @@ class Stop:
             if any(text in said for text in self.texts):
                 return "stop"
         return None
+
+
+def check_stop_texts(texts: Sequence[str]) -> None:
+    """Check the texts that end a continuation.
+
+    Raises:
+        ConfigError: one text in place of a tuple, or a text that is empty or not valid Unicode.
+    """
+    if isinstance(texts, str):
+        raise ConfigError(f"texts to stop at are several, in a tuple, not {texts!r}")
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise ConfigError(f"a text to stop at is empty, or none: {text!r}")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ConfigError(f"a text to stop at is not valid Unicode: {text!r}")
 
 
 @torch.no_grad()
