@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from patching.alignment import alignment
+from patching.alignment import align
 from patching.text import SPACE, escaped, shortened, visible
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def model_line(model: GPT, fallback: str | None) -> str:
 def pair_table(pair: PromptPair) -> str:
     """Both tokenizations side by side; a star marks the positions that differ."""
     return alignment_table(
-        alignment(pair.clean_ids, pair.corrupt_ids),
+        align(pair.clean_ids, pair.corrupt_ids),
         ids=(pair.clean_ids, pair.corrupt_ids),
         tokens=(pair.clean_tokens, pair.corrupt_tokens),
         names=("clean", "corrupt"),
@@ -53,7 +53,7 @@ def alignment_table(
     tokens: Sequence[Sequence[str]],
     names: Sequence[str],
 ) -> str:
-    """Any two prompts' tokens, paired as tokenview.alignment does; of each its positions."""
+    """Any two prompts' tokens, paired as patching.alignment.align does; of each its positions."""
 
     def side(prompt: int, at: int | None) -> tuple[str, ...]:
         if at is None:
