@@ -19,14 +19,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
-    from patching.continuation.run import Continuation as Continuation
-    from patching.continuation.run import Settings as Settings
+    from patching.continuation.figures import draw_choice as draw_choice
+    from patching.continuation.figures import draw_counts as draw_counts
+    from patching.continuation.request import GenerationSettings as GenerationSettings
+    from patching.continuation.result import Continuation as Continuation
+    from patching.continuation.result import Continuations as Continuations
     from patching.continuation.run import continue_prompts as continue_prompts
     from patching.drawing.sweep import agreement as agreement
     from patching.drawing.sweep import heatmap as heatmap
+    from patching.errors import CountError as CountError
     from patching.errors import DrawingError as DrawingError
     from patching.errors import ExplanationError as ExplanationError
-    from patching.errors import ProbeError as ProbeError
     from patching.errors import PromptError as PromptError
     from patching.errors import ResultError as ResultError
     from patching.errors import SweepError as SweepError
@@ -57,14 +60,17 @@ _HOME = {
     "explain": "patching.explanation.run",
     "Explanation": "patching.explanation.result",
     "draw_explanation": "patching.explanation.figures",
-    "Settings": "patching.continuation.run",
-    "Continuation": "patching.continuation.run",
     "continue_prompts": "patching.continuation.run",
+    "GenerationSettings": "patching.continuation.request",
+    "Continuation": "patching.continuation.result",
+    "Continuations": "patching.continuation.result",
+    "draw_choice": "patching.continuation.figures",
+    "draw_counts": "patching.continuation.figures",
     "PromptError": "patching.errors",
     "SweepError": "patching.errors",
     "ResultError": "patching.errors",
     "DrawingError": "patching.errors",
-    "ProbeError": "patching.errors",
+    "CountError": "patching.errors",
     "ExplanationError": "patching.errors",
 }
 __all__ = [*_HOME]

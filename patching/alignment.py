@@ -1,7 +1,7 @@
-"""Two prompts, token by token: which goes with which, and words that make them equally long.
+"""Two prompts, token by token: which positions correspond, and which words make them equally long.
 
-Patching needs prompts of equal length, and the tokenizer alone decides. This is
-how to find them before anything is run; nothing here needs a model.
+Patching needs prompts with equally many tokens, and only the tokenizer decides how many
+there are. These functions need no model.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from patching.errors import PromptError
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
 
-# What two prompts are compared by: words, and every other sign that is no white space.
+# Prompts are compared word by word; every other character but white space is a word of its own.
 WORDS = regex.compile(r"[\p{L}\p{M}\p{N}_]+|(?!\s)\X")
 
-Span = tuple[int, int]  # from, to (not included)
+Span = tuple[int, int]  # first character, and the one after the last
 
 
 @dataclass(frozen=True)
 class Row:
-    """A position of one prompt beside one of another; None where one has no token for it."""
+    """A position of prompt `a` and the corresponding one of prompt `b`; None: there is none."""
 
     a: int | None
     b: int | None
@@ -36,12 +36,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """What the corrupt prompt says in place of something in the clean one."""
+class ReplacedWords:
+    """The words of the corrupt prompt that stand in place of others in the clean one."""
 
-    text: str  # in the corrupt prompt, the same at every place
-    clean_spans: tuple[Span, ...]  # characters of the clean prompt, place by place
-    corrupt_spans: tuple[Span, ...]  # likewise
+    text: str  # the words in the corrupt prompt, the same at every place
+    clean_spans: tuple[Span, ...]  # characters of the clean prompt, one span a place
+    corrupt_spans: tuple[Span, ...]  # characters of the corrupt prompt, one span a place
 
 
 @dataclass(frozen=True)
@@ -51,89 +51,101 @@ class Suggestion:
     word: str
     prompt: str
     ids: tuple[int, ...]
-    fits: bool  # as many tokens as the clean prompt, others only where the word is, and not it
+    fits: bool  # as many tokens as the clean prompt, and they differ only where the word is
 
 
-def alignment(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[Row]:
-    """Which position of one prompt goes with which of another.
+def align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[Row]:
+    """Return which position of one prompt corresponds to which of another.
 
-    Of equally many tokens each goes with the one at its own position, as
-    patching takes them. Otherwise what they share is matched (difflib), and
-    between two matches position goes with position until one has no more.
+    In prompts with equally many tokens, every position corresponds to the same position,
+    as in patching. Otherwise difflib matches the tokens that both have; between two
+    matches, positions correspond one by one until one prompt has no more.
 
     Args:
-        a, b: the ids of the tokens, or whatever else the prompts consist of.
+        a, b: token ids, or any other items that the prompts consist of.
     """
     if len(a) == len(b):
         both = enumerate(zip(a, b, strict=True))
         return [Row(position, position, one != other) for position, (one, other) in both]
     rows = []
-    for kind, *ends in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        pairs = zip_longest(range(*ends[:2]), range(*ends[2:]))
+    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    for kind, a_from, a_to, b_from, b_to in matcher.get_opcodes():
+        pairs = zip_longest(range(a_from, a_to), range(b_from, b_to))
         rows += [Row(*pair, kind != "equal") for pair in pairs]
     return rows
 
 
-def stretch(clean: str, corrupt: str) -> Stretch:
-    """Where the corrupt prompt has other words than the clean one, and which.
+def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
+    """Find the words that the corrupt prompt has in place of words of the clean one.
 
     Raises:
-        PromptError: they do not differ, or in white space; one has words where
-            the other has none; or the corrupt one has different words at
-            different places.
+        PromptError: the prompts are equal, or differ in white space; one has words where
+            the other has none; or the corrupt one has different words at different places.
     """
     if clean == corrupt:
         raise PromptError("the clean and corrupt prompts are the same: there is no word to replace")
-    words = {text: [match.span() for match in WORDS.finditer(text)] for text in (clean, corrupt)}
-    rows = alignment(*([text[at:to] for at, to in spans] for text, spans in words.items()))
-    places = []
-    for differs, group in groupby(rows, key=lambda row: row.differs):
-        if differs:
-            run = [*group]
-            places.append(
-                (
-                    _across(words[clean], [row.a for row in run if row.a is not None]),
-                    _across(words[corrupt], [row.b for row in run if row.b is not None]),
-                )
-            )
-    for ours, theirs in places:
-        if ours is None or theirs is None:
-            longer, text, span = (
-                ("corrupt", corrupt, theirs) if ours is None else ("clean", clean, ours)
-            )
-            raise PromptError(
-                f"the {longer} prompt has {text[slice(*span)]!r} where the other has nothing:"
-                " there is no word to replace by another"
-            )
+    places = _differing_places(clean, corrupt)
     clean_spans, corrupt_spans = zip(*places, strict=True) if places else ((), ())
     originals = [clean[at:to] for at, to in clean_spans]
     if _replaced(corrupt, corrupt_spans, originals) != clean:
         raise PromptError("the prompts differ in white space, which no other word makes up for")
-    texts = [*dict.fromkeys(corrupt[at:to] for at, to in corrupt_spans)]
+    texts = list(dict.fromkeys(corrupt[at:to] for at, to in corrupt_spans))
     if len(texts) > 1:
         raise PromptError(
             "the corrupt prompt has different words at different places, which no one word can"
             f" replace: {', '.join(map(repr, texts))}"
         )
-    return Stretch(texts[0], clean_spans, corrupt_spans)
+    return ReplacedWords(texts[0], clean_spans, corrupt_spans)
+
+
+def _differing_places(clean: str, corrupt: str) -> list[tuple[Span, Span]]:
+    """Return the characters at which the words differ: spans of the clean and corrupt prompt.
+
+    Raises:
+        PromptError: one of the prompts has no word at such a place.
+    """
+    words = [[match.span() for match in WORDS.finditer(text)] for text in (clean, corrupt)]
+    clean_words, corrupt_words = words
+    rows = align(
+        [clean[at:to] for at, to in clean_words], [corrupt[at:to] for at, to in corrupt_words]
+    )
+    places = []
+    for differs, group in groupby(rows, key=lambda row: row.differs):
+        if not differs:
+            continue
+        run = list(group)
+        ours = _across(clean_words, [row.a for row in run if row.a is not None])
+        theirs = _across(corrupt_words, [row.b for row in run if row.b is not None])
+        if ours is None or theirs is None:
+            longer, text, span = (
+                ("corrupt", corrupt, theirs) if ours is None else ("clean", clean, ours)
+            )
+            extra = "" if span is None else text[slice(*span)]
+            raise PromptError(
+                f"the {longer} prompt has {extra!r} where the other has nothing:"
+                " there is no word to replace by another"
+            )
+        places.append((ours, theirs))
+    return places
 
 
 def suggest(
     tokenizer: BPETokenizer, clean: str, corrupt: str, words: Iterable[str]
 ) -> list[Suggestion]:
-    """The corrupt prompt with each of `words` in place of what it says now.
+    """Return the corrupt prompt with each of `words` in place of its own words.
 
-    Whatever it says in place of the clean prompt's words, at one place or the
-    same at several, becomes the word. That fits if there are as many tokens
-    then as in the clean prompt, and the same ones but where the word is.
+    Its own words are those that stand in place of the clean prompt's, at one place or,
+    the same ones, at several. A word fits if the new prompt has as many tokens as the
+    clean one, and its tokens differ only where the word is.
 
     Returns:
-        One for each of `words`, in their order.
+        One suggestion for each of `words`, in their order.
 
     Raises:
-        PromptError: as `stretch`, or a text that is no Unicode.
+        PromptError: the prompts do not differ by replaced words (see `replaced_words`), or
+            a text is not valid Unicode.
     """
-    found = stretch(clean, corrupt)
+    found = replaced_words(clean, corrupt)
     clean_ids = _encoded(tokenizer, clean)
     free = _positions(tokenizer, clean, clean_ids, found.clean_spans)
     suggestions = []
@@ -148,7 +160,7 @@ def suggest(
 
 
 def _across(spans: Sequence[Span], chosen: Sequence[int]) -> Span | None:
-    """From the beginning of the first of the chosen words to the end of the last."""
+    """Return the span from the first chosen word to the last; None if none is chosen."""
     return (spans[chosen[0]][0], spans[chosen[-1]][1]) if chosen else None
 
 
@@ -168,7 +180,8 @@ def _encoded(tokenizer: BPETokenizer, text: str) -> tuple[int, ...]:
 def _positions(
     tokenizer: BPETokenizer, text: str, ids: Sequence[int], spans: Sequence[Span]
 ) -> set[int]:
-    """The tokens that any of `spans` has a character in."""
+    """Return the positions of the tokens that share a character with any of `spans`."""
+    # Tokens are counted in bytes: one may end in the middle of a character.
     ends = accumulate((len(tokenizer.data(number)) for number in ids), initial=0)
     in_bytes = [tuple(len(text[:end].encode()) for end in span) for span in spans]
     return {

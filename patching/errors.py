@@ -24,7 +24,7 @@ class ExplanationError(MinGPTError, ValueError):
     """A prediction that cannot be explained, or whose terms do not add up."""
 
 
-class ProbeError(MinGPTError, ValueError):
+class CountError(MinGPTError, ValueError):
     """A pattern that cannot be counted."""
 
 

@@ -16,9 +16,10 @@ import mingpt
 from mingpt.generation.decoding import Decoding
 from patching.cli.explain import EXAMPLE as SUMMER
 from patching.cli.patch import EXAMPLE
-from patching.continuation.run import Settings, continue_prompts
-from patching.continuation.step_candidates import candidates
-from patching.drawing.continuation import draw_choice
+from patching.continuation.figures import draw_choice
+from patching.continuation.request import GenerationSettings
+from patching.continuation.run import continue_prompts
+from patching.continuation.step_candidates import step_candidates
 from patching.drawing.sweep import heatmap
 from patching.explanation.figures import draw_explanation
 from patching.explanation.run import explain
@@ -52,12 +53,14 @@ def main() -> int:
     for name, figure in EXPLAINED.items():
         draw_explanation(found, ROOT / "figures" / name, figure=figure)
         print(f"wrote {ROOT / 'figures' / name}")
-    steps, settings = [], Settings(decoding=Decoding(1.2, top_k=12, top_p=0.85))
+    steps, settings = [], GenerationSettings(decoding=Decoding(1.2, top_k=12, top_p=0.85))
     (samples,) = continue_prompts(
         model, tokenizer, [CONTINUED], settings, num_samples=3, observe=steps.append
     )
-    first = candidates(steps[0], settings.decoding, 15, tokenizer.token, greedy=False)
-    print(f"wrote {draw_choice(first, samples, ROOT / 'figures' / 'readme-choice.png')}")
+    first = step_candidates(steps[0], settings.decoding, 15, tokenizer.token, greedy=False)
+    path = ROOT / "figures" / "readme-choice.png"
+    draw_choice(first, path, samples=samples)
+    print(f"wrote {path}")
     return 0
 
 

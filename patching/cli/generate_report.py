@@ -1,4 +1,4 @@
-"""What mingpt-generate has to say, as text for a terminal; tables.py has the tables' parts."""
+"""mingpt-generate's output as text for a terminal; common/tables.py has the parts of tables."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from patching.text import escaped, readable, shortened, squeezed
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
     from mingpt.generation.sampling import Choice
+    from patching.cli.generate_run import SettingsRun
     from patching.continuation.counts import Count
-    from patching.continuation.run import Continuation
+    from patching.continuation.result import Continuation
     from patching.continuation.step_candidates import Candidate
 
-Key = tuple[int, int]  # numbers of a prompt and of its sample
-_PROMPT_COLUMNS = 40  # of a prompt in a table
-_FEWEST_COLUMNS = 20  # of a model, side by side with others
-NEXT = "\n\n"  # between the tables of a sample's steps, and its text
+Key = tuple[int, int]  # number of a prompt, number of its sample
+_PROMPT_COLUMNS = 40  # width of a prompt in a table
+_FEWEST_COLUMNS = 20  # width of a model's column beside others, at least
+NEXT = "\n\n"  # between two tables of steps, and before the text after them
 _ENDED = {"length": "length", "end": "end of text", "stop": "text to stop at"}
 
 
 def likelihood_line(log_probs: Sequence[float]) -> str:
-    """How likely a prompt is, by what the model says of each token but the first."""
+    """Return a prompt's length and log-probability.
+
+    Args:
+        log_probs: of each of the prompt's tokens but the first, in nats.
+    """
     count = len(log_probs) + 1
     line = f"{count} token" if count == 1 else f"{count} tokens"
     if not log_probs:
@@ -37,25 +42,50 @@ def likelihood_line(log_probs: Sequence[float]) -> str:
 
 
 def sample_name(number: int, seed: int | None, score: float | None = None) -> str:
-    """What a sample is called."""
+    """Return the name of a sample: its seed, or its rank among the beams.
+
+    Args:
+        number: the sample's number, from 0.
+        seed: None if it was not drawn.
+        score: of a beam; None for any other sample.
+    """
     if score is not None:
         return f"beam {number + 1}, score {score:.4f}"
     return "the likeliest" if seed is None else f"seed {seed}"
 
 
-def named(one: Continuation, number: int) -> str:
-    """What a continuation is called, the `number`-th of its prompt."""
+def continuation_name(one: Continuation, number: int) -> str:
+    """Return the name of a prompt's continuation with this number, from 0."""
     return sample_name(number, one.sample.seed, one.sample.score)
 
 
 def sample_end(count: int, log_prob: float, ended: str) -> str:
-    """What is said after a sample, of so many tokens."""
+    """Return the line below a sample.
+
+    Args:
+        count: the number of its tokens.
+        log_prob: in nats.
+        ended: why it ended; see mingpt.Sample.
+    """
     tokens = "1 token" if count == 1 else f"{count} tokens"
     return f"[{tokens}, ln p {log_prob:.2f}, ended by {_ENDED[ended]}]"
 
 
+def time_line(run: SettingsRun) -> str:
+    """Return the number of tokens and the time that they took."""
+    watch, tokens = run.stopwatch, "1 token" if run.tokens == 1 else f"{run.tokens} tokens"
+    line = f"{tokens}: the first of each sample in {watch.first:.2f} s"
+    if watch.milliseconds_per_token is None:
+        return line
+    is_search = run.settings.num_beams is not None
+    unit = "step of all beams" if is_search else "token"
+    if not is_search and sum(map(len, run.result)) > 1:
+        unit += ", several samples at a time"
+    return f"{line}, then {watch.milliseconds_per_token:.1f} ms per {unit}"
+
+
 def candidate_table(candidates: Sequence[Candidate]) -> str:
-    """One step: a star at the token chosen."""
+    """Return the candidates of one step as a table, with a star at the chosen one."""
     rows = [("", "rank", "id", "token", "logit", "prob", "cumul", "", "drawn with")]
     for one in candidates:
         rows.append(
@@ -75,7 +105,7 @@ def candidate_table(candidates: Sequence[Candidate]) -> str:
 
 
 def count_table(counts: Sequence[Count]) -> str:
-    """How often each pattern was found after each prompt."""
+    """Return a table with a row for each prompt and pattern."""
     rows = [("prompt", "pattern", "found", "of", "share", "95 % interval")]
     for one in counts:
         low, high = one.interval
@@ -93,7 +123,7 @@ def count_table(counts: Sequence[Count]) -> str:
 
 
 def cell(text: str) -> str:
-    """A prompt or a pattern in one cell of a table."""
+    """Return a prompt or a pattern as a cell of a table, cut in the middle if it is long."""
     shown = squeezed(escaped(text), _PROMPT_COLUMNS)
     while width(shown) > _PROMPT_COLUMNS:
         shown = squeezed(shown, len(shown) - 1)
@@ -101,18 +131,19 @@ def cell(text: str) -> str:
 
 
 def side_by_side(texts: Sequence[Sequence[str | None]], heads: Sequence[str], columns: int) -> str:
-    """Texts in columns, row by row with a blank line between; each column has a head.
+    """Return texts in columns of equal width, with a blank line between two rows.
 
     Args:
-        texts: the rows, for each column a text, or None.
-        columns: of the terminal; they are shared out evenly.
+        texts: rows with a text, or None, for each column.
+        heads: the heading of each column.
+        columns: width of the terminal, in characters.
     """
     each = max((columns - 2 * (len(heads) - 1)) // len(heads), _FEWEST_COLUMNS)
     lines: list[Sequence[str]] = [[shortened(readable(head), each) for head in heads]]
     lines.append(["-" * min(width(head), each) for head in lines[0]])
     for number, row in enumerate(texts):
         lines += [[""] * len(heads)] if number else []
-        wrapped = [[*_wrapped(text or "", each)] for text in row]
+        wrapped = [list(_wrapped(text or "", each)) for text in row]
         lines += zip_longest(*wrapped, fillvalue="")
     return "\n".join(
         "  ".join(part + " " * (each - width(part)) for part in line).rstrip() for line in lines
@@ -120,7 +151,7 @@ def side_by_side(texts: Sequence[Sequence[str | None]], heads: Sequence[str], co
 
 
 def _wrapped(text: str, columns: int) -> Iterator[str]:
-    """Lines of at most so many columns, wide characters counted as two."""
+    """Yield lines that are at most so many columns wide; a wide character takes two."""
     for line in readable(text).split("\n"):
         for part in textwrap.wrap(line, columns) or [""]:
             while width(part) > columns:
@@ -131,18 +162,19 @@ def _wrapped(text: str, columns: int) -> Iterator[str]:
 
 
 class Transcript:
-    """Samples on their way to the screen: whole, one after another, however they are made.
+    """Prints samples one after another, although a batch makes them all at the same time.
 
-    A batch makes all its samples at once, token by token. What belongs to one
-    that is not yet on is kept until those before it are done.
+    The text of a sample is kept until all samples before it have been printed.
 
     Args:
         write: prints a piece of text, without an end of line.
-        tokenizer: that the tokens are of.
-        order: of the samples.
-        heads: what stands before each, by prompt and sample.
-        steps: the table of a step, in place of the text as it comes; None: none.
-        is_live: print what there is of a sample at once, not when it is done.
+        tokenizer: the model's.
+        order: the samples, in the order in which to print them.
+        head: returns the heading of a sample.
+        steps: returns the table of a step, which is printed in place of the step's token;
+            the text then follows the tables. None: no tables.
+        is_live: print each token of a sample at once; otherwise print whole samples.
+        with_ends: print a line below each sample: tokens, log-probability, why it ended.
     """
 
     def __init__(
@@ -157,13 +189,13 @@ class Transcript:
         with_ends: bool = True,
     ) -> None:
         self._write, self._tokenizer = write, tokenizer
-        self._order, self._head = [*order], head
+        self._order, self._head = list(order), head
         self._steps, self._is_live, self._with_ends = steps, is_live, with_ends
         self._kept: dict[Key, list[str]] = defaultdict(list)
         self._open: dict[Key, _Text] = {}
 
     def __call__(self, choice: Choice) -> None:
-        """Take one step of one sample."""
+        """Add one step of one sample, and print what can be printed now."""
         key = (choice.prompt, choice.sample)
         text = self._open.setdefault(key, _Text(self._tokenizer))
         piece = text.add(choice.token, choice.log_prob, is_end=choice.ended == "end")
@@ -180,9 +212,9 @@ class Transcript:
             end = sample_end(text.count, text.log_prob, choice.ended)
             kept.append(f"\n{end}\n" if self._with_ends else "\n")
             kept.append(_DONE)
-        self._tell()
+        self._print()
 
-    def _tell(self) -> None:
+    def _print(self) -> None:
         while self._order:
             kept = self._kept[self._order[0]]
             is_done = kept[-1:] == [_DONE]
@@ -194,11 +226,11 @@ class Transcript:
             del self._order[0]
 
 
-_DONE = "\0"  # after the last piece of a sample; no piece is this
+_DONE = "\0"  # after the last piece of a sample; no piece equals it
 
 
 class _Text:
-    """A sample's text as it grows: characters come when their last byte does."""
+    """The text of a sample as it grows: a character is there once its last byte is."""
 
     def __init__(self, tokenizer: BPETokenizer) -> None:
         self._tokenizer = tokenizer
@@ -207,7 +239,7 @@ class _Text:
         self.count, self.log_prob = 0, 0.0
 
     def add(self, token: int, log_prob: float, *, is_end: bool) -> str:
-        """What can be shown now."""
+        """Add a token, and return the characters that it completes."""
         self.count += 1
         self.log_prob += log_prob
         data = b"" if is_end else self._tokenizer.data(token)
@@ -215,11 +247,11 @@ class _Text:
         return self._pieces[-1]
 
     def rest(self) -> str:
-        """What was waiting for bytes that do not come."""
+        """Return the last character if its bytes never came, as a replacement character."""
         self._pieces.append(readable(self._decoder.decode(b"", final=True)))
         return self._pieces[-1]
 
     def whole(self) -> str:
-        """All of it."""
+        """Return the whole text."""
         self.rest()
         return "".join(self._pieces)

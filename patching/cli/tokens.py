@@ -1,7 +1,7 @@
-"""mingpt-tokens: texts -> pieces, bytes, merges and ids; how two prompts go together.
+"""mingpt-tokens: show texts as pieces, bytes, merges and ids, and compare two prompts.
 
-Nothing is run: to find prompts of equal length, a tokenizer is enough. How they
-are compared is alignment.py's business, the words are tokens_report.py's.
+No model is run: a tokenizer is enough. patching/alignment.py compares the prompts;
+tokens_report.py makes the tables.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from patching.text import escaped
 
 if TYPE_CHECKING:
     from mingpt.bpe import PieceWork
-    from patching.alignment import Row, Stretch, Suggestion
+    from patching.alignment import ReplacedWords, Row, Suggestion
     from patching.cli.common.models import LoadedTokenizer
 
 COMMAND = "mingpt-tokens"
 
 DESCRIPTION = """\
-What does a model read? Texts as their tokens, and how those came about.
+What does a model read? Shows texts as tokens, and how the tokens come about.
 
-A text is cut into pieces by a rule that is the same for every model; a piece is
-spelt as its UTF-8 bytes; and neighbours are merged, pair by pair in the order
-that the model's merges have, until no pair is left that can be. What is left are
-the tokens. Of two and more texts the first is put beside each of the others, as
-mingpt-patch does with a clean and a corrupt prompt: it needs equally many tokens.
+A rule that is the same for every model cuts a text into pieces. Each piece is spelt as
+its UTF-8 bytes. Then neighbours are merged, pair by pair in the order of the model's
+merges, until no pair of them is left. The results are the tokens.
+With several texts, the first is put beside each of the others, as mingpt-patch puts a
+clean beside a corrupt prompt. It needs prompts with equally many tokens.
 """
 EPILOG = f"""\
 what is printed:
-  of each text       its pieces, their bytes in hex, the merges in the order made,
+  for each text      its pieces, their bytes in hex, the merges in the order made,
                      the ids and the tokens; models side by side
-  of two texts       which positions go together; a star where the tokens differ
+  for two texts      which positions correspond; a star where the tokens differ
   A leading space is shown as \u2423, a byte that is no character by itself as \\xe6.
-  What is too long for its column ends in \u2026; --json has it whole, and there the
-  merges are in the alphabet of the model's merges file.
+  A cell that is too long for its column ends in \u2026. --json has it whole, with the
+  merges in the alphabet of the model's merges file.
 
-  <|endoftext|> in a text is spelt out, like any other text.
+  <|endoftext|> in a text is ordinary text.
 
 --suggest:
-  Of two texts, the first is the clean prompt and the second the corrupt one. The
-  word, or the words side by side, that the corrupt one has in place of the clean
-  one's are replaced by each of yours, wherever they are. A word fits if there are
-  as many tokens then as in the clean prompt, and others only in its place.
-  Give the words with commas between them, or a file with one word in each line,
-  in UTF-8: what ends in .txt, has a / in it, or is the name of a file is one.
+  Takes two texts: the clean prompt, then the corrupt one. The corrupt prompt has a word,
+  or several side by side, in place of the clean prompt's. Each of your words is put in
+  its place, everywhere. A word fits if the new prompt has as many tokens as the clean
+  one, and its tokens differ only where the word is.
+  Write the words with commas between them, or name a file in UTF-8 with one word a line.
+  A value that ends in .txt, contains a / or is the name of a file is taken for a file.
 
 examples:
   {COMMAND} --model builtin "Michelle Jones was a top-notch student."
@@ -75,71 +75,76 @@ input, with one line on stderr; 130 interrupted.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
 def build_parser() -> Parser:
-    """The command's options; --help is meant to teach."""
+    """Return the command's parser."""
     parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", default=(), help="one or more")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", default=(), help="a text; one or more")
     group = parser.add_argument_group("model")
     add_source_arguments(
         group,
-        f"{MODEL_NAMES}. Of these the tokenizer only. Several times: side by side. Default:"
-        " gpt2 if its tokenizer is in a cache or can be fetched (1.5 MB, once), else builtin",
+        f"{MODEL_NAMES}. Only the tokenizer is read. Repeat it to see several side by side."
+        " Default: gpt2 if its tokenizer is in a cache or can be fetched (1.5 MB, once), else"
+        " builtin",
         action="append",
     )
     parser.add_argument(
         "--suggest", metavar="LIST|FILE",
-        help="words that may replace what the second of two texts has in place of the first's",
+        help="words to try in place of those in which the second text differs from the first",
     )  # fmt: skip
     parser.add_argument(
-        "--json", action="store_true", help="all of it as JSON on stdout, the text on stderr"
+        "--json", action="store_true", help="print everything as JSON on stdout, the text on stderr"
     )
-    parser.add_argument("--quiet", action="store_true", help="lines only, no tables; no bar")
+    parser.add_argument("--quiet", action="store_true", help="print lines only, no tables; no bar")
     parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse, load the tokenizers, print."""
+    """Parse the arguments, load the tokenizers and print.
+
+    Raises:
+        MinGPTError: anything that the command cannot do, with a message for the user.
+    """
     arguments = build_parser().parse_args(argv)
     texts = arguments.texts
     _check(texts)
-    words = None if arguments.suggest is None else words_asked(arguments.suggest)
+    words = None if arguments.suggest is None else parse_words(arguments.suggest)
     if words is not None and len(texts) != 2:
         raise UsageError(f"--suggest takes two texts, clean and corrupt, not {len(texts)}")
 
-    # Only now what takes time to import.
-    from patching.alignment import stretch, suggest
+    # Imported late: it takes time, and most mistakes are found without it.
+    from patching.alignment import replaced_words, suggest
 
-    replaced = None if words is None else stretch(*texts)
+    replaced = None if words is None else replaced_words(texts[0], texts[1])
     say = output.speaker(arguments)
     views = []
     for loaded in load_tokenizers(arguments, Bars(arguments.quiet)):
         tokenizer = loaded.tokenizer
         works = [tokenizer.show_work(text) for text in texts]
-        suggested = None if words is None else suggest(tokenizer, *texts, words)
+        suggested = None if words is None else suggest(tokenizer, texts[0], texts[1], words)
         views.append(_View(loaded, works, suggested))
-    _tell(say, texts, views, replaced)
+    _print(say, texts, views, replaced)
     if arguments.json:
         found = {"texts": list(texts), "tokenizers": [view.to_dict() for view in views]}
         tell(json.dumps(found, allow_nan=False), sys.stdout)
 
 
-def words_asked(asked: str) -> list[str]:
-    """The words of --suggest, each once: a list with commas, or a file's lines.
+def parse_words(asked: str) -> list[str]:
+    """Return the words of --suggest, each once: of a list with commas, or of a file's lines.
 
     Raises:
-        UsageError: none, or a file that cannot be read.
+        UsageError: there is no word, or the file cannot be read.
     """
     path, is_file = expanded(asked), False
-    with contextlib.suppress(OSError):  # too long for a name, say: then it is none
+    with contextlib.suppress(OSError):  # such as a name that is too long: then it is no file
         is_file = path.is_file()
     is_file = is_file or asked.endswith(".txt") or "/" in asked or os.sep in asked
     parts = lines_of("--suggest", path).values() if is_file else asked.split(",")
-    words = [*dict.fromkeys(part.strip() for part in parts if part.strip())]
+    words = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not words:
         raise UsageError(f"--suggest {asked!r}: there is no word in it")
     return words
@@ -147,11 +152,11 @@ def words_asked(asked: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _View:
-    """What one model's tokenizer makes of the texts."""
+    """The texts as one model's tokenizer reads them."""
 
     loaded: LoadedTokenizer
-    works: list[list[PieceWork]]  # of each text
-    suggested: list[Suggestion] | None
+    works: list[list[PieceWork]]  # the pieces of each text
+    suggested: list[Suggestion] | None  # one for each word of --suggest
 
     @cached_property
     def ids(self) -> list[list[int]]:
@@ -161,14 +166,14 @@ class _View:
     def tokens(self) -> list[list[str]]:
         return [[token for work in works for token in work.tokens] for works in self.works]
 
-    def alignment(self, other: int) -> list[Row]:
-        """The first text beside another one."""
-        from patching.alignment import alignment
+    def aligned(self, other: int) -> list[Row]:
+        """Return which position of the first text corresponds to which of another."""
+        from patching.alignment import align
 
-        return alignment(self.ids[0], self.ids[other])
+        return align(self.ids[0], self.ids[other])
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON has it."""
+        """Return the view in types that JSON has."""
         texts = [
             {"n_tokens": len(ids), "pieces": [{**asdict(w), "data": w.data.hex()} for w in works]}
             for ids, works in zip(self.ids, self.works, strict=True)
@@ -177,13 +182,13 @@ class _View:
             {
                 "texts": [0, other],
                 "equally_long": len(self.ids[0]) == len(self.ids[other]),
-                "rows": [asdict(row) for row in self.alignment(other)],
+                "rows": [asdict(row) for row in self.aligned(other)],
             }
             for other in range(1, len(self.ids))
         ]
-        suggestions = self.suggested and [
-            {**asdict(one), "n_tokens": len(one.ids)} for one in self.suggested
-        ]
+        suggestions = None
+        if self.suggested is not None:
+            suggestions = [{**asdict(one), "n_tokens": len(one.ids)} for one in self.suggested]
         return {
             "name": self.loaded.name,
             "fallback": self.loaded.fallback,
@@ -201,61 +206,77 @@ def _check(texts: Sequence[str]) -> None:
             raise UsageError(f"text {number} is empty")
         try:
             text.encode()
-        except UnicodeEncodeError:  # bytes of the command line that are no text
+        except UnicodeEncodeError:  # bytes on the command line that are not UTF-8
             raise UsageError(f"text {number} is not valid Unicode: {text!r}") from None
 
 
-def _tell(
+def _print(
     say: Callable[..., None],
     texts: Sequence[str],
     views: Sequence[_View],
-    replaced: Stretch | None,
+    replaced: ReplacedWords | None,
 ) -> None:
     from patching.cli import tokens_report
-    from patching.cli.common import tables
 
-    models = [view.loaded for view in views]
-    columns = shutil.get_terminal_size().columns
-    names = [f"text {number}" for number in range(1, len(texts) + 1)]
-    if replaced is not None:
-        names = ["clean", "corrupt"]
-    for model in models:
-        say(tokens_report.tokenizer_line(model), always=True)
-    for number, (name, text) in enumerate(zip(names, texts, strict=True)):
-        counts = {view.loaded.name: len(view.ids[number]) for view in views}
-        say("")
-        say(tokens_report.text_line(name, text, counts), always=True)
-        say(tokens_report.piece_table(models, [view.works[number] for view in views], columns))
+    names = ["clean", "corrupt"]
+    if replaced is None:
+        names = [f"text {number}" for number in range(1, len(texts) + 1)]
+    for view in views:
+        say(tokens_report.tokenizer_line(view.loaded), always=True)
+    _print_texts(say, texts, names, views)
     for other in range(1, len(texts)):
         for view in views:
-            two = {"names": (names[0], names[other]), "ids": (view.ids[0], view.ids[other])}
-            tokens = (view.tokens[0], view.tokens[other])
-            say("")
-            say(tokens_report.alignment_line(view.loaded.name, **two), always=True)
-            say(tables.alignment_table(view.alignment(other), tokens=tokens, **two))
+            _print_alignment(say, names, view, other)
     if replaced is not None:
         say("")
-        _tell_suggestions(say, texts[0], views, replaced)
+        _print_suggestions(say, texts[0], views, replaced)
     elif any(len(ids) != len(view.ids[0]) for view in views for ids in view.ids):
         say("")
         say("--suggest, with a list of words, finds those that make two texts equally long")
 
 
-def _tell_suggestions(
-    say: Callable[..., None], clean: str, views: Sequence[_View], replaced: Stretch
+def _print_texts(
+    say: Callable[..., None], texts: Sequence[str], names: Sequence[str], views: Sequence[_View]
+) -> None:
+    from patching.cli import tokens_report
+
+    models = [view.loaded for view in views]
+    columns = shutil.get_terminal_size().columns
+    for number, (name, text) in enumerate(zip(names, texts, strict=True)):
+        counts = {view.loaded.name: len(view.ids[number]) for view in views}
+        say("")
+        say(tokens_report.text_line(name, text, counts), always=True)
+        say(tokens_report.piece_table(models, [view.works[number] for view in views], columns))
+
+
+def _print_alignment(
+    say: Callable[..., None], names: Sequence[str], view: _View, other: int
+) -> None:
+    """Print the first text beside another one."""
+    from patching.cli import tokens_report
+    from patching.cli.common import tables
+
+    two = (names[0], names[other])
+    ids = (view.ids[0], view.ids[other])
+    tokens = (view.tokens[0], view.tokens[other])
+    say("")
+    say(tokens_report.alignment_line(view.loaded.name, two, ids), always=True)
+    say(tables.alignment_table(view.aligned(other), ids, tokens, two))
+
+
+def _print_suggestions(
+    say: Callable[..., None], clean: str, views: Sequence[_View], replaced: ReplacedWords
 ) -> None:
     from patching.cli import tokens_report
 
     lengths = [len(view.ids[0]) for view in views]
+    suggested = [view.suggested or [] for view in views]
+    names = [view.loaded.name for view in views]
     places = len(replaced.corrupt_spans)
     where = "" if places == 1 else f", at {places} places"
     say(f"words in place of {escaped(replaced.text)}{where}:", always=True)
-    for view, length in zip(views, lengths, strict=True):
-        line = tokens_report.suggestion_line(view.loaded.name, clean, length, view.suggested)
-        say(line, always=True)
-    suggested = [view.suggested for view in views]
-    fitting = tokens_report.suggestion_table(
-        [view.loaded.name for view in views], clean, lengths, suggested
-    )
+    for name, length, found in zip(names, lengths, suggested, strict=True):
+        say(tokens_report.suggestion_line(name, clean, length, found), always=True)
+    fitting = tokens_report.suggestion_table(names, clean, lengths, suggested)
     if fitting is not None:
         say(fitting)

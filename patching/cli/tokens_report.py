@@ -1,4 +1,4 @@
-"""What mingpt-tokens has to say, as text for a terminal; tables.py has the tables' parts."""
+"""mingpt-tokens's output as text for a terminal; common/tables.py has the parts of tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from patching.alignment import Suggestion
     from patching.cli.common.models import LoadedTokenizer
 
-_MOST_LINES = 4  # of one piece's bytes, or its merges
-_HEX_COLUMNS = 23  # eight bytes
-_FEWEST_COLUMNS = 16  # of merges, however narrow the terminal
-_NAME_COLUMNS = 24  # of a model, over its column
+_MOST_LINES = 4  # for one piece's bytes, or its merges
+_HEX_COLUMNS = 23  # width of eight bytes in hex
+_FEWEST_COLUMNS = 16  # width of the merges, however narrow the terminal
+_NAME_COLUMNS = 24  # width of a model's name over its column
 
 
 def tokenizer_line(loaded: LoadedTokenizer) -> str:
-    """Which tokenizer it is, its size, and why it is not the one that was hoped for."""
+    """Return a line with the tokenizer's name and size, and why it replaces the default."""
     tokenizer = loaded.tokenizer
     line = (
         f"tokenizer: {escaped(loaded.name)}"
@@ -35,7 +35,12 @@ def tokenizer_line(loaded: LoadedTokenizer) -> str:
 
 
 def text_line(name: str, text: str, counts: dict[str, int]) -> str:
-    """One text's number of tokens for each model (by its name), and the text."""
+    """Return a line with a text and its number of tokens.
+
+    Args:
+        name: what the text is called, such as "clean".
+        counts: name of the model -> number of tokens.
+    """
     said = ", ".join(
         f"{escaped(model)} {count}" if len(counts) > 1 else str(count)
         for model, count in counts.items()
@@ -47,18 +52,19 @@ def text_line(name: str, text: str, counts: dict[str, int]) -> str:
 def piece_table(
     models: Sequence[LoadedTokenizer], works: Sequence[Sequence[PieceWork]], columns: int
 ) -> str:
-    """A text's pieces and bytes, and beside one another what each model's merges made of them.
+    """Return a table of a text's pieces and bytes, and of each model's merges, ids and tokens.
 
     Args:
-        works: of each model, what `show_work` gives for the text.
-        columns: of the terminal; the merges get what the rest leaves of them.
+        models: side by side.
+        works: for each model, what `show_work` returns for the text.
+        columns: width of the terminal. The merges get the columns that the rest leaves.
     """
     head = ["merges", "id", "token"]
-    rows = [["piece", "bytes", *head * len(models)]]
+    rows: list[Sequence[str]] = [["piece", "bytes", *head * len(models)]]
     blocks = [
         _block([model.tokenizer for model in models], work) for work in zip(*works, strict=True)
     ]
-    merges = [*range(2, len(rows[0]), len(head))]
+    merges = list(range(2, len(rows[0]), len(head)))
     flat = [row for block in blocks for row in zip_longest(*block, fillvalue="")]
     taken = [max(map(width, cells)) for cells in zip(*rows, *flat, strict=True)]
     for column in merges:
@@ -76,8 +82,11 @@ def piece_table(
 
 
 def _block(tokenizers: Sequence[BPETokenizer], works: Sequence[PieceWork]) -> list[Sequence[str]]:
-    """One piece's rows, column by column; the merges one by one."""
-    block = [[token_cell(works[0].piece)], _wrapped(works[0].data.hex(" "), _HEX_COLUMNS)]
+    """Return one piece's cells, column by column; the merges one by one."""
+    block: list[Sequence[str]] = [
+        [token_cell(works[0].piece)],
+        _wrapped(works[0].data.hex(" "), _HEX_COLUMNS),
+    ]
     for tokenizer, work in zip(tokenizers, works, strict=True):
         block.append(
             [
@@ -85,7 +94,7 @@ def _block(tokenizers: Sequence[BPETokenizer], works: Sequence[PieceWork]) -> li
                 for pair in work.merges
             ]
         )
-        block += [[str(number) for number in work.ids], [*map(token_cell, work.tokens)]]
+        block += [[str(number) for number in work.ids], list(map(token_cell, work.tokens))]
     return block
 
 
@@ -96,7 +105,13 @@ def _wrapped(text: str, columns: int) -> list[str]:
 
 
 def alignment_line(model: str, names: Sequence[str], ids: Sequence[Sequence[int]]) -> str:
-    """Whether two prompts can be a pair for patching, and why not."""
+    """Return a line that says whether two prompts can be patched, and if not, why.
+
+    Args:
+        model: its name.
+        names: what the two prompts are called.
+        ids: their token ids.
+    """
     (a, b), (a_count, b_count) = names, map(len, ids)
     model = escaped(model)
     if a_count != b_count:
@@ -115,10 +130,13 @@ def alignment_line(model: str, names: Sequence[str], ids: Sequence[Sequence[int]
 
 
 def suggestion_line(model: str, clean: str, length: int, suggested: Sequence[Suggestion]) -> str:
-    """How many of the words fit, and what is wrong with the others.
+    """Return a line with the number of words that fit, and the reasons why others do not.
 
     Args:
-        clean: the clean prompt; `length` is its number of tokens.
+        model: its name.
+        clean: the clean prompt.
+        length: number of tokens of the clean prompt.
+        suggested: one suggestion for each word.
     """
     fitting = sum(one.fits for one in suggested)
     wrong = Counter(_verdict(one, clean, length)[1] for one in suggested if not one.fits)
@@ -132,10 +150,13 @@ def suggestion_table(
     lengths: Sequence[int],
     suggested: Sequence[Sequence[Suggestion]],
 ) -> str | None:
-    """The words that fit, for a model or another, and the prompts with them; None without any.
+    """Return a table of the words that fit for at least one model; None if there are none.
 
     Args:
-        models: their names; `lengths` and `suggested` are theirs, one by one.
+        models: their names.
+        clean: the clean prompt.
+        lengths: the clean prompt's number of tokens, for each model.
+        suggested: one suggestion for each word, for each model.
     """
     rows = [("word", *(_name(name, _NAME_COLUMNS) for name in models), "prompt")]
     for row in zip(*suggested, strict=True):
@@ -147,7 +168,7 @@ def suggestion_table(
 
 
 def _verdict(one: Suggestion, clean: str, length: int) -> tuple[str, str]:
-    """A word's cell in the table, and what the line says of those that do not fit."""
+    """Return a word's cell in the table, and the reason for the line if it does not fit."""
     more = len(one.ids) - length
     if one.fits:
         return "fits", ""
@@ -157,7 +178,7 @@ def _verdict(one: Suggestion, clean: str, length: int) -> tuple[str, str]:
 
 
 def _name(model: str, most: int) -> str:
-    """A model's name over its column; of a long one the end, which tells one path from another."""
+    """Return a model's name over its column; the end of a long one, where paths differ."""
     name = escaped(model)
     return name if len(name) <= most else "\u2026" + name[1 - most :]
 

@@ -1,1 +1,1 @@
-"""What does the model say next, as text?"""
+"""Continue prompts with a model: what does it say next?"""

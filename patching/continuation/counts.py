@@ -1,4 +1,4 @@
-"""How often something is said: patterns counted in samples, with how sure that is."""
+"""Count patterns in samples, with an interval for the probability behind each count."""
 
 from __future__ import annotations
 
@@ -9,72 +9,72 @@ from typing import Any
 
 import regex
 
-from patching.errors import ProbeError
+from patching.errors import CountError
 
-Z95 = 1.959963984540054  # of the normal distribution: 95 % lie within so many deviations
+Z95 = 1.959963984540054  # 95 % of a normal distribution lie within so many standard deviations
 SECONDS = 5.0  # that a pattern may take on one text
 
-# A pattern of these is a word, or several: found as they are, in any case.
+# A pattern of these characters alone is a word, or several words.
 _WORDS = regex.compile(r"[\p{L}\p{M}\p{N}_' -]+")
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """What is counted: a word, or a regular expression.
+    """A pattern to count: a word, or a regular expression.
 
-    A pattern of letters, digits, spaces, hyphens and apostrophes is a word, or
-    several: found whole and in any case, so that "he" is in "He said" but not
-    in "the". Any other is a regular expression, found as it stands.
+    A pattern of letters, digits, underscores, spaces, hyphens and apostrophes is a word, or
+    several. It matches whole words in upper or lower case: "he" is found in "He said", and
+    not in "the". Any other pattern is a regular expression, used as it is.
 
     Raises:
-        ProbeError: it is empty, or no regular expression.
+        CountError: the pattern is empty, or no regular expression.
     """
 
     text: str
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise ProbeError(f"the pattern {self.text!r} is empty")
+            raise CountError(f"the pattern {self.text!r} is empty")
         if any("\ud800" <= char <= "\udfff" for char in self.text):
-            raise ProbeError(f"the pattern {self.text!r} is not valid Unicode")
+            raise CountError(f"the pattern {self.text!r} is not valid Unicode")
         try:
             regex.compile(self.expression)
         except regex.error as error:
-            raise ProbeError(f"{self.text!r} is no regular expression: {error}") from None
+            raise CountError(f"{self.text!r} is no regular expression: {error}") from None
 
     @property
     def expression(self) -> str:
-        """As a regular expression."""
+        """The pattern as a regular expression."""
         if _WORDS.fullmatch(self.text):
             return rf"(?i)(?<!\w){regex.escape(self.text.strip())}(?!\w)"
         return self.text
 
     def is_in(self, text: str) -> bool:
-        """Whether a text has it.
+        """Return True if the pattern occurs in a text.
 
         Raises:
-            ProbeError: it takes too long to tell.
+            CountError: the search takes more than 5 s.
         """
         try:
             return regex.search(self.expression, text, timeout=SECONDS) is not None
         except TimeoutError:
-            raise ProbeError(
+            raise CountError(
                 f"the pattern {self.text!r} took more than {SECONDS:g} s on one text"
             ) from None
 
 
 @dataclass(frozen=True)
 class Count:
-    """In how many of a prompt's samples a pattern was found."""
+    """The number of a prompt's samples in which a pattern occurs."""
 
     prompt: str
     pattern: str
-    found: int
-    samples: int
+    found: int  # samples with the pattern
+    samples: int  # samples in all
 
     @property
     def share(self) -> float:
-        """Of the samples."""
+        """The share of samples with the pattern, from 0 to 1."""
         return self.found / self.samples
 
     @property
@@ -83,12 +83,21 @@ class Count:
         return wilson(self.found, self.samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """In types that JSON has."""
+        """Return the count in types that JSON has, with share and interval."""
         return {**vars(self), "share": self.share, "interval": list(self.interval)}
 
 
 def count(patterns: Sequence[Pattern], prompt: str, texts: Sequence[str]) -> list[Count]:
-    """Each pattern in the samples of one prompt."""
+    """Count each pattern in the samples of one prompt.
+
+    Args:
+        patterns: one or more.
+        prompt: named in the counts; it is not searched.
+        texts: the prompt's samples.
+
+    Raises:
+        CountError: the search for a pattern in one text takes more than 5 s.
+    """
     return [
         Count(prompt, pattern.text, sum(map(pattern.is_in, texts)), len(texts))
         for pattern in patterns
@@ -96,20 +105,20 @@ def count(patterns: Sequence[Pattern], prompt: str, texts: Sequence[str]) -> lis
 
 
 def wilson(found: int, samples: int, z: float = Z95) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, p. 209).
-
-    Raises:
-        ProbeError: not 0 <= found <= samples, or no samples.
+    """Return the score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, p. 209).
 
     Args:
-        found, samples: how many of how many.
-        z: how many standard deviations; 1.96 for 95 %.
+        found, samples: the share is found / samples.
+        z: standard deviations on either side; 1.96 for 95 %.
+
+    Raises:
+        CountError: `found` is not from 0 to `samples`, or there are no samples.
     """
     if not (samples >= 1 and 0 <= found <= samples):
-        raise ProbeError(f"{found} of {samples} samples is no share")
+        raise CountError(f"{found} of {samples} samples is no share")
     share = found / samples
     centre = share + z * z / (2 * samples)
     reach = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
     low, high = ((centre + sign * reach) / (1 + z * z / samples) for sign in (-1, 1))
-    # At the ends the interval ends there too; rounding would leave it short of them.
+    # A share of 0 or 1 is an end of its interval. Rounding would move that end inwards.
     return (0.0 if found == 0 else low), (1.0 if found == samples else high)

@@ -1,4 +1,4 @@
-"""One step of a sample on view: which tokens could have come next, what was cut, what was drawn."""
+"""The candidates of one step: which tokens could have come next, what was cut, what was chosen."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ CUT_BY_K, CUT_BY_P = "top-k", "top-p"
 class Candidate:
     """One token that could have come next."""
 
-    rank: int  # 1 is the likeliest, penalty and temperature applied
+    rank: int  # 1 is the likeliest, after penalty and temperature
     id: int
     token: str
     logit: float  # as the model gives it
-    probability: float  # after repetition penalty and temperature, before anything is cut
-    cumulative: float  # of this one and all that are likelier
-    cut: str | None  # by "top-k" or "top-p"; None: kept
-    drawn_with: float  # its probability in what is drawn from; 0 if it is cut
+    probability: float  # after repetition penalty and temperature, before the cuts
+    cumulative: float  # sum of this probability and those of all likelier tokens
+    cut: str | None  # "top-k" or "top-p", whichever cut it; None: kept
+    drawn_with: float  # probability after the cuts, with which it is drawn; 0 if cut
     is_chosen: bool
 
 
-def candidates(
+def step_candidates(
     choice: Choice, decoding: Decoding, k: int, text_of: Callable[[int], str], *, greedy: bool
 ) -> list[Candidate]:
-    """The `k` likeliest tokens of a step, in order, and the one chosen if it is not among them.
+    """Return the `k` likeliest tokens of a step in order, and the chosen one if it is not there.
 
     Args:
-        decoding: that the choice was made with.
-        text_of: a token's text; an id that has none is written "id:50300".
-        greedy: whether the likeliest was taken, so that nothing was cut or drawn.
+        choice: the step.
+        decoding: the decoding that the choice was made with.
+        k: number of tokens.
+        text_of: returns a token's text; an id without a token is written "id:50300".
+        greedy: the likeliest token was taken, so that nothing was cut or drawn.
     """
     scores = decoding.scores(choice.logits[None], choice.ids[None])
-    by_k, by_p = (kept[0].cpu() for kept in decoding.keep(scores))
-    scores = scores[0].cpu().double()  # in this order: MPS has no float64
+    by_k, by_p = (kept[0].cpu() for kept in decoding.keep(scores))  # (V,) each, True: kept
+    scores = scores[0].cpu().double()  # to the CPU first: MPS has no float64
     probability = scores.softmax(-1)
     if greedy:
         by_k = by_p = torch.arange(len(scores)) == choice.token
     drawn_with = scores.masked_fill(~by_p, -math.inf).softmax(-1)
-    order = scores.argsort(descending=True, stable=True)
+    order = scores.argsort(descending=True, stable=True)  # ids, the likeliest first
     cumulative = probability[order].cumsum(-1)
-    rows = [*range(min(k, len(order)))]
+    rows = list(range(min(k, len(order))))
     chosen_at = int((order == choice.token).nonzero())
     if chosen_at >= k:
         rows.append(chosen_at)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from patching.alignment import alignment
+from patching.alignment import align
 from patching.text import SPACE, escaped, shortened, visible
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def model_line(model: GPT, fallback: str | None) -> str:
 def pair_table(pair: PromptPair) -> str:
     """Both tokenizations side by side; a star marks the positions that differ."""
     return alignment_table(
-        alignment(pair.clean_ids, pair.corrupt_ids),
+        align(pair.clean_ids, pair.corrupt_ids),
         ids=(pair.clean_ids, pair.corrupt_ids),
         tokens=(pair.clean_tokens, pair.corrupt_tokens),
         names=("clean", "corrupt"),
@@ -55,7 +55,7 @@ def alignment_table(
     """Return two prompts' tokens side by side; a star marks the rows that differ.
 
     Args:
-        rows: the pairing, from patching.alignment.alignment.
+        rows: the pairing, from patching.alignment.align.
         ids, tokens, names: for the first prompt and for the second.
     """
 

@@ -9,20 +9,21 @@ import torch
 from helpers import make_model
 
 from mingpt import Decoding, Sample, generate
-from mingpt.generation.sampling import Choice, log_likelihood
+from mingpt.generation.sampling import log_likelihood
 from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import tokenizer_in
-from patching.cli import generate_report, generate_run
+from patching.cli import generate_output, generate_run
 from patching.cli.common import arguments
 from patching.cli.generate import EXAMPLE, main
-from patching.continuation import run
 from patching.continuation.counts import wilson
+from patching.continuation.request import GenerationSettings
+from patching.continuation.result import Continuation, Continuations
 
 KEYS = "The keys to the cabinet"
-LONG = run.Continuation(
+LONG = Continuation(
     "m", KEYS, "a" * 60 + "b", ("a",), Sample((1,), (1,), (-1.0,), "length", 0),
-    run.Settings(),
+    GenerationSettings(),
 )  # fmt: skip
 
 
@@ -198,9 +199,9 @@ def test_a_list_of_prompts_is_counted_and_drawn(ran, here):
     asked = ("--num-samples", "12", "--max-new-tokens", "6", "--count", "he", r"\bshe\b")
     out = ran("--prompts", "p.jsonl", *asked, "--out", "run/a.png")
     ran("--prompts", "p.txt", *asked, "--out", "run/b.png")
-    both = [run.load(here / "run" / f"{name}.json") for name in "ab"]
-    assert both[0] == both[1]
-    found = run.load(here / "run" / "a.json")
+    both = [Continuations.load(here / "run" / f"{name}.json") for name in "ab"]
+    assert both[0].samples == both[1].samples
+    found = [one for samples in both[0] for one in samples]
     assert len(found) == 24
     saved = json.loads((here / "run" / "a.json").read_text())
     rows = [line.split() for line in out.splitlines() if line.startswith("The ")]
@@ -235,13 +236,13 @@ def test_figures_of_every_choice(ran, here):
 
 
 def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeypatch):
-    monkeypatch.setattr(generate_run, "MOST_BARS", 4)
+    monkeypatch.setattr(generate_output, "MOST_BARS", 4)
     (here / "p.txt").write_text("\n".join(f"A {word}" for word in "abcde"))
     asked = ("--prompts", "p.txt", "--count", "a", "b", "--max-new-tokens", "1")
     out = ran(*asked, "--out", "run/")
     ends = [line.rsplit("-", 2)[-2:] for line in out.splitlines() if line.endswith(".png")]
     assert ends == [["counts", f"{n}.png"] for n in (1, 2, 3)]
-    monkeypatch.setattr(generate_run, "MOST_PAGES", 2)
+    monkeypatch.setattr(generate_output, "MOST_PAGES", 2)
     out = ran(*asked, "--out", "none/")
     assert "too many prompts for a bar chart" in out
     assert [path.suffix for path in (here / "none").iterdir()] == [".json"]
@@ -299,11 +300,30 @@ def test_the_path_of_beams_is_drawn_too(ran, here):
 def test_the_result_alone(ran, here):
     out = ran("--prompt", KEYS, "--max-new-tokens", "3", "--out", "here.json")
     assert out.splitlines()[-1] == "wrote here.json"
-    (one,) = run.load(here / "here.json")
+    result = Continuations.load(here / "here.json")
+    ((one,),) = result
     assert one.prompt == KEYS
+    assert result.arguments["model"] == ["builtin"]
     saved = json.loads((here / "here.json").read_text())
     assert [model["name"] for model in saved["models"]] == ["builtin"]
     assert len(saved["models"][0]["checksum"]) == 64
+    assert saved["models"][0]["checksum"] == result.checksum
+
+
+def test_a_result_of_several_models_and_settings_is_read_back(ran, here, small):
+    asked = ("--prompt", KEYS, "--prompt", "A", "--temperature", "1,2", "--num-samples", "2")
+    lines = ran("--model", small, *asked, "--max-new-tokens", "3", "--out", "x.json", "--json")
+    results = Continuations.load_all(here / "x.json")
+    assert [(one.model, one.settings.decoding.temperature) for one in results] == [
+        ("builtin", 1), ("builtin", 2), ("small", 1), ("small", 2)
+    ]  # fmt: skip
+    assert [[len(samples) for samples in one] for one in results] == [[2, 2]] * 4
+    saved = [one.to_dict() for result in results for samples in result for one in samples]
+    for line, fields in zip(lines.splitlines(), saved, strict=True):
+        assert json.loads(line).items() >= fields.items()
+    fields = json.loads((here / "x.json").read_text())
+    assert [*fields] == ["arguments", "models", "results", "counts", "values"]
+    assert fields["values"] == saved
 
 
 def test_models_side_by_side(ran, small, monkeypatch):
@@ -326,7 +346,7 @@ def test_models_side_by_side(ran, small, monkeypatch):
 
 
 def test_models_of_one_name_are_told_apart():
-    assert generate_run.unlike(["a", "b", "a"]) == ["a (1)", "b", "a (3)"]
+    assert generate_output.numbered_names(["a", "b", "a"]) == ["a (1)", "b", "a (3)"]
 
 
 def test_past_the_context(ran, small):
@@ -362,25 +382,6 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
     assert main(["--model", "builtin", *asked]) == 0
     rest = [text.split("tokens: the first")[0] for text in (live, plain.getvalue())]
     assert rest[0] == rest[1]
-
-
-def test_characters_are_printed_when_their_last_byte_is_there(builtin):
-    """And what never becomes one, at the end."""
-    _, tokenizer = builtin
-    said = []
-    text = "\u00e9\u4e2d\x1b[31m\n"
-    ids = tokenizer.encode(text)
-    half = tokenizer.encode("\u00e9")[0]
-    assert len(tokenizer.data(half)) < 2  # or there is nothing to see
-    transcript = generate_report.Transcript(
-        said.append, tokenizer, [(0, 0)], lambda key: "", is_live=True, with_ends=False
-    )
-    logits = torch.zeros(tokenizer.vocab_size)
-    for step, number in enumerate([*ids, half]):
-        ended = "length" if step == len(ids) else None
-        transcript(Choice(0, 0, step, logits, torch.tensor([0]), number, 0.0, ended))
-    assert "".join(said) == "\u00e9\u4e2d\\x1b[31m\n\ufffd\n"
-    assert "" in said  # the first half of a character
 
 
 @pytest.mark.parametrize(

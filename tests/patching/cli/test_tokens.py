@@ -1,4 +1,4 @@
-"""Tokens on view: patching/tokenview.py, and scripts/tokens.py as a user meets it."""
+"""scripts/tokens.py as a user meets it."""
 
 import json
 import subprocess
@@ -14,11 +14,11 @@ from mingpt.bpe import _CHAR_OF_BYTE
 from mingpt.loading import hub
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import tokenizer_in
-from patching import PromptError, PromptPair
-from patching.alignment import Row, alignment, stretch, suggest
+from patching import PromptPair
+from patching.alignment import align
 from patching.cli.common import tables
 from patching.cli.common.command import UsageError
-from patching.cli.tokens import main, words_asked
+from patching.cli.tokens import main, parse_words
 
 JONES = "Michelle Jones was a top-notch student. Michelle"
 PAPADOPOULOS = JONES.replace("Jones", "Papadopoulos")
@@ -44,93 +44,6 @@ def said(capsys, *arguments: str) -> str:
 
 def cells(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
-
-
-# --------------------------------------------------------------------- the library
-
-
-def test_prompts_of_equal_length_go_together_as_patching_takes_them(builtin):
-    _, tokenizer = builtin
-    clean, corrupt = JONES, JONES.replace("Jones", "Smith")
-    pair = PromptPair.from_text(tokenizer, clean, corrupt, "Jones", "Smith")
-    rows = alignment(*map(tokenizer.encode, (clean, corrupt)))
-    assert [(row.a, row.b) for row in rows] == [(n, n) for n in range(len(pair))]
-    assert tuple(row.a for row in rows if row.differs) == pair.differing
-    assert alignment([1, 2, 3], [2, 3, 1]) == [Row(n, n, True) for n in range(3)]
-
-
-def test_prompts_of_unequal_length_share_what_they_share():
-    rows = alignment([5, 7, 9, 4], [5, 1, 2, 3, 9])
-    expected = [(0, 0, False), (1, 1, True), (None, 2, True), (None, 3, True)]
-    expected += [(2, 4, False), (3, None, True)]
-    assert rows == [Row(*row) for row in expected]
-    long = [7, 7, 7, 8] * 100  # what is frequent is no less a match (difflib's autojunk)
-    assert not any(row.differs for row in alignment(long, [1, *long])[1:])
-
-
-@pytest.mark.parametrize(
-    ("clean", "corrupt", "replaced", "by"),
-    [
-        (JONES, PAPADOPOULOS, ["Jones"], "Papadopoulos"),
-        ("Jones met Jones.", "Ng met Ng.", ["Jones", "Jones"], "Ng"),
-        ("to Mary Ann Lee, here", "to John, here", ["Mary Ann Lee"], "John"),
-        ("Mary said: yes", "O'Neil said: yes", ["Mary"], "O'Neil"),
-        ("John gave Mary", "Mary gave Mary", ["John"], "Mary"),  # the other Mary stays
-        ("a cafe\u0301 there", "a pub there", ["cafe\u0301"], "pub"),
-        ("a cafe\u0301 there", "a cafe there", ["cafe\u0301"], "cafe"),
-        ("a 👩‍👧 there", "a 👩‍👦 there", ["👩‍👧"], "👩‍👦"),
-        ("is Smith.", "is Jones.", ["Smith"], "Jones"),
-    ],
-)
-def test_the_stretch_that_was_replaced(clean, corrupt, replaced, by):
-    found = stretch(clean, corrupt)
-    assert found.text == by
-    assert [clean[at:to] for at, to in found.clean_spans] == replaced
-    assert [corrupt[at:to] for at, to in found.corrupt_spans] == [by] * len(replaced)
-
-
-@pytest.mark.parametrize(
-    ("clean", "corrupt", "message"),
-    [
-        (JONES, JONES, "are the same"),
-        ("a b", "a b c", "the corrupt prompt has 'c' where the other has nothing"),
-        ("a b, c d", "c d", "the clean prompt has 'a b,' where the other has nothing"),
-        ("a  b", "a b", "differ in white space"),
-        ("a  x b", "a y b", "differ in white space"),
-        ("the key is here", "the door is there", "different places, .*: 'door', 'there'"),
-    ],
-)
-def test_prompts_that_no_one_word_makes_fit(clean, corrupt, message):
-    with pytest.raises(PromptError, match=message):
-        stretch(clean, corrupt)
-
-
-def test_a_suggestion_is_as_long_as_the_clean_prompt(builtin):
-    _, tokenizer = builtin
-    clean, corrupt = f"{JONES} Jones.", f"{PAPADOPOULOS} Papadopoulos."
-    words = ["Zimmermann", "Smith", "Jones", "Papadopoulos", "Brown"]
-    found = suggest(tokenizer, clean, corrupt, words)
-    assert [one.word for one in found] == words
-    assert [one.word for one in found if one.fits] == ["Smith", "Brown"]
-    ids = tokenizer.encode(clean)
-    for one in found:
-        assert one.prompt == clean.replace("Jones", one.word)
-        assert [*one.ids] == tokenizer.encode(one.prompt)
-        assert not one.fits or len(one.ids) == len(ids)
-    (one,) = suggest(tokenizer, "to Jones", "to Smith", ["Zimmermann"])  # with nothing behind it
-    assert not one.fits
-
-
-def test_a_suggestion_that_is_only_as_long_by_chance_does_not_fit(bytes_only):
-    # "Xon" is two tokens: one place of the clean prompt has one more, the other one less.
-    tokenizer = tokenizer_in(bytes_only)
-    clean, corrupt = "abc d, a g.", "xyzxyz d, xyzxyz g."
-    (one,) = suggest(tokenizer, clean, corrupt, ["Xon"])
-    assert len(one.ids) == len(tokenizer.encode(clean))
-    assert not one.fits
-
-
-# --------------------------------------------------------------------- the command
 
 
 def test_a_text_is_taken_apart(builtin, capsys):
@@ -186,7 +99,7 @@ def test_json_holds_all_of_it(builtin, capsys, bytes_only):
             assert view["n_tokens"] == len(ids)
             merges = {tuple(pair) for piece in view["pieces"] for pair in piece["merges"]}
             assert merges <= {*tokenizer.merges}
-        rows = alignment(*map(tokenizer.encode, texts))
+        rows = align(*map(tokenizer.encode, texts))
         (beside,) = one["alignments"]
         assert beside["texts"] == [0, 1]
         assert beside["rows"] == [asdict(row) for row in rows]
@@ -239,10 +152,10 @@ def test_words_from_a_list_and_from_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("\ufeffSmith\n\n  Zimmermann \nSmith\r\nBrown\nJones\n")
     (tmp_path / "names").write_text("Mary Ann,x\n")
-    assert words_asked("names.txt") == ["Smith", "Zimmermann", "Brown", "Jones"]
-    assert words_asked("./names") == words_asked("names") == ["Mary Ann,x"]
-    assert words_asked(" a, b c,,a") == ["a", "b c"]
-    assert words_asked("x" * 5000 + ",y")[1] == "y"
+    assert parse_words("names.txt") == ["Smith", "Zimmermann", "Brown", "Jones"]
+    assert parse_words("./names") == parse_words("names") == ["Mary Ann,x"]
+    assert parse_words(" a, b c,,a") == ["a", "b c"]
+    assert parse_words("x" * 5000 + ",y")[1] == "y"
     out = said(capsys, "--model=builtin", "--suggest", "names.txt", JONES, PAPADOPOULOS)
     assert "words in place of Papadopoulos:\nbuiltin: 2 of 4 fit (1 too long, 1 the clean" in out
     fitting = [row[:2] for row in cells(out)[-3:]]
@@ -355,7 +268,7 @@ def test_bad_input(tmp_path, monkeypatch, capsys, name):
 
 def test_bad_words_are_the_commands_fault_and_bad_prompts_the_librarys():
     with pytest.raises(UsageError, match="no word"):
-        words_asked(",")
+        parse_words(",")
     with pytest.raises(TokenizerError, match="not valid Unicode"):
         mingpt.load_tokenizer("builtin").show_work("\udcff")
 

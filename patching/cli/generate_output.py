@@ -1,0 +1,228 @@
+"""Print and write what mingpt-generate has found: models side by side, files, JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patching.cli import generate_report
+from patching.cli.common import output, tables
+from patching.cli.common.command import tell
+from patching.text import escaped
+
+if TYPE_CHECKING:
+    from patching.cli.generate_run import GenerateRequest, ModelRun, SettingsRun
+
+MOST_BARS = 120  # in a figure of counts
+MOST_PAGES = 10  # figures of counts; where there would be more, none is drawn
+
+
+# --------------------------------------------------------------------- models side by side
+
+
+def print_side_by_side(
+    models: Sequence[ModelRun], request: GenerateRequest, say: Callable[..., None]
+) -> None:
+    """Print the samples of several models next to each other."""
+    names = numbered_names([model.name for model in models])
+    for number, prompt in enumerate(request.prompts):
+        say(f"\nprompt: {escaped(prompt)}")
+        for name, model in zip(names, models, strict=True):
+            line = generate_report.likelihood_line(model.log_probs[number])
+            say(f"{generate_report.readable(name)}: {line}")
+        scores = [model.next[number] for model in models]
+        say(tables.scores_table(dict(zip(names, scores, strict=True)), {}))
+        for which, settings in enumerate(request.settings):
+            say(f"\n{settings.describe()}:\n")
+            say(_samples_of_prompt(models, names, which, number), always=True)
+    for which, settings in enumerate(request.settings):
+        say(f"\n{settings.describe()}:")
+        for name, model in zip(names, models, strict=True):
+            run = model.runs[which]
+            say(f"{generate_report.readable(name)}: {generate_report.time_line(run)}")
+            if request.patterns:
+                say(f"\n{generate_report.count_table(run.counts)}\n", always=True)
+
+
+def _samples_of_prompt(
+    models: Sequence[ModelRun], names: Sequence[str], which: int, prompt: int
+) -> str:
+    """Return one prompt's samples as text, a column for each model.
+
+    Args:
+        which: number of the settings.
+        prompt: number of the prompt.
+    """
+    samples = zip_longest(*(model.runs[which].result[prompt] for model in models))
+    texts = [
+        [
+            None
+            if one is None
+            else f"({generate_report.continuation_name(one, number)}) {one.text}"
+            for one in row
+        ]
+        for number, row in enumerate(samples)
+    ]
+    return generate_report.side_by_side(texts, names, shutil.get_terminal_size().columns)
+
+
+def numbered_names(names: Sequence[str]) -> list[str]:
+    """Return the names; those that occur several times get a number."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(names, 1)
+    ]
+
+
+# --------------------------------------------------------------------- files
+
+
+def count_figures(request: GenerateRequest, models: int) -> int:
+    """Return how many figures the counts take; 0 where they would be too many."""
+    if not request.patterns:
+        return 0
+    count = math.ceil(len(request.prompts) / _prompts_per_figure(request, models))
+    return count if count <= MOST_PAGES else 0
+
+
+def _prompts_per_figure(request: GenerateRequest, models: int) -> int:
+    bars = models * len(request.settings) * max(len(request.patterns), 1)  # of one prompt
+    return max(1, MOST_BARS // bars)
+
+
+def write(
+    models: Sequence[ModelRun],
+    request: GenerateRequest,
+    arguments: argparse.Namespace,
+    place: output.Place,
+) -> dict[Path, bool]:
+    """Write the figures and the result.
+
+    Returns:
+        The path of each file that was written -> True if it replaced another file.
+    """
+    name = _run_name(models, request)
+    *figures, result = place.files(name)
+    existed = {path: path.exists() for path in (*figures, result)}
+    _write_result(models, arguments, result)
+    choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
+    _draw_choices(models, figures[:choices])
+    if any(run.failure for _, run in _all_runs(models)):  # then there are no counts to draw
+        return {path: did for path, did in existed.items() if path.exists()}
+    _draw_counts(models, request, figures[choices:], arguments.max_new_tokens)
+    return existed
+
+
+def _run_name(models: Sequence[ModelRun], request: GenerateRequest) -> str:
+    settings = [one.to_dict() for one in request.settings]
+    defining = (
+        [(model.name, model.checksum, model.notes, model.versions["dtype"]) for model in models],
+        (
+            settings,
+            request.prompts,
+            request.num_samples,
+            request.seed,
+            request.rows,
+            request.plot,
+        ),
+        [pattern.text for pattern in request.patterns],
+    )
+    return output.run_name(request.prompts[0], "continued", defining=defining)
+
+
+def _write_result(models: Sequence[ModelRun], arguments: argparse.Namespace, path: Path) -> None:
+    """Write all samples and counts into one file."""
+    from patching.continuation.result import Continuations
+
+    names = (*output.MODEL_ARGUMENTS, "num_samples", "rows", "format", "plot", "show_steps")
+    command = {name: getattr(arguments, name) for name in names}
+    results = [
+        replace(run.result, arguments=command, notes=model.notes, checksum=model.checksum)
+        for model, run in _all_runs(models)
+    ]
+    counts = [
+        {"model": model.name, "settings": run.settings.to_dict(), **one.to_dict()}
+        for model, run in _all_runs(models)
+        for one in run.counts
+    ]
+    Continuations.save_all(path, results, counts=counts)
+
+
+def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path]) -> None:
+    """Draw the first step of every prompt, for each model and settings."""
+    if not paths:
+        return
+    from patching.continuation.figures import draw_choice
+
+    waiting = iter(paths)
+    for _, run in _all_runs(models):
+        for prompt, samples in enumerate(run.result):
+            first = run.steps[prompt, 0][0]
+            draw_choice(first, next(waiting), samples=samples, notes=models[0].notes)
+
+
+def _draw_counts(
+    models: Sequence[ModelRun],
+    request: GenerateRequest,
+    paths: Sequence[Path],
+    max_new_tokens: int,
+) -> None:
+    """Draw the counts, so many prompts in a figure."""
+    if not paths:
+        return
+    from patching.continuation.figures import draw_counts
+
+    each = _prompts_per_figure(request, len(models))
+    for number, path in enumerate(paths):
+        prompts = set(request.prompts[number * each : (number + 1) * each])
+        panels = [
+            (
+                f"{model.name}, {run.settings.describe()}",
+                [one for one in run.counts if one.prompt in prompts],
+            )
+            for model, run in _all_runs(models)
+        ]
+        title = (
+            "Share of samples in which each pattern occurs;"
+            f" {request.num_samples} samples a prompt, of at most {max_new_tokens} tokens"
+        )
+        title += f"; page {number + 1} of {len(paths)}" if len(paths) > 1 else ""
+        draw_counts(panels, path, title=title, notes=models[0].notes)
+
+
+def _all_runs(models: Sequence[ModelRun]) -> Iterator[tuple[ModelRun, SettingsRun]]:
+    for model in models:
+        for run in model.runs:
+            yield model, run
+
+
+# --------------------------------------------------------------------- JSON
+
+
+def print_json(models: Sequence[ModelRun], request: GenerateRequest, paths: Sequence[Path]) -> None:
+    """Print a JSON object for each sample, one a line."""
+    for model, run in _all_runs(models):
+        for prompt, samples in enumerate(run.result):
+            for number, one in enumerate(samples):
+                fields: dict[str, Any] = one.to_dict()
+                fields["prompt_log_prob"] = sum(model.log_probs[prompt])
+                fields["milliseconds_per_token"] = run.stopwatch.milliseconds_per_token
+                if request.patterns and run.failure is None:
+                    fields["found"] = {
+                        pattern.text: pattern.is_in(one.text) for pattern in request.patterns
+                    }
+                if request.steps:
+                    fields["steps"] = [
+                        [asdict(candidate) for candidate in step]
+                        for step in run.steps[prompt, number]
+                    ]
+                fields["paths"] = [str(path) for path in paths]
+                tell(json.dumps(fields, allow_nan=False), sys.stdout)

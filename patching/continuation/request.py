@@ -1,0 +1,150 @@
+"""A request to continue prompts: how tokens are chosen, and what the prompts' tokens are.
+
+Everything is checked here, before a model runs. PyTorch is imported only by the checks
+that need it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mingpt.checks import check_whole
+from mingpt.errors import ConfigError, TokenizerError
+from patching.errors import PromptError
+from patching.text import shortened
+
+if TYPE_CHECKING:
+    from mingpt.bpe import BPETokenizer
+    from mingpt.generation.decoding import Decoding
+
+MOST_SAMPLES = 10**6  # of a prompt, in one call
+
+
+def _unchanged() -> Decoding:
+    from mingpt.generation.decoding import Decoding
+
+    return Decoding()
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How prompts are continued. The seed is not part of it.
+
+    Raises:
+        ConfigError: greedy and beam search at once, or a number out of its range.
+    """
+
+    max_new_tokens: int = 30  # of each sample
+    decoding: Decoding = dataclasses.field(default_factory=_unchanged)
+    greedy: bool = False  # take the likeliest token in each step; nothing is drawn
+    num_beams: int | None = None  # width of a beam search, which draws nothing; None: no search
+    length_penalty: float = 1.0  # of beam search: the power of the length that ln p is divided by
+    stop: tuple[str, ...] = ()  # texts that end a sample, as the end-of-text token does
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def is_drawn(self) -> bool:
+        """True if tokens are drawn at random, so that seeds matter."""
+        return not self.greedy and self.num_beams is None
+
+    def describe(self) -> str:
+        """Return the settings in words, for a heading."""
+        decoding = self.decoding
+        parts = []
+        if self.greedy:
+            parts.append("greedy")
+        elif self.num_beams is not None:
+            parts.append(f"{self.num_beams} beams, length penalty {self.length_penalty:g}")
+        else:
+            parts.append(f"temperature {decoding.temperature:g}")
+            parts += [f"top-k {decoding.top_k}"] if decoding.top_k is not None else []
+            parts += [f"top-p {decoding.top_p:g}"] if decoding.top_p is not None else []
+        if decoding.repetition_penalty != 1:
+            parts.append(f"repetition penalty {decoding.repetition_penalty:g}")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as one flat dictionary, in types that JSON has."""
+        fields = dataclasses.asdict(self)
+        return {**fields.pop("decoding"), **fields, "stop": list(self.stop)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> GenerationSettings:
+        """Read what `to_dict` returned."""
+        from mingpt.generation.decoding import Decoding
+
+        own = dict(fields)
+        decoding = {f.name: own.pop(f.name) for f in dataclasses.fields(Decoding)}
+        stop = tuple_of(str, own.pop("stop"))
+        return cls(**own, decoding=Decoding(**decoding), stop=stop)
+
+
+def check_settings(settings: GenerationSettings) -> None:
+    """Check settings as far as they need neither a model nor a number of samples.
+
+    Raises:
+        ConfigError: greedy and beam search at once, or a number out of its range.
+    """
+    from mingpt.generation.sampling import check_stop_texts
+
+    if settings.greedy and settings.num_beams is not None:
+        raise ConfigError("greedy and beam search are two ways; choose one")
+    check_whole("max_new_tokens", settings.max_new_tokens, 1)
+    check_stop_texts(settings.stop)
+    check_num_samples(settings, 1)
+
+
+def check_num_samples(settings: GenerationSettings, num_samples: int) -> None:
+    """Check that the settings can give so many samples of each prompt.
+
+    Raises:
+        ConfigError: they cannot, or a setting of beam search is out of its range.
+    """
+    from mingpt.generation.beams import check_beams
+
+    check_whole("num_samples", num_samples, 1)
+    if num_samples > MOST_SAMPLES:
+        raise ConfigError(f"at most {MOST_SAMPLES} samples of a prompt, not {num_samples}")
+    if settings.greedy and num_samples > 1:
+        raise ConfigError(f"greedy has one continuation of a prompt, not {num_samples}")
+    if settings.num_beams is not None:
+        penalty = settings.decoding.repetition_penalty
+        check_beams(settings.num_beams, num_samples, settings.length_penalty, penalty)
+
+
+def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each prompt.
+
+    Raises:
+        PromptError: a prompt that is empty, no text, or not valid Unicode.
+    """
+    if isinstance(prompts, str):
+        raise PromptError(f"prompts are several, in a list, not {shortened(repr(prompts), 80)}")
+    ids = []
+    for number, prompt in enumerate(prompts, 1):
+        which = "the prompt" if len(prompts) == 1 else f"prompt {number}"
+        if not isinstance(prompt, str):
+            raise PromptError(f"{which} is no text: {prompt!r}")
+        if not prompt:
+            raise PromptError(f"{which} is empty")
+        try:
+            ids.append(tokenizer.encode(prompt))
+        except TokenizerError as error:
+            raise PromptError(f"{which}: {error}") from None
+    return ids
+
+
+def tuple_of(kind: type | tuple[type, ...], values: object) -> tuple[Any, ...]:
+    """Return a list from a file as a tuple.
+
+    Raises:
+        TypeError: it is no list, or an item is not of that kind.
+    """
+    if not (isinstance(values, list) and all(isinstance(one, kind) for one in values)):
+        raise TypeError(f"{values!r} in a wrong place")
+    return tuple(values)

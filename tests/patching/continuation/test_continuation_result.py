@@ -1,0 +1,227 @@
+"""The result of a continuation: a frozen sequence that is saved, loaded, tabulated and drawn."""
+
+import dataclasses
+import json
+import pickle
+import sys
+
+import pytest
+
+from mingpt import Decoding
+from patching.continuation.request import GenerationSettings
+from patching.continuation.result import Continuation, Continuations
+from patching.continuation.run import continue_prompts
+from patching.errors import ResultError
+
+KEYS, DOCTOR = "The keys to the cabinet", "The doctor said that"
+DRAWN = GenerationSettings(8, Decoding(1.3, 20, 0.95, 1.1), stop=("dust",))
+
+
+@pytest.fixture(scope="module")
+def result(builtin) -> Continuations:
+    return continue_prompts(*builtin, [KEYS, DOCTOR], DRAWN, num_samples=3, seed=3)
+
+
+@pytest.fixture(scope="module")
+def beams(builtin) -> Continuations:
+    settings = GenerationSettings(4, num_beams=2, length_penalty=0.5)
+    return continue_prompts(*builtin, [KEYS, DOCTOR], settings, num_samples=2)
+
+
+# --------------------------------------------------------------------- what it is
+
+
+def test_it_is_a_sequence_of_the_prompts_samples(result):
+    assert len(result) == 2
+    assert result.prompts == (KEYS, DOCTOR)
+    assert result[1][2].prompt == DOCTOR
+    assert result[1][2].sample.seed == 5
+    assert result[-1] == result[1]
+    assert result[:1] == (result[0],)
+    assert [len(samples) for samples in result] == [3, 3]
+    assert isinstance(result[0][0], Continuation)
+    assert result.versions["dtype"] == "float32"
+    assert result.checksum is None  # the command adds it
+
+
+def test_it_cannot_be_changed_but_by_replace(result):
+    for one, name in ((result, "notes"), (result[0][0], "text")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, name, "")
+    with pytest.raises(TypeError):
+        result[0] = ()
+    assert dataclasses.replace(result, notes=("a",)).notes == ("a",)
+
+
+def test_it_is_pickled_small_and_without_the_model(builtin):
+    result = continue_prompts(*builtin, [KEYS], GenerationSettings(40), num_samples=30)
+    again = pickle.loads(pickle.dumps(result))
+    assert again == result
+    samples = [one.sample for one in result[0]]
+    numbers = sum(len(one.prompt) + len(one.ids) + len(one.log_probs) for one in samples)
+    texts = sum(
+        len(text.encode()) for one in result[0] for text in (one.text, one.prompt, *one.tokens)
+    )
+    assert len(pickle.dumps(result)) <= 2 * (8 * numbers + texts)
+
+
+def test_its_repr_is_a_few_lines(result, builtin):
+    lines = repr(result).splitlines()
+    assert lines[0] == f"Continuations by builtin: 2 prompts, 6 samples; {DRAWN.describe()}"
+    assert lines[1].startswith(f"  {KEYS!r} \u2192 {result[0][0].text!r}"[:60])
+    assert all(line.endswith(" (+2)") for line in lines[1:])
+    many = dataclasses.replace(result, samples=result.samples * 50)
+    assert len(repr(many).splitlines()) == 6
+    odd = dataclasses.replace(result[0][0], prompt="a\x1b[31m\n" * 99, text="\n" * 999)
+    one = repr(dataclasses.replace(result, samples=((odd,),)))
+    assert "\x1b" not in one
+    assert [len(line) < 140 for line in one.splitlines()] == [True, True]
+
+
+def test_jupyter_shows_the_first_prompts_samples(result, beams):
+    for one in (result, beams):
+        assert one._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
+    assert dataclasses.replace(result, samples=())._repr_png_() is None
+
+
+def test_a_table_has_a_row_for_each_sample(result, beams):
+    pytest.importorskip("pandas")
+    table = result.to_frame()
+    assert [*table.columns] == [
+        "model", "prompt", "sample", "seed", "text", "ended", "log_prob", "score", "ids",
+        "tokens", "log_probs",
+    ]  # fmt: skip
+    assert [*table["prompt"]] == [KEYS] * 3 + [DOCTOR] * 3
+    assert [*table["sample"]] == [0, 1, 2] * 2
+    assert [*table["seed"]] == [3, 4, 5] * 2
+    assert table["log_prob"][4] == result[1][1].sample.log_prob
+    tokens = table.explode(["ids", "tokens", "log_probs"])
+    assert len(tokens) == sum(len(one.tokens) for samples in result for one in samples)
+    assert tokens["log_probs"].sum() == pytest.approx(table["log_prob"].sum())
+    assert [*beams.to_frame()["score"]] == [one.sample.score for row in beams for one in row]
+
+
+def test_without_pandas_a_line_says_what_to_install(result, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ResultError, match=r"^to_frame\(\) needs pandas: pip install pandas$"):
+        result.to_frame()
+
+
+# --------------------------------------------------------------------- files
+
+
+def test_it_is_saved_and_loaded(result, beams, tmp_path):
+    whole = dataclasses.replace(
+        result, notes=("a note",), arguments={"model": ["builtin"]}, checksum="ab"
+    )
+    for one, name in ((whole, "x.json"), (beams, "y")):
+        path = one.save(tmp_path / name)
+        assert path == (tmp_path / name).with_suffix(".json")
+        assert Continuations.load(tmp_path / name) == one
+        assert json.loads(path.read_text()) == one.to_dict()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "y.json"]
+
+
+def test_several_results_are_saved_in_one_file(result, beams, tmp_path):
+    other = dataclasses.replace(result, model="other", checksum="cd")
+    path = Continuations.save_all(tmp_path / "x.json", [result, beams, other], counts=[1])
+    fields = json.loads(path.read_text())
+    assert fields["counts"] == [1]
+    assert [*fields] == ["arguments", "models", "results", "counts", "values"]
+    assert [model["name"] for model in fields["models"]] == ["builtin", "other"]
+    loaded = Continuations.load_all(path)
+    assert loaded[:2] == [result, beams]
+    assert loaded[2].checksum == "cd"
+    with pytest.raises(ResultError, match=r"holds 3 results, .* Continuations\.load_all$"):
+        Continuations.load(path)
+
+
+def test_samples_that_are_alike_stay_apart(result, beams, tmp_path):
+    """Two results with the same settings and prompts, and a prompt that comes twice."""
+    twice = dataclasses.replace(beams, samples=(beams[0], beams[0]))
+    path = Continuations.save_all(tmp_path / "x.json", [twice, twice, result, result])
+    assert Continuations.load_all(path) == [twice, twice, result, result]
+
+
+def test_equal_settings_are_one_object_after_loading(result, tmp_path):
+    loaded = Continuations.load(result.save(tmp_path / "x"))
+    assert {id(one.settings) for samples in loaded for one in samples} == {id(loaded.settings)}
+
+
+def test_damaged_files_are_refused_in_one_line(result, tmp_path):
+    path = result.save(tmp_path / "x.json")
+    text = path.read_text()
+    for damaged in (
+        "", "[]", '{"values": [{}]}', '{"values": 3}', '{"values": {}}', "\udc80 no UTF-8",
+        text.replace('"ids": [', '"ids": "abc", "was": [', 1),
+        text.replace('"samples": [3, 3]', '"samples": [3, 2]'),
+        text.replace('"samples": [3, 3]', '"samples": [0, 6]'),
+        text.replace('"samples": [3, 3]', '"samples": [-1, 7]'),
+        text.replace('"model": 0', '"model": 7'),
+        text.replace('"notes": []', '"notes": "abc"'),
+    ):  # fmt: skip
+        assert damaged != text
+        path.write_bytes(damaged.encode(errors="surrogateescape"))
+        with pytest.raises(ResultError, match="holds no saved continuations") as error:
+            Continuations.load(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ResultError, match="No such file"):
+        Continuations.load(tmp_path / "y.json")
+
+
+# --------------------------------------------------------------------- files of version 0.1
+
+
+def saved_by_01(model: str, prompt: str, seed: int, temperature: float) -> dict:
+    """A sample as version 0.1 wrote it."""
+    return {
+        "model": model, "prompt": prompt, "text": " are on", "ids": [530, 456],
+        "tokens": [" are", " on"], "log_probs": [-2.09808349609375e-05, -2.2046127319335938],
+        "log_prob": -2.2046337127685547, "score": None, "ended": "length", "seed": seed,
+        "prompt_ids": [286, 2057],
+        "settings": {
+            "temperature": temperature, "top_k": None, "top_p": None, "repetition_penalty": 1.0,
+            "max_new_tokens": 2, "greedy": False, "num_beams": None, "length_penalty": 1.0,
+            "stop": [],
+        },
+    }  # fmt: skip
+
+
+def test_the_commands_files_of_version_01_are_read(tmp_path):
+    values = [
+        saved_by_01(model, prompt, seed, temperature)
+        for model in ("builtin", "other")
+        for temperature in (0.5, 1.0)
+        for prompt in (KEYS, "A")
+        for seed in (3, 4)
+    ]
+    models = [
+        {"name": name, "checksum": name * 2, "notes": [f"a note on {name}"],
+         "versions": {"mingpt": "0.1.0", "dtype": "float32"}}
+        for name in ("builtin", "other")
+    ]  # fmt: skip
+    arguments = {"model": ["builtin", "other"], "seed": 3, "num_samples": 2}
+    fields = {"arguments": arguments, "models": models, "counts": [], "values": values}
+    (tmp_path / "old.json").write_text(json.dumps(fields))
+    results = Continuations.load_all(tmp_path / "old.json")
+    assert [(one.model, one.settings.decoding.temperature) for one in results] == [
+        ("builtin", 0.5), ("builtin", 1.0), ("other", 0.5), ("other", 1.0)
+    ]  # fmt: skip
+    for one in results:
+        assert one.prompts == (KEYS, "A")
+        assert [[sample.sample.seed for sample in samples] for samples in one] == [[3, 4]] * 2
+        assert one.checksum == one.model * 2
+        assert one.notes == (f"a note on {one.model}",)
+        assert one.versions == {"mingpt": "0.1.0", "dtype": "float32"}
+        assert one.arguments == arguments
+        assert one.created == ""
+    assert [one.to_dict() for one in results[0][0]] == values[:2]
+
+
+def test_the_librarys_files_of_version_01_are_read(tmp_path):
+    """They hold the samples, and whatever else the caller passed."""
+    values = [saved_by_01("m", KEYS, seed, 1.0) for seed in (0, 1)]
+    (tmp_path / "old").write_text(json.dumps({"versions": {"a": "b"}, "values": values}))
+    result = Continuations.load(tmp_path / "old")
+    assert [one.text for one in result[0]] == [" are on"] * 2
+    assert (result.model, result.checksum, result.versions) == ("m", None, {})
