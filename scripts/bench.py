@@ -48,7 +48,7 @@ from patching.cli.common.command import UsageError, run_command, tell
 from patching.cli.common.models import find_device
 from patching.errors import SweepError
 from patching.prompts import PromptPair
-from patching.sweep.engine.plan import Experiment, experiment
+from patching.sweep.engine.plan import Experiment, plan_cell
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import Request
 from patching.sweep.run import patch_sweep
@@ -77,7 +77,7 @@ def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "
     activations and softmaxes, which are no products, count nothing.
     """
     grid = request.grid(config, len(pair))
-    cells = [experiment(grid, cell, pair.differing) for cell in grid.cells()]
+    cells = [plan_cell(grid, cell, pair.differing) for cell in grid.cells()]
     experiments = [cell for cell in cells if isinstance(cell, Experiment)]
     T, L, C = len(pair), config.n_layer, config.n_embd
     mlp = 2 * C * config.inner_size
@@ -100,7 +100,7 @@ def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "
     read = 2 * C if METRICS[metric].answers_only else config.vocab_size * C
     sums = passing(0, L) + passing(pair.differing[0], L) + 2 * read
     for one in experiments:
-        sums += passing(one.start, L - one.stage, one.is_lone) + read
+        sums += passing(one.first_position, L - one.first_block, one.single_position) + read
         sums += _joining(config, request.site, one, pair)
     return sums
 
@@ -113,8 +113,8 @@ def _joining(config: GPTConfig, site: str, one: Experiment, pair: PromptPair) ->
         return 0  # known from base and source run
     if site == "attn_out":
         return mlp
-    at_top = one.stage == config.n_layer
-    changed = [one.start] if one.is_lone else range(one.start, last + 1)
+    at_top = one.first_block == config.n_layer
+    changed = [one.first_position] if one.single_position else range(one.first_position, last + 1)
     if site == "q" and one.cell.layer == 0:  # made from each token alone, and read by its own row
         changed = [position for position in changed if position in pair.differing]
     hs = C // config.n_head
@@ -122,7 +122,7 @@ def _joining(config: GPTConfig, site: str, one: Experiment, pair: PromptPair) ->
     for position in [last] if at_top else changed:
         keys = position + 1
         # All of a head's keys or values: those from the first difference on are others.
-        others = 1 if one.cell.position is not None else keys - one.start
+        others = 1 if one.cell.position is not None else keys - one.first_position
         scores = {"q": keys, "k": others}.get(site, 0)
         mixing = {"z": 0, "v": others}.get(site, keys)
         sums += hs * (scores + mixing) + hs * C + mlp  # the head's part of c_proj, then the MLP
