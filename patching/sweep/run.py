@@ -19,11 +19,10 @@ from patching.errors import SweepError, named
 from patching.prompts import PromptPair
 from patching.running import Progress, ready, steps, versions
 from patching.sweep import attribution, loop
-from patching.sweep.engine.forward import carry
+from patching.sweep.engine.forward import run_packed
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
 from patching.sweep.engine.packing import Job
-from patching.sweep.engine.site_rules import rule
 from patching.sweep.metrics import Asked, Metric, check_slopes, metrics_asked
 from patching.sweep.readout import Measured, check_finite
 from patching.sweep.request import Grid, Request
@@ -217,7 +216,7 @@ def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
     check_pair(model, pair)
     job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
     with ready(model, SweepError(OUT_OF_MEMORY)):
-        (carried,) = carry(model, [job], rule(Request.site))
+        (carried,) = run_packed(model, [job], Request.site)
     check_finite(torch.stack((carried.base, carried.source)), carried.base.dtype)
     return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)
 

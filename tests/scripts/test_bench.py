@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import bench
+from benchmark import command, timing
+from benchmark.floor import floor
+from benchmark.methods import Method, made_pair
 
 from mingpt import GPT, GPTConfig
 from mingpt.sites import HEAD_SITES, SITES
@@ -34,20 +36,20 @@ def tiny() -> GPT:
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: f"{r.site}-{r.by_position}")
 def test_the_floor_is_below_what_the_engine_multiplies_and_close_to_it(tiny, request_, metric):
     """PyTorch's own count, in which attention, a few hundredths here, may be left out."""
-    pair = bench.made_pair(6, TINY.vocab_size)
+    pair = made_pair(6, TINY.vocab_size)
     with FlopCounterMode(display=False) as counter:
         patch_sweep(tiny, pair, site=request_.site, by_position=request_.by_position, metric=metric)
     done = counter.get_total_flops() / 2
-    least = bench.floor(TINY, pair, request_, metric)
+    least = floor(TINY, pair, request_, metric)
     assert 0.75 * done < least < 1.01 * done
 
 
 def test_the_floor_by_hand():
     """One token, one layer: two runs through a block, and two logits of each."""
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=50257)
-    pair = bench.made_pair(1, config.vocab_size)
+    pair = made_pair(1, config.vocab_size)
     block = 12 * 8 * 8 + 2 * 8 * 1  # projections and MLP; scores and mixing of one key
-    assert bench.floor(config, pair, Request()) == 2 * block + 2 * 2 * 8
+    assert floor(config, pair, Request()) == 2 * block + 2 * 2 * 8
 
 
 def test_the_floor_of_two_layers_by_hand():
@@ -66,21 +68,21 @@ def test_the_floor_of_two_layers_by_hand():
     at_1 = 2 * square + square + 3 * keys + mlp  # one row's k, v; c_proj; the query is the base's
     at_2 = 2 * square + 2 * square + 3 * keys + mlp
     read = 4 * 2 * 8
-    pair = bench.made_pair(3, config.vocab_size)
-    assert bench.floor(config, pair, Request()) == base + source + at_1 + at_2 + read
+    pair = made_pair(3, config.vocab_size)
+    assert floor(config, pair, Request()) == base + source + at_1 + at_2 + read
 
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
-    """The command on a tiny shape, into an empty folder."""
-    monkeypatch.setitem(bench.SHAPES, "small", TINY)
-    monkeypatch.setattr(bench, "PRODUCT", 64)
+    """Return the command's arguments for a tiny shape and an empty folder."""
+    monkeypatch.setitem(command.SHAPES, "small", TINY)
+    monkeypatch.setattr(timing, "PRODUCT", 64)
     monkeypatch.chdir(tmp_path)
     return ["--shape=small", "--lengths=4,8", "--rounds=2", "--out=out/"]
 
 
 def test_it_writes_a_table_and_a_plot(quick, tmp_path, capsys):
-    assert bench.main(quick) == 0, capsys.readouterr().err
+    assert command.main(quick) == 0, capsys.readouterr().err
     table = (tmp_path / "out" / "bench-small-cpu.md").read_text("utf-8")
     assert (tmp_path / "out" / "bench-small-cpu.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out == table
@@ -99,27 +101,28 @@ def test_it_writes_a_table_and_a_plot(quick, tmp_path, capsys):
 
 
 def test_it_fails_when_two_methods_disagree(quick, monkeypatch, capsys):
-    real = bench.ours
+    real = command.all_methods
 
-    def wrong(model):
-        fast, loop = real(model)
-        return [fast, bench.Method(loop.name, lambda pair: loop.sweep(pair) + np.float32(0.001))]
+    def wrong(*args):
+        fast, loop, *others = real(*args)
+        off = Method(loop.name, lambda pair: loop.sweep(pair) + np.float32(0.001))
+        return [fast, off, *others]
 
-    monkeypatch.setattr(bench, "ours", wrong)
-    assert bench.main(quick) == 2
+    monkeypatch.setattr(command, "all_methods", wrong)
+    assert command.main(quick) == 2
     assert "two methods are 1.0e-03 logits apart" in capsys.readouterr().err
 
 
 def test_what_it_would_write_is_checked_before_it_measures(quick, tmp_path, capsys):
     (tmp_path / "out" / "bench-small-cpu.png").mkdir(parents=True)
-    assert bench.main(quick) == 2
+    assert command.main(quick) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "there is a folder of that name" in err
 
 
 def test_a_loop_that_would_take_too_long_is_left_out(quick, capsys):
-    assert bench.main([*quick, "--patience=0.001"]) == 0
+    assert command.main([*quick, "--patience=0.001"]) == 0
     assert "| 4 | 12 |" in (out := capsys.readouterr().out)
     assert "not run" in out
 
@@ -137,7 +140,7 @@ def test_a_loop_that_would_take_too_long_is_left_out(quick, capsys):
     ],
 )
 def test_bad_input(quick, tmp_path, capsys, arguments, message):
-    assert bench.main([*quick, *arguments]) == 2
+    assert command.main([*quick, *arguments]) == 2
     line = capsys.readouterr().err
     assert len(line.splitlines()) == 1
     assert message in line

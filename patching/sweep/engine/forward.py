@@ -1,22 +1,8 @@
-"""Many patched runs in one pass through the blocks, nothing of it approximate.
+"""Run many patched runs through the blocks in one pass, as packing.py has packed them.
 
-The plain loop runs the whole model once per cell. Almost all of that is the
-unpatched run over again, so here it is run once, and with it go only the parts
-of the patched runs that are their own (plan.py): the vectors from the
-patched position on, from the patched layer on. The blocks are gone through once
-from the bottom; each layer's experiments join the batch as it is passed.
-
-The batch is packed: the vectors (C,) of all runs stand one after another as
-rows (N, C), so that what works on each position alone - layer norms,
-projections, MLPs, nearly all of the arithmetic - is one product per block, with
-no padding. Attention alone needs to know which rows are whose: a run's keys
-before its `start` are the base run's; and so, in the first block that it
-passes, are those after it if its patch has changed one vector only. In the last
-block only what the last position reads is worked out.
-
-Which row is whose is packing.py's business. What a site is does not concern this
-file: site_rules.py says which rows an experiment brings. `base` is the run that is
-patched, `source` the one whose activations are put in.
+Layer norms, projections and MLPs work on each row alone, so each is one product
+for all rows. Only attention must know which rows belong together. In the last
+block only what the last position reads is computed.
 """
 
 from __future__ import annotations
@@ -24,216 +10,187 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mingpt.config import GPTConfig
 from mingpt.model import GPT, Block
-from patching.sweep.engine.packing import ATTENTION_ROWS, Batch, Job, Layout, Passage, rows_of
-from patching.sweep.engine.plan import Experiment
+from patching.sweep.engine.packing import Batch, BlockRuns, Job, Layout, by_rows, rows_of
+from patching.sweep.engine.plan import READ_LATER, Experiment
+from patching.sweep.engine.site_rules import RULES, new_rows
 
-MLP_ROWS = 4096  # at a time: its hidden layer is the widest thing in a block
+Record = Callable[[str, Tensor], None]  # (site, its rows), of which it may keep the runs'
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What came out at the top for one job: ln_f's output at the last position."""
+class PackedRuns:
+    """The results for one job: ln_f's output at the last position of each run."""
 
     base: Tensor  # (C,)
     source: Tensor  # (C,)
     experiments: Sequence[Experiment]  # in the order of `finals`
     finals: Tensor  # (E, C)
-    unchanged: Sequence[Experiment]  # those whose patch put in what was there already
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a site's experiments bring as they join.
-
-    Attributes:
-        join: from what base and source run did in the block that was just
-            passed, the rows (R, C) of the experiments, one after another.
-        reads: the sites of the two runs that it looks at.
-        window_site: "attn_out" or "mlp_out" if a window may go on replacing it.
-    """
-
-    join: Callable[[Passage, Sequence[Experiment]], Tensor]
-    reads: frozenset[str]
-    window_site: str | None = None
+    unchanged: Sequence[Experiment]  # not run, because the patch changes nothing
 
 
 @torch.no_grad()
-def carry(
-    model: GPT,
-    jobs: Sequence[Job],
-    rule: Rule,
-    progress: Callable[[int], None] | None = None,
-) -> list[Carried]:
-    """Carry base run, source run and experiments of every job to the top.
+def run_packed(
+    model: GPT, jobs: Sequence[Job], site: str, progress: Callable[[int], None] | None = None
+) -> list[PackedRuns]:
+    """Run the base run, the source run and the experiments of every job.
 
     Args:
         model: in eval mode.
+        site: the site that the experiments patch.
         progress: called after each block with the number of rows that passed it.
     """
     blocks = model.transformer.h
     batch = Batch(jobs, model.device)
     x = model.embed(*batch.ids_and_positions())  # (N, C)
-    x = _joined(x, {"resid_post": x}, None, batch, rule, 0, at_top=False)
+    x = _with_new_rows(x, {"resid_post": x}, None, batch, site, 0, at_top=False)
     for layer, block in enumerate(blocks):
         layout, is_last = batch.layout(layer), layer == len(blocks) - 1
-        x, seen = _pass(block, x, layout, rule, is_last)
-        x = _joined(x, seen, block, batch, rule, layer + 1, at_top=is_last)
-        del seen
+        x, recorded = _run_block(block, x, layout, site, is_last=is_last)
+        x = _with_new_rows(x, recorded, block, batch, site, layer + 1, at_top=is_last)
+        del recorded
         if progress is not None:
             progress(layout.n_rows)
     finals = model.transformer.ln_f(x)  # (sequences, C)
     results = []
     for number in range(len(jobs)):
         experiments, sequences = batch.results(number)
+        base, source = finals[2 * number].clone(), finals[2 * number + 1].clone()  # kept for long
+        of_experiments = rows_of(finals, sequences)
         results.append(
-            Carried(
-                finals[2 * number].clone(),  # it may be kept long after the rest
-                finals[2 * number + 1].clone(),
-                experiments,
-                rows_of(finals, sequences),
-                batch.unchanged[number],
-            )
+            PackedRuns(base, source, experiments, of_experiments, batch.unchanged[number])
         )
     return results
 
 
-def bytes_needed(
-    config: GPTConfig,
-    itemsize: int,
-    T: int,
-    sequences: int,
-    rows: int,
-    run_rows: int,
-    *,
-    heads: bool,
-    fused: bool = True,
-) -> int:
-    """What `carry` holds at most beside the model.
-
-    Args:
-        T: tokens of the longest prompt.
-        sequences, rows: in the batch at the top, those of base and source runs too.
-        run_rows: of these, the base and source runs'.
-        heads: whether the site is one of the attention heads'.
-        fused: whether attention never holds its weights.
-    """
-    C = config.n_embd
-    each_row = 8 * C + (3 * T if heads else 0)  # x twice, normed, qkv, z, what is added
-    written_out = min(sequences * T, max(ATTENTION_ROWS, T))  # positions at a time
-    attention = written_out * (7 * C + (0 if fused else 3 * config.n_head * T))
-    weights = 8 * config.n_head * T * T if heads else 0
-    mlp = min(rows, MLP_ROWS) * (2 * config.inner_size + 3 * C)
-    activations = rows * each_row + run_rows * 7 * C + attention + weights + mlp
-    indices = 8 * (4 * rows + 4 * sequences * T)
-    return itemsize * activations + indices
-
-
-def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function` of x (N, C), a few thousand rows at a time to bound what it holds inside."""
-    if len(x) <= MLP_ROWS:
-        return function(x)
-    return torch.cat([function(part) for part in x.split(MLP_ROWS)])
-
-
-def _joined(
+def _with_new_rows(
     x: Tensor,
-    seen: dict[str, Tensor],
+    recorded: dict[str, Tensor],
     block: Block | None,
     batch: Batch,
-    rule: Rule,
-    stage: int,
+    site: str,
+    layer: int,
     *,
     at_top: bool,
 ) -> Tensor:
-    """x with the rows of the experiments that join at `stage`."""
+    """Return x (N, C) with the rows of the experiments whose first block is `layer` at its end."""
     rows = [x]
-    for number, joining in batch.joining(stage):
-        passage = batch.passage(number, block, seen, at_top)
-        brought = rule.join(passage, joining)
-        if x.device.type == "cpu":  # elsewhere asking would wait for the device
-            joining, brought = batch.without_equal(number, passage, joining, brought)
+    for number, joining in batch.joining(layer):
+        runs = batch.block_runs(number, block, recorded, at_top=at_top)
+        new = new_rows(site, runs, joining)
+        if x.device.type == "cpu":  # elsewhere looking at values would wait for the device
+            joining, unchanged, new = _without_unchanged(runs, joining, new)
+            batch.unchanged[number] += unchanged
         batch.add(number, joining)
-        rows.append(brought)
+        rows.append(new)
     return torch.cat(rows) if len(rows) > 1 else x
 
 
-def _pass(
-    block: Block, x: Tensor, layout: Layout, rule: Rule, is_last: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """All rows through a block: (N, C) -> (N, C), and what the runs did in it.
+def _without_unchanged(
+    runs: BlockRuns, joining: list[Experiment], rows: Tensor
+) -> tuple[list[Experiment], list[Experiment], Tensor]:
+    """Split off the experiments whose rows equal the base run's bit for bit.
 
-    After the last block, (sequences, C): the last positions alone.
+    Returns:
+        the experiments that are left, those that are split off, and the rows (R, C)
+        of the former.
     """
-    runs, overrides = layout.n_run_rows, layout.overrides
-    seen: dict[str, Tensor] = {}
+    positions, owner = runs.positions_of(joining)
+    base = rows_of(runs.base("resid_post"), torch.from_numpy(positions - runs.first_position))
+    differs = (rows != base).any(1).numpy()  # (R,)
+    is_kept = np.array([one.window_end > one.first_block for one in joining])  # it patches again
+    np.logical_or.at(is_kept, owner, differs)
+    if is_kept.all():
+        return joining, [], rows
+    kept = [one for one, keep in zip(joining, is_kept, strict=True) if keep]
+    unchanged = [one for one, keep in zip(joining, is_kept, strict=True) if not keep]
+    return kept, unchanged, rows[torch.from_numpy(is_kept[owner])]
 
-    def keep(site: str, rows: Tensor) -> None:
-        if site in rule.reads:
-            seen[site] = rows.clone()  # so that the batch's tensor can go
 
-    # The runs come first in every tensor here.
-    normed = block.ln_1(x if layout.projected is None else rows_of(x, layout.projected))
-    if is_last:
-        runs, overrides = layout.n_runs, layout.last_overrides
-        x = rows_of(x, layout.last)  # (sequences, C)
-        q = block.attn.queries(block.ln_1(x))
-        kv = block.attn.keys_values(normed)  # (P, 2 nkv hs) of the rows that are projected
-        k, v = kv.chunk(2, dim=-1)
-        z = _attend_last(block, q, kv, layout)
-        del kv
-    else:
-        qkv = block.attn.c_attn(normed)  # (P, C + 2 nkv hs)
-        q, k, v = block.attn.split(qkv)
-        z = _attend(block, qkv, layout)
-        del qkv
-    keep("q", q[:runs])
-    keep("k", k[: layout.n_run_rows])
-    keep("v", v[: layout.n_run_rows])
-    keep("z", z[:runs])
-    keep("resid_pre", x[:runs])
-    del normed, q, k, v
+def _run_block(
+    block: Block, x: Tensor, layout: Layout, site: str, *, is_last: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run all rows through a block: (N, C) -> (N, C); the last one gives (sequences, C).
 
-    def add(site: str, out: Tensor, then: str) -> None:
-        """Add to the stream what attention or MLP give out; a window replaces some of it."""
-        if overrides is not None and rule.window_site == site:
-            out[overrides[0]] = rows_of(out, overrides[1])
+    Returns:
+        the stream after the block; and what the base and source runs did in it, at
+        the sites that the rule of `site` reads.
+    """
+    recorded: dict[str, Tensor] = {}
+    reads = RULES[site].reads
+
+    def record(name: str, rows: Tensor) -> None:
+        if name in reads:  # the runs' rows come first in every tensor here
+            only_last = is_last and name not in READ_LATER
+            n = layout.n_runs if only_last else layout.n_run_rows
+            recorded[name] = rows[:n].clone()  # a copy, so that the batch's tensor can be freed
+
+    def add(name: str, out: Tensor, then: str) -> None:
+        """Add the output of attention or MLP to the stream, after a window has replaced it."""
+        overrides = layout.last_overrides if is_last else layout.overrides
+        if overrides is not None and name == site:
+            replaced, taken = overrides
+            out[replaced] = rows_of(out, taken)
         x.add_(out)
-        keep(site, out[:runs])
-        keep(then, x[:runs])
+        record(name, out)
+        record(then, x)
 
+    normed = block.ln_1(x if layout.projected is None else rows_of(x, layout.projected))  # (P, C)
+    if is_last:
+        x = rows_of(x, layout.last)  # (sequences, C)
+        z = _attend_last(block, x, normed, layout, record)  # (sequences, C)
+    else:
+        z = _attend(block, normed, layout, record)  # (N, C)
+    del normed
+    record("resid_pre", x)
     add("attn_out", block.attn.c_proj(z), "resid_mid")
     del z
     add("mlp_out", by_rows(lambda part: block.mlp(block.ln_2(part)), x), "resid_post")
-    return x, seen
+    return x, recorded
 
 
-def _attend(block: Block, qkv: Tensor, layout: Layout) -> Tensor:
-    """Every row's z (N, C). Each sequence is written out whole, with what it shares."""
+def _attend(block: Block, normed: Tensor, layout: Layout, record: Record) -> Tensor:
+    """Return every row's z (N, C) from the projected rows after ln_1 (P, C)."""
     attn, scale = block.attn, 1 / block.attn.divisor
-    z = qkv.new_empty(layout.n_rows, block.ln_1.weight.numel())
-    for part in layout.attended:
-        whole = attn.split(rows_of(qkv, part.read).unflatten(0, (-1, part.T)))
-        q, k, v = map(attn.of_each_query, map(attn.heads, whole))  # (E, nh, T, hs)
+    qkv = attn.c_attn(normed)  # (P, C + 2 nkv hs)
+    z = qkv.new_empty(layout.n_rows, normed.size(-1))
+    for group in layout.groups:
+        # Write every sequence out whole, with the rows of the base run that it reads.
+        whole = rows_of(qkv, group.read).unflatten(0, (-1, group.T))  # (E, T, C + 2 nkv hs)
+        q, k, v = (attn.of_each_query(attn.heads(part)) for part in attn.split(whole))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-        out = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (E * T, C)
-        z[part.rows] = rows_of(out, part.own)
+        out = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (E, nh, T, hs) -> (E * T, C)
+        # Keep the positions that are the sequences' own.
+        z[group.rows] = rows_of(out, group.own)
+    for site, part in zip(("q", "k", "v"), attn.split(qkv), strict=True):
+        record(site, part)
+    record("z", z)
     return z
 
 
-def _attend_last(block: Block, q: Tensor, kv: Tensor, layout: Layout) -> Tensor:
-    """The last positions' z (sequences, C)."""
+def _attend_last(block: Block, x: Tensor, normed: Tensor, layout: Layout, record: Record) -> Tensor:
+    """Return the last positions' z (sequences, C) in the last block.
+
+    Args:
+        x: the stream at the last positions (sequences, C).
+        normed: the projected rows after ln_1 (P, C); of these only k and v are read.
+    """
     attn, scale = block.attn, 1 / block.attn.divisor
+    q = attn.queries(block.ln_1(x))  # (sequences, C)
+    kv = attn.keys_values(normed)  # (P, 2 nkv hs)
     z = torch.empty_like(q)
-    for part in layout.attended:
-        whole = rows_of(kv, part.read).unflatten(0, (-1, part.T)).chunk(2, dim=-1)
-        k, v = map(attn.of_each_query, map(attn.heads, whole))  # (E, nh, T, hs)
-        q_last = attn.heads(rows_of(q, part.sequences)[:, None])  # (E, nh, 1, hs)
+    for group in layout.groups:
+        whole = rows_of(kv, group.read).unflatten(0, (-1, group.T)).chunk(2, dim=-1)
+        k, v = (attn.of_each_query(attn.heads(part)) for part in whole)  # (E, nh, T, hs)
+        q_last = attn.heads(rows_of(q, group.sequences)[:, None])  # (E, nh, 1, hs)
         out = F.scaled_dot_product_attention(q_last, k, v, scale=scale)
-        z[part.sequences] = out.flatten(1)  # (E, C)
+        z[group.sequences] = out.flatten(1)  # (E, C)
+    for site, part in zip(("q", "k", "v"), (q, *kv.chunk(2, dim=-1)), strict=True):
+        record(site, part)
+    record("z", z)
     return z

@@ -1,26 +1,24 @@
-"""The same numbers as loop.py's, by the engine: for any number of pairs at once."""
+"""Measure the cells of any number of pairs with the engine: plan, run in chunks, read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mingpt.model import GPT
 from mingpt.sites import HEAD_SITES
-from patching.errors import SweepError, named
+from patching.errors import named
 from patching.prompts import PromptPair
-from patching.sweep.engine.forward import Carried, bytes_needed, carry
+from patching.sweep.engine.chunks import Size, bytes_needed, cut, work
+from patching.sweep.engine.forward import PackedRuns, run_packed
 from patching.sweep.engine.packing import Job, to_device
-from patching.sweep.engine.plan import BASE, SOURCE, Experiment, experiment
-from patching.sweep.engine.site_rules import rule
+from patching.sweep.engine.plan import BASE, SOURCE, Experiment, plan_cell
 from patching.sweep.metrics import Metric
 from patching.sweep.readout import Measured, Reader, bytes_to_read, check_unpatched
 from patching.sweep.request import DIRECTIONS, Cell, Grid
-
-CHUNK_ROWS = 65536  # larger ones bring no more speed, and a bar that stands still for longer
 
 
 def measure(
@@ -34,33 +32,22 @@ def measure(
     strict: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
-    """Read the metrics of the patched run for every cell of every pair's grid.
+    """Return the metrics of the patched run for every cell of every pair's grid.
 
     Args:
         model: in eval mode.
-        grids: of each pair; all of one site and window.
+        grids: the grid of each pair; all have the same site and window.
         allowed: bytes that may be held at a time, beside the model.
-        strict: whether a single experiment that needs more is refused.
+        strict: refuse a single experiment that needs more, instead of running it alone.
         progress: called with (work done, work in all), in rows times blocks.
 
     Raises:
-        SweepError: too little memory allowed, or a metric that is undefined.
+        SweepError: too little memory is allowed, or a metric is undefined for a pair.
     """
-    tasks = [_Task.of(pair, grid, direction) for pair, grid in zip(pairs, grids, strict=True)]
-    weight = model.transformer.wte.weight
-    # Where PyTorch's attention has no fused kernel it holds its weights.
-    fused = weight.device.type == "cpu" or (
-        weight.device.type == "cuda" and weight.dtype != torch.float64
-    )
-    reading = bytes_to_read(metrics, model.config.vocab_size, weight.dtype.itemsize)
-
-    def needed(T: int, sequences: int, rows: int, run_rows: int) -> int:
-        shape = (model.config, weight.dtype.itemsize, T, sequences, rows, run_rows)
-        heads = grids[0].site in HEAD_SITES
-        return reading + bytes_needed(*shape, heads=heads, fused=fused)
-
-    chunks = [*_chunks(tasks, needed, allowed, strict)]
-    total = sum(_work(tasks, chunk, model.config.n_layer) for chunk in chunks)
+    plans = [_PairPlan.of(pair, grid, direction) for pair, grid in zip(pairs, grids, strict=True)]
+    jobs, site = [plan.job for plan in plans], grids[0].site
+    chunks = list(cut(jobs, _memory(model, metrics, site), allowed, strict=strict))
+    total = sum(work(jobs, chunk, model.config.n_layer) for chunk in chunks)
     done = 0
 
     def passed(rows: int) -> None:
@@ -70,125 +57,91 @@ def measure(
             progress(done, total)
 
     passed(0)
+    measured: list[Measured] = []
     for chunk in chunks:
-        jobs = [replace(tasks[number].job, experiments=part) for number, part in chunk]
-        results = carry(model, jobs, rule(grids[0].site), passed)
-        for (number, _), carried in zip(chunk, results, strict=True):
-            with named(number, len(tasks)):
-                tasks[number].take(model, carried, metrics)
-        for number, _ in chunk[:-1]:  # the last one may go on in the next chunk
-            tasks[number].reader = None  # it holds two runs' logits
-    passed(total - done)
-    return [task.measured for task in tasks]
+        parts = [replace(jobs[number], experiments=part) for number, part in chunk]
+        results = run_packed(model, parts, site, passed)
+        for (number, _), runs in zip(chunk, results, strict=True):
+            with named(number, len(plans)):
+                if number == len(measured):  # the pair's first chunk
+                    reader = plans[number].reader(model, runs, metrics)
+                    measured.append(plans[number].unpatched(reader, runs))
+                plans[number].fill(measured[number], reader, runs)
+    passed(total - done)  # what has been left out
+    return measured
 
 
-# The tasks of a chunk by their numbers, each with the experiments that are run.
-_Chunk = list[tuple[int, list[Experiment]]]
+def _memory(model: GPT, metrics: Sequence[Metric], site: str) -> Callable[[Size], int]:
+    """Return a function from a batch's size to the bytes that running and reading it takes."""
+    itemsize = model.dtype.itemsize
+    # Where PyTorch's attention has no fused kernel it holds its weights.
+    on_cpu, on_cuda = (model.device.type == device for device in ("cpu", "cuda"))
+    fused = on_cpu or (on_cuda and model.dtype != torch.float64)
+    reading = bytes_to_read(metrics, model.config.vocab_size, itemsize)
+
+    def needed(size: Size) -> int:
+        heads = site in HEAD_SITES
+        return reading + bytes_needed(model.config, itemsize, size, heads=heads, fused=fused)
+
+    return needed
 
 
-@dataclass
-class _Task:
-    """One pair: what is to be run, and what has been read."""
+@dataclass(frozen=True)
+class _PairPlan:
+    """What is run for one pair, and which cells need no run of their own."""
 
     pair: PromptPair
     direction: str
     grid: Grid
     job: Job
-    known: dict[str, list[Cell]]  # whose value, without any run of their own: BASE, SOURCE
-    reader: Reader | None = field(default=None, init=False)
-    measured: Measured | None = field(default=None, init=False)
+    known: dict[str, list[Cell]]  # BASE, SOURCE -> the cells that have that run's value
 
     @classmethod
-    def of(cls, pair: PromptPair, grid: Grid, direction: str) -> _Task:
-        experiments, known = [], {BASE: [], SOURCE: []}
+    def of(cls, pair: PromptPair, grid: Grid, direction: str) -> _PairPlan:
+        experiments: list[Experiment] = []
+        known: dict[str, list[Cell]] = {BASE: [], SOURCE: []}
         for cell in grid.cells():
-            fate = experiment(grid, cell, pair.differing)
-            if isinstance(fate, Experiment):
-                experiments.append(fate)
+            planned = plan_cell(grid, cell, pair.differing)
+            if isinstance(planned, Experiment):
+                experiments.append(planned)
             else:
-                known[fate].append(cell)
-        ids = {"clean": pair.clean_ids, "corrupt": pair.corrupt_ids}
-        base, source = (ids[run] for run in DIRECTIONS[direction])
-        job = Job(base, source, pair.differing[0], experiments)
+                known[planned].append(cell)
+        base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
+        job = Job(base_ids, source_ids, pair.differing[0], experiments)
         return cls(pair, direction, grid, job, known)
 
-    def take(self, model: GPT, carried: Carried, metrics: Sequence[Metric]) -> None:
-        """Read what one chunk has brought. The first one's unpatched runs count for all."""
-        if self.reader is None:
-            self._take_unpatched(model, carried, metrics)
-        values = self.reader.read(carried.finals)  # (M, E)
-        self._put([e.cell for e in carried.experiments], values)
-        self._put([e.cell for e in carried.unchanged], self._of_run(BASE)[:, None])
+    def reader(self, model: GPT, runs: PackedRuns, metrics: Sequence[Metric]) -> Reader:
+        """Return the reader of this pair's metrics, after a check of its two unpatched runs."""
+        reader = Reader(model, self.pair, metrics, *self._clean_and_corrupt(runs))
+        check_unpatched(metrics, reader.readout, runs.base.dtype)
+        return reader
 
-    def _take_unpatched(self, model: GPT, carried: Carried, metrics: Sequence[Metric]) -> None:
-        base, source = DIRECTIONS[self.direction]
-        finals = {base: carried.base, source: carried.source}
-        self.reader = Reader(model, self.pair, metrics, finals["clean"], finals["corrupt"])
-        check_unpatched(metrics, self.reader.readout, carried.base.dtype)
-        clean, corrupt = self.reader.clean, self.reader.corrupt
-        values = clean.new_full((len(metrics), *self.grid.shape), torch.nan)
-        self.measured = Measured(values, clean, corrupt, finals["clean"], finals["corrupt"])
-        for whose, cells in self.known.items():
-            self._put(cells, self._of_run(whose)[:, None])
+    def unpatched(self, reader: Reader, runs: PackedRuns) -> Measured:
+        """Return what is known from the two unpatched runs; NaN in every other cell."""
+        clean, corrupt = reader.clean, reader.corrupt  # (M,)
+        values = clean.new_full((len(clean), *self.grid.shape), torch.nan)
+        measured = Measured(values, clean, corrupt, *self._clean_and_corrupt(runs))
+        for run, cells in self.known.items():
+            self._put(measured, cells, self._value_of(run, measured))
+        return measured
 
-    def _of_run(self, whose: str) -> torch.Tensor:
-        """The metrics of the base or the source run (M,)."""
-        run = DIRECTIONS[self.direction][(BASE, SOURCE).index(whose)]
-        return {"clean": self.measured.clean, "corrupt": self.measured.corrupt}[run]
+    def fill(self, measured: Measured, reader: Reader, runs: PackedRuns) -> None:
+        """Write the metrics of a chunk's experiments into their cells."""
+        self._put(measured, [e.cell for e in runs.experiments], reader.read(runs.finals))
+        self._put(measured, [e.cell for e in runs.unchanged], self._value_of(BASE, measured))
 
-    def _put(self, cells: Sequence[Cell], values: torch.Tensor) -> None:
+    def _clean_and_corrupt(self, runs: PackedRuns) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the final vectors (C,) of the clean and of the corrupt run."""
+        of = dict(zip(DIRECTIONS[self.direction], (runs.base, runs.source), strict=True))
+        return of["clean"], of["corrupt"]
+
+    def _value_of(self, run: str, measured: Measured) -> torch.Tensor:
+        """Return the metrics (M, 1) of BASE or SOURCE."""
+        name = dict(zip((BASE, SOURCE), DIRECTIONS[self.direction], strict=True))[run]
+        return (measured.clean if name == "clean" else measured.corrupt)[:, None]
+
+    def _put(self, measured: Measured, cells: Sequence[Cell], values: torch.Tensor) -> None:
         """Write values (M, len(cells)), or (M, 1) for all of them, into the grid."""
         if cells:
             flat = np.ravel_multi_index(np.array([c.index for c in cells]).T, self.grid.shape)
-            self.measured.values.flatten(1)[:, to_device(flat, values.device)] = values
-
-
-def _chunks(
-    tasks: Sequence[_Task], needed: Callable[..., int], allowed: int, strict: bool
-) -> Iterator[_Chunk]:
-    """Cut the tasks' experiments into portions that fit, in order; every task is in one.
-
-    Args:
-        needed: bytes of so many tokens, sequences, rows, and rows of runs.
-    """
-    chunk: _Chunk = []
-    T = sequences = rows = run_rows = 0
-    for number, task in enumerate(tasks):
-        length = len(task.job.base_ids)
-        runs = 2 * length - task.job.start
-        # None stands for a task without experiments: its two runs alone.
-        for one in task.job.experiments or (None,):
-            own = 0 if one is None else length - one.start
-            is_new = not chunk or chunk[-1][0] != number
-            size = (
-                max(T, length),
-                sequences + 1 + 2 * is_new,
-                rows + own + runs * is_new,
-                run_rows + runs * is_new,
-            )
-            if chunk and (needed(*size) > allowed or size[2] > CHUNK_ROWS):
-                yield chunk
-                chunk, is_new = [], True
-                size = (length, 3, runs + own, runs)
-            if strict and needed(*size) > allowed:
-                raise SweepError(
-                    f"{allowed / 1024**2:.4g} MiB is too little memory: this sweep needs at"
-                    f" least {needed(*size) / 1024**2:.4g} MiB beside the model"
-                )
-            T, sequences, rows, run_rows = size
-            if is_new:
-                chunk.append((number, []))
-            if one is not None:
-                chunk[-1][1].append(one)
-    yield chunk
-
-
-def _work(tasks: Sequence[_Task], chunk: _Chunk, n_layer: int) -> int:
-    """Rows times the blocks that they pass."""
-    work = 0
-    for number, experiments in chunk:
-        job = tasks[number].job
-        T = len(job.base_ids)
-        work += n_layer * (2 * T - job.start)
-        work += sum((n_layer - e.stage) * (T - e.start) for e in experiments)
-    return work
+            measured.values.flatten(1)[:, to_device(flat, values.device)] = values

@@ -1,4 +1,4 @@
-"""How much memory a sweep may take beside the model."""
+"""Say how much memory a sweep may take beside the model, and read such an amount from text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from patching.errors import SweepError
 if TYPE_CHECKING:
     import torch
 
-FRACTION = 0.5  # of what is free: the rest is for whatever else the machine does
-LEAST = 256 * 1024**2  # bytes, however little is free: no sweep gets anywhere with less
-UNKNOWN = 2 * 1024**3  # bytes, where the system does not say what is free
+FRACTION = 0.5  # of the free memory; the rest is for other programs
+LEAST = 256 * 1024**2  # bytes, however little is free; with less a sweep is very slow
+UNKNOWN = 2 * 1024**3  # bytes, where the system does not say how much is free
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 def parse_size(text: str) -> int:
-    """Bytes, from "800M", "4GB", "1.5 GiB" or a plain number; units are powers of 1024.
+    """Return the bytes that "800M", "4GB", "1.5 GiB" or a plain number stand for.
+
+    Units are powers of 1024.
 
     Raises:
-        SweepError: it is none of these, or nothing.
+        SweepError: the text is none of these, or is less than one byte.
     """
     pattern = r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:I?B)?\s*"
     match = re.fullmatch(pattern, text.upper(), re.ASCII)
@@ -33,10 +35,10 @@ def parse_size(text: str) -> int:
 
 
 def allowance(device: torch.device) -> int:
-    """Bytes that a sweep may take unless it is told otherwise."""
+    """Return the bytes that a sweep may take where the user has set no limit."""
     import torch
 
-    if device.type == "cuda":  # what PyTorch keeps for later use is free too
+    if device.type == "cuda":  # PyTorch's own cache counts as free
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = torch.cuda.mem_get_info(device)[0] + kept
     elif device.type == "mps":
@@ -47,25 +49,27 @@ def allowance(device: torch.device) -> int:
 
 
 def _free_on_this_machine() -> int:
-    """Bytes that are free or can be freed at once, or what a container still allows."""
+    """Return the bytes that are available, or that the container still allows if that is less."""
     found = [size for size in (_available(), _left_in_the_container()) if size is not None]
     return min(found) if found else UNKNOWN
 
 
 def _available() -> int | None:
+    """Return the bytes that are free or can be freed at once; None if the system does not say."""
     try:
         line = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
         if line is not None:
             return int(line[1]) * 1024
     except OSError:
         pass
-    try:  # macOS has no /proc; half of what is built in is a cautious guess at what is free
+    try:  # macOS has no /proc; half of the physical memory is a cautious guess
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (ValueError, OSError, AttributeError):
         return None
 
 
 def _left_in_the_container() -> int | None:
+    """Return the bytes that the control group still allows; None if it sets no limit."""
     home = Path("/sys/fs/cgroup")
     try:
         limit = int((home / "memory.max").read_text())

@@ -1,13 +1,18 @@
-"""Whose rows are which in the engine's packed batch. Indices only: no arithmetic on activations.
+"""Pack many runs into one batch: which row belongs to which run and position.
 
-The sequences are, for each job, the base run, the source run, and then, in the
-order in which they joined, its experiments. A sequence's own rows are those
-from its `start` on; before them it is the base run.
+A row is the vector (C,) of one position of one run. The rows (N, C) of all runs
+stand one after another, without padding. A run that is in the batch is a
+sequence: for each job the base run and the source run, job after job; then the
+experiments, in the order in which they joined. A sequence has rows of its own
+from its first position on. Before that it is the base run, whose rows it reads.
+
+This file works out indices only; forward.py computes with the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +20,10 @@ import torch
 from torch import Tensor
 
 from mingpt.model import Block
-from patching.sweep.engine.plan import Experiment
+from patching.sweep.engine.plan import READ_LATER, Experiment
 
 ATTENTION_ROWS = 16384  # at a time: every run's keys are written out, shared ones too
+MLP_ROWS = 4096  # at a time: the MLP's hidden layer is the widest thing in a block
 
 
 @dataclass(frozen=True)
@@ -26,212 +32,294 @@ class Job:
 
     base_ids: tuple[int, ...]  # (T,)
     source_ids: tuple[int, ...]  # (T,)
-    start: int  # the first position at which they differ
-    experiments: Sequence[Experiment]  # in the order of their stages
+    first_difference: int  # the first position at which the two differ
+    experiments: Sequence[Experiment]  # sorted by first_block
+
+    @property
+    def n_run_rows(self) -> int:
+        """How many rows the base and the source run have."""
+        return 2 * len(self.base_ids) - self.first_difference
 
 
 @dataclass(frozen=True)
-class Passage:
-    """What one job's base and source run did in the block that was just passed.
+class BlockRuns:
+    """What one job's base and source run computed in the block that has just been run.
 
-    After the last block everything but k and v is there for the last position
-    alone.
+    After the last block only k and v are there for every position; the rest is
+    there for the last position alone.
     """
 
-    block: Block | None  # None: the embedding, which has a resid_post only
+    block: Block | None  # None: the embedding, which has resid_post only
     T: int
-    at_top: bool  # whether that was the last block
-    _seen: dict[str, Tensor]  # site -> the rows of all jobs' runs
-    _start: int
-    _row: int  # of this job's base run, where every position has one
-    _number: int  # of the job
+    at_top: bool  # whether it was the last block
+    _recorded: dict[str, Tensor]  # site -> the rows of all jobs' base and source runs
+    _first_difference: int
+    _base_row: int  # first row of this job's base run, where every position has a row
+    _job: int  # the job's number
 
     @property
-    def first(self) -> int:
-        """The position of the first row."""
+    def first_position(self) -> int:
+        """The position of the first row that `base` and `source` return."""
         return self.T - 1 if self.at_top else 0
 
     def base(self, site: str) -> Tensor:
-        """(T - first, C); of k and v (T, C)."""
-        rows = self._seen[site]
+        """Return the base run's activation (T - first_position, C); of k and v (T, nkv hs)."""
+        rows = self._recorded[site]
         if self._only_last(site):
-            return rows[2 * self._number, None]
-        return rows[self._row : self._row + self.T]
+            return rows[2 * self._job, None]
+        return rows[self._base_row : self._base_row + self.T]
 
     def source(self, site: str) -> Tensor:
-        """As `base`. Before the first difference the source run is the base run."""
-        rows = self._seen[site]
+        """Return the source run's activation, in the shape of the base run's."""
+        rows = self._recorded[site]
         if self._only_last(site):
-            return rows[2 * self._number + 1, None]
-        own = rows[self._row + self.T :][: self.T - self._start]
-        return torch.cat((rows[self._row :][: self._start], own))
+            return rows[2 * self._job + 1, None]
+        shared = rows[self._base_row :][: self._first_difference]  # the base run's rows
+        own = rows[self._base_row + self.T :][: self.T - self._first_difference]
+        return torch.cat((shared, own))
+
+    def positions_of(self, experiments: Sequence[Experiment]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the position (R,) of each row that the experiments bring, and whose it is (R,)."""
+        first = [max(one.first_position, self.first_position) for one in experiments]
+        return own_positions(first, self.T)
 
     def _only_last(self, site: str) -> bool:
-        return self.at_top and site not in ("k", "v")
+        return self.at_top and site not in READ_LATER
 
 
 @dataclass(frozen=True)
-class Attended:
-    """Some sequences of equal length T, whose attention is worked out together."""
+class AttentionGroup:
+    """Sequences of the same length T whose attention is computed together."""
 
     T: int
     sequences: Tensor  # (E,)
-    read: Tensor  # (E * T,) where each position of each has its query, key and value
-    own: Tensor  # (n,) which of these positions are a sequence's own
-    rows: Tensor  # (n,) and in which rows they stand
+    read: Tensor  # (E * T,) the row of q, k, v that each position of each sequence reads
+    own: Tensor  # (n,) the entries of `read` whose position is the sequence's own
+    rows: Tensor  # (n,) the row that each of these has in the batch
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands while a block is passed."""
+    """Where everything stands while one block is run; see the example above Batch.layout."""
 
     n_rows: int
-    n_run_rows: int  # the base and source runs', which come first
-    n_runs: int
-    projected: Tensor | None  # the rows that need their own q, k, v; None: all do
-    last: Tensor  # (sequences,) the row of each one's last position
-    attended: list[Attended]
-    overrides: tuple[Tensor, Tensor] | None  # a window's rows, and those that they become
-    last_overrides: tuple[Tensor, Tensor] | None  # likewise, of last positions, by sequence
+    n_run_rows: int  # of these, the base and source runs' rows, which come first
+    n_runs: int  # base and source runs
+    projected: Tensor | None  # the rows that need q, k, v of their own; None: all do
+    last: Tensor  # (sequences,) the row of each sequence's last position
+    groups: list[AttentionGroup]
+    overrides: tuple[Tensor, Tensor] | None  # window: (rows to replace, rows to copy from)
+    last_overrides: tuple[Tensor, Tensor] | None  # the same by sequence, for last positions
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Whose rows are which: arrays over the sequences (S,) and over the rows (N,)."""
+
+    job: np.ndarray  # (S,)
+    T: np.ndarray  # (S,)
+    first_position: np.ndarray  # (S,)
+    first_row: np.ndarray  # (S,) the row of first_position
+    n_changed: np.ndarray  # (S,) how many rows, from the first on, differ from the base run's
+    is_projected: np.ndarray  # (N,)
 
 
 class Batch:
-    """The sequences that are in the batch, and the experiments that wait to join."""
+    """The sequences that are in the batch, and the experiments that have yet to join.
+
+    Attributes:
+        unchanged: of each job, the experiments that were left out because their
+            patch changes nothing.
+    """
 
     def __init__(self, jobs: Sequence[Job], device: torch.device) -> None:
         self.jobs, self.device = jobs, device
-        self.waiting = [list(job.experiments) for job in jobs]
         self.unchanged: list[list[Experiment]] = [[] for _ in jobs]
-        self.owner = [number for number in range(len(jobs)) for _ in range(2)]  # by sequence
-        self.starts = [start for job in jobs for start in (0, job.start)]
-        self.experiments: list[Experiment | None] = [None] * (2 * len(jobs))
-        self.T = np.array([len(job.base_ids) for job in jobs])
-        lengths = [2 * len(job.base_ids) - job.start for job in jobs]
-        self.first_row = [0, *np.cumsum(lengths).tolist()]  # of each job's base run
+        self._waiting = [list(job.experiments) for job in jobs]
+        # Of each sequence: the number of its job, its first position, its experiment.
+        self._job_of = [number for number in range(len(jobs)) for _ in range(2)]
+        self._first_positions = [first for job in jobs for first in (0, job.first_difference)]
+        self._experiments: list[Experiment | None] = [None] * (2 * len(jobs))
+        self._T = np.array([len(job.base_ids) for job in jobs])
+        ends = np.cumsum([job.n_run_rows for job in jobs])
+        self._base_rows = [0, *ends.tolist()]  # the first row of each job's base run; their end
 
     def ids_and_positions(self) -> tuple[Tensor, Tensor]:
-        """Of every row of the base and source runs (N,)."""
+        """Return token id and position of every row of the base and source runs (N,)."""
         ids: list[int] = []
         positions: list[int] = []
         for job in self.jobs:
-            for run, start in ((job.base_ids, 0), (job.source_ids, job.start)):
-                ids += run[start:]
-                positions += range(start, len(run))
+            for run, first in ((job.base_ids, 0), (job.source_ids, job.first_difference)):
+                ids += run[first:]
+                positions += range(first, len(run))
         return to_device(np.array(ids), self.device), to_device(np.array(positions), self.device)
 
-    def joining(self, stage: int) -> list[tuple[int, list[Experiment]]]:
-        """The jobs that have experiments for this stage, and these."""
+    def joining(self, layer: int) -> list[tuple[int, list[Experiment]]]:
+        """Take the experiments whose first block is `layer` out of the queue, by job number."""
         found = []
-        for number, waiting in enumerate(self.waiting):
-            count = next((i for i, e in enumerate(waiting) if e.stage != stage), len(waiting))
+        for number, waiting in enumerate(self._waiting):
+            others = (i for i, one in enumerate(waiting) if one.first_block != layer)
+            count = next(others, len(waiting))
             if count:
                 found.append((number, waiting[:count]))
                 del waiting[:count]
         return found
 
-    def passage(
-        self, number: int, block: Block | None, seen: dict[str, Tensor], at_top: bool
-    ) -> Passage:
-        """What a job's runs did in `block`, from what all runs did in it."""
-        T, start = int(self.T[number]), self.jobs[number].start
-        return Passage(block, T, at_top, seen, start, self.first_row[number], number)
+    def block_runs(
+        self, number: int, block: Block | None, recorded: dict[str, Tensor], *, at_top: bool
+    ) -> BlockRuns:
+        """Return what job `number`'s runs computed in `block`, out of what all jobs' runs did."""
+        T, first = int(self._T[number]), self.jobs[number].first_difference
+        return BlockRuns(block, T, at_top, recorded, first, self._base_rows[number], number)
 
-    def without_equal(
-        self, number: int, passage: Passage, joining: list[Experiment], rows: Tensor
-    ) -> tuple[list[Experiment], Tensor]:
-        """Leave out experiments whose rows are the base run's bit for bit."""
-        starts = [max(e.start, passage.first) for e in joining]
-        positions, owner = spans(starts, passage.T)
-        base = rows_of(passage.base("resid_post"), torch.from_numpy(positions - passage.first))
-        differs = (rows != base).any(1).numpy()  # (R,)
-        kept = np.array([e.end > e.stage for e in joining])  # a window goes on patching
-        np.logical_or.at(kept, owner, differs)
-        if kept.all():
-            return joining, rows
-        both = [*zip(joining, kept, strict=True)]
-        self.unchanged[number] += [e for e, keep in both if not keep]
-        return [e for e, keep in both if keep], rows[torch.from_numpy(kept[owner])]
-
-    def add(self, number: int, joining: list[Experiment]) -> None:
-        """Let a job's experiments join, at the end."""
-        self.owner += [number] * len(joining)
-        self.starts += [e.start for e in joining]
-        self.experiments += joining
-
-    def layout(self, layer: int) -> Layout:
-        """The places for a pass through block `layer`."""
-        owner, starts = np.array(self.owner), np.array(self.starts)
-        T = self.T[owner]
-        lengths = T - starts
-        first = np.cumsum(lengths) - lengths
-        # Just after a lone experiment has joined, only at `start` is it not the base run yet.
-        is_new = [e is not None and e.is_lone and e.stage == layer for e in self.experiments]
-        own_inputs = np.where(is_new, 1, lengths)  # rows of each sequence, from its start
-        is_projected = np.repeat(first + own_inputs, lengths) > np.arange(lengths.sum())
-        place = np.cumsum(is_projected) - 1  # of a row among those that are projected
-        attended = []
-        for length in np.unique(T):
-            members = np.flatnonzero(length == T)
-            for part in np.array_split(members, -(-len(members) * length // ATTENTION_ROWS)):
-                position, start = np.arange(length), starts[part, None]
-                own = position >= start  # (E, T)
-                differs = own & (position < start + own_inputs[part, None])
-                whose = np.where(differs, part[:, None], 2 * owner[part, None])
-                read = place[(first - starts)[whose] + position]
-                rows = ((first - starts)[part, None] + position)[own]
-                attended.append(
-                    Attended(
-                        int(length),
-                        *(
-                            to_device(numbers, self.device)
-                            for numbers in (part, read.ravel(), np.flatnonzero(own), rows)
-                        ),
-                    )
-                )
-        patched = np.array(
-            [s for s, e in enumerate(self.experiments) if e is not None and layer < e.end],
-            dtype=np.int64,
-        )
-        source = 2 * owner[patched] + 1
-        at_last = patched[starts[patched] == T[patched] - 1]
-        return Layout(
-            n_rows=len(place),
-            n_run_rows=self.first_row[-1],
-            n_runs=2 * len(self.jobs),
-            projected=(
-                to_device(np.flatnonzero(is_projected), self.device) if any(is_new) else None
-            ),
-            last=to_device(first + lengths - 1, self.device),
-            attended=attended,
-            overrides=self._pair(first[patched], first[source] + starts[patched] - starts[source]),
-            last_overrides=self._pair(at_last, 2 * owner[at_last] + 1),
-        )
-
-    def _pair(self, to: np.ndarray, taken: np.ndarray) -> tuple[Tensor, Tensor] | None:
-        return (to_device(to, self.device), to_device(taken, self.device)) if len(to) else None
+    def add(self, number: int, joining: Sequence[Experiment]) -> None:
+        """Append experiments of job `number` to the sequences."""
+        self._job_of += [number] * len(joining)
+        self._first_positions += [one.first_position for one in joining]
+        self._experiments += joining
 
     def results(self, number: int) -> tuple[list[Experiment], Tensor]:
-        """A job's experiments, and the sequences that they are (E,)."""
-        members = np.flatnonzero(np.array(self.owner) == number)[2:]  # after its two runs
-        return [self.experiments[s] for s in members], to_device(members, self.device)
+        """Return the experiments (E) of job `number` that were run, and their sequences (E,)."""
+        sequences = np.flatnonzero(np.array(self._job_of) == number)[2:]  # after its two runs
+        experiments = [one for s in sequences if (one := self._experiments[s]) is not None]
+        return experiments, to_device(sequences, self.device)
+
+    # A worked example: two prompts of 4 tokens that differ at position 1. One experiment
+    # patches resid_post of block 0 at position 2. Block 1 runs this batch:
+    #
+    #     position                 0  1  2  3
+    #     sequence 0, base         0  1  2  3     the numbers of its rows
+    #     sequence 1, source       .  4  5  6     first position 1
+    #     sequence 2, experiment   .  .  7  8     first position 2
+    #
+    # Rows: first_row is 0 4 7, there are 9 rows, and the last positions' rows are 3 6 8.
+    # The patch has changed row 7. Row 8 is still equal to the base run's row 3, because
+    # no attention has been computed since. So row 8 needs no q, k, v of its own: the
+    # projected rows are 0 1 2 3 4 5 6 7. From block 2 on, all 9 are.
+    #
+    # Attention: every sequence is written out whole. Each position reads q, k, v of
+    #
+    #     base         0  1  2  3
+    #     source       0  4  5  6     0 is the base run's
+    #     experiment   0  1  7  3     0 1 3 are the base run's; from block 2 on 0 1 7 8
+    #
+    # These 12 entries are `read`. (They count projected rows only, which makes a
+    # difference where a row that is not projected stands before one that is.) Of the 12
+    # results, those at entries 0 1 2 3, 5 6 7, 10 11 are `own`, and go to rows 0 to 8.
+    #
+    # Overrides: if the experiment's window patches block 1 too, row 7 gets what row 5,
+    # the source run's position 2, has computed there: overrides is (7, 5). In the last
+    # block each sequence has its last position only, and 2 is not the last one, so
+    # last_overrides is None. If it were, it would be (2, 1): sequence 2 from sequence 1.
+
+    def layout(self, layer: int) -> Layout:
+        """Return where everything stands while block `layer` is run."""
+        rows = self._rows(layer)
+        all_projected = rows.is_projected.all()
+        overrides, last_overrides = self._overrides(layer, rows)
+        return Layout(
+            n_rows=len(rows.is_projected),
+            n_run_rows=self._base_rows[-1],
+            n_runs=2 * len(self.jobs),
+            projected=None if all_projected else self._index(np.flatnonzero(rows.is_projected)),
+            last=self._index(rows.first_row + rows.T - rows.first_position - 1),
+            groups=self._attention_groups(rows),
+            overrides=overrides,
+            last_overrides=last_overrides,
+        )
+
+    def _rows(self, layer: int) -> _Rows:
+        job, first_position = np.array(self._job_of), np.array(self._first_positions)
+        T = self._T[job]
+        n_own = T - first_position
+        # The sequences' own rows stand one after another.
+        first_row = np.cumsum(n_own) - n_own
+        # Of a single patched position that has just joined, only that row differs so far.
+        is_new = [
+            one is not None and one.single_position and one.first_block == layer
+            for one in self._experiments
+        ]
+        n_changed = np.where(is_new, 1, n_own)
+        # The rows that differ from the base run's are projected; so are all of the runs'.
+        is_projected = np.arange(n_own.sum()) < np.repeat(first_row + n_changed, n_own)
+        return _Rows(job, T, first_position, first_row, n_changed, is_projected)
+
+    def _attention_groups(self, rows: _Rows) -> list[AttentionGroup]:
+        groups = []
+        row_of_0 = rows.first_row - rows.first_position  # + position: the row, if it has one
+        among_projected = np.cumsum(rows.is_projected) - 1  # a row's place among these
+        for T in np.unique(rows.T):
+            members = np.flatnonzero(rows.T == T)
+            n_parts = math.ceil(len(members) * T / ATTENTION_ROWS)
+            for sequences in np.array_split(members, n_parts):
+                position = np.arange(T)  # (T,)
+                sequence = sequences[:, None]  # (E, 1)
+                first = rows.first_position[sequence]
+                is_own = position >= first  # (E, T)
+                # Where a position is not the sequence's own, or equal to the base run's,
+                # the base run's row is read; its sequence is twice the job's number.
+                is_changed = is_own & (position < first + rows.n_changed[sequence])
+                whose = np.where(is_changed, sequence, 2 * rows.job[sequence])
+                read = among_projected[row_of_0[whose] + position]  # (E, T)
+                group = AttentionGroup(
+                    T=int(T),
+                    sequences=self._index(sequences),
+                    read=self._index(read.ravel()),
+                    own=self._index(np.flatnonzero(is_own)),
+                    rows=self._index((row_of_0[sequence] + position)[is_own]),
+                )
+                groups.append(group)
+        return groups
+
+    def _overrides(self, layer: int, rows: _Rows) -> list[tuple[Tensor, Tensor] | None]:
+        """Return `overrides` and `last_overrides` of the windows that patch this block too."""
+        patched = np.array(
+            [s for s, e in enumerate(self._experiments) if e is not None and layer < e.window_end],
+            dtype=np.int64,
+        )
+        source = 2 * rows.job[patched] + 1  # the source run of each one's job
+        position = rows.first_position[patched]
+        source_row = rows.first_row[source] + position - rows.first_position[source]
+        at_last = patched[position == rows.T[patched] - 1]
+        return [
+            (self._index(to), self._index(taken)) if len(to) else None
+            for to, taken in (
+                (rows.first_row[patched], source_row),
+                (at_last, 2 * rows.job[at_last] + 1),
+            )
+        ]
+
+    def _index(self, numbers: np.ndarray) -> Tensor:
+        return to_device(numbers, self.device)
 
 
-def spans(starts: Sequence[int], T: int) -> tuple[np.ndarray, np.ndarray]:
-    """The positions start..T-1 of each sequence, one after another, and whose they are."""
-    starts = np.asarray(starts, dtype=np.int64)
-    lengths = T - starts
-    owner = np.repeat(np.arange(len(starts)), lengths)
-    offset = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) - (offset - starts)[owner], owner
+def own_positions(first_positions: Sequence[int], T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions first..T-1 of each sequence, one after another, and whose they are.
+
+    >>> own_positions([2, 0, 3], 4)
+    (array([2, 3, 0, 1, 2, 3, 3]), array([0, 0, 1, 1, 1, 1, 2]))
+    """
+    first = np.asarray(first_positions, dtype=np.int64)
+    lengths = T - first
+    owner = np.repeat(np.arange(len(first)), lengths)
+    begins = np.cumsum(lengths) - lengths  # where each sequence's positions begin
+    return np.arange(lengths.sum()) - (begins - first)[owner], owner
 
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:
-    """x[index] for whole rows, which on a CPU is several times as fast this way."""
+    """Return x[index] for whole rows, which on a CPU is several times as fast this way."""
     return x.index_select(0, index)
 
 
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return function(x) of x (N, C), computed MLP_ROWS rows at a time to bound its memory."""
+    if len(x) <= MLP_ROWS:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(MLP_ROWS)])
+
+
 def to_device(numbers: np.ndarray, device: torch.device) -> Tensor:
-    """Indices on the device, without waiting for it."""
+    """Copy indices to the device without waiting for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

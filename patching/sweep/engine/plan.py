@@ -1,70 +1,91 @@
-"""What each patch can change, worked out from positions and token ids alone.
+"""Plan each cell: which part of the patched run differs from the base run, or which run it equals.
 
-An experiment says: from block `stage` on, the residual stream at positions
->= `start` is something else than in the run that is patched. Two facts make it
-exact. Below its layer a patched run is the unpatched one. And since a position
-reads only those before it, nothing changes before the patched position.
+`base` is the run that is patched, `source` the run whose activations are put in.
+The plan follows from positions and token ids alone, and touches no tensor. Two
+facts make it exact. Below the patched block the patched run is the base run.
+And a position reads only earlier ones, so nothing changes before the patched
+position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from patching.sweep.request import Cell, Grid
 
-BASE = "base"  # the value of the run that is patched
-SOURCE = "source"  # the value of the run whose activations are put in
-READ_LATER = ("k", "v")  # what one position has of these, later ones read in the same block
+BASE = "base"  # the cell has the base run's value
+SOURCE = "source"  # the cell has the source run's value
+OF_ONE_TOKEN = ("resid_pre", "q", "k", "v")  # in block 0 these depend on one token alone
+READ_LATER = ("k", "v")  # later positions read these in the same block
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A cell whose value has to be worked out."""
+    """A cell whose patched run has to be worked out.
+
+    The run's residual stream differs from the base run's from the input of
+    `first_block` on, at positions >= `first_position`.
+    """
 
     cell: Cell
-    stage: int  # its stream joins on entering this block; n_layer: after the last block
-    start: int  # the first position at which its stream is its own
-    is_lone: bool  # whether as it joins its stream differs at `start` alone
-    end: int  # a window: in the blocks stage <= l < end `start` is patched still; else stage
+    first_block: int  # n_layer: only the last block's output differs
+    first_position: int
+    single_position: bool  # at the input of first_block, only first_position differs
+    window_end: int  # blocks first_block <= l < window_end patch first_position again
 
 
-def experiment(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Experiment | str:
-    """The cell's experiment; or whose value it has without any (BASE or SOURCE).
+def plan_cell(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Experiment | str:
+    """Return the cell's experiment; or BASE or SOURCE, where the cell has that run's value.
 
     Args:
         differing: the positions at which the two prompts' tokens differ, sorted.
     """
-    n_layer = grid.sizes["layer"]
     layers = grid.layers_of(cell)
-    stage = cell.layer if grid.site == "resid_pre" else layers[0] + 1
-    at_top = stage == n_layer
-    start = _first_changed(grid, cell, differing, at_top)
-    if start is None:
+    first_block = _first_block(grid, cell)
+    first_position = next(changed_positions(grid, cell, differing), None)
+    if first_position is None:
         return BASE
-    if at_top and grid.site in ("resid_mid", "resid_post"):
-        return SOURCE  # resid_mid too: the MLP reads nothing but its own position
-    is_lone = cell.position is not None and grid.site not in READ_LATER
-    end = layers[-1] + 1 if grid.window > 1 else stage
-    return Experiment(cell, stage, start, is_lone, end)
+    if first_block == grid.sizes["layer"] and grid.site in ("resid_mid", "resid_post"):
+        return SOURCE  # resid_mid too: the MLP after it reads one position alone
+    return Experiment(
+        cell,
+        first_block,
+        first_position,
+        single_position=cell.position is not None and grid.site not in READ_LATER,
+        window_end=layers[-1] + 1 if grid.window > 1 else first_block,
+    )
 
 
-def _first_changed(grid: Grid, cell: Cell, differing: tuple[int, ...], at_top: bool) -> int | None:
-    """The first position whose patched activation is another one, and is read; None: none is."""
+def changed_positions(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Iterator[int]:
+    """Yield the patched positions whose new activation differs and is read later, in order.
+
+    With 5 tokens that differ at positions 0 and 3, a cell that patches every
+    position yields these:
+
+        site                        block 0      middle       last block
+        resid_pre                   0 3          0 1 2 3 4    0 1 2 3 4
+        resid_mid, resid_post       0 1 2 3 4    0 1 2 3 4    4
+        attn_out, mlp_out, z        0 1 2 3 4    0 1 2 3 4    4
+        q                           3            1 2 3 4      4
+        pattern                     1 2 3 4      1 2 3 4      4
+        k, v                        0 3          0 1 2 3 4    0 1 2 3 4
+
+    A cell that patches one position yields that position if its row has it, and
+    nothing otherwise. A model of one block has both restrictions: q yields nothing.
+    A prompt of one token has one key, of weight 1, so there k yields nothing.
+    """
     last = grid.T - 1
-    made_of_token_alone = cell.layer == 0 and grid.site in ("resid_pre", "q", "k", "v")
-    # Position 0 has one key, of weight 1 in every run; where T is 1, so has every query.
-    lowest = {"q": 1, "pattern": 1, "k": 0 if last else 1}.get(grid.site, 0)
+    of_one_token = cell.layer == 0 and grid.site in OF_ONE_TOKEN
+    only_last = _first_block(grid, cell) == grid.sizes["layer"] and grid.site not in READ_LATER
+    # Position 0 has one key, whose weight is 1 in every run.
+    has_choice = 1 if grid.site in ("q", "pattern") or (grid.site == "k" and last == 0) else 0
+    for position in range(grid.T) if cell.position is None else (cell.position,):
+        # Before the first differing token both runs are the same.
+        differs = position in differing if of_one_token else position >= differing[0]
+        if differs and position >= has_choice and (position == last or not only_last):
+            yield position
 
-    def changes(position: int) -> bool:
-        if made_of_token_alone:
-            return position >= lowest and position in differing
-        return position >= max(differing[0], lowest)  # equal tokens before: equal vectors
 
-    # At the top only the last position is read; it reads others' keys and values.
-    only_last = at_top and grid.site not in READ_LATER
-    if cell.position is not None or only_last:
-        position = last if cell.position is None else cell.position
-        is_read = position == last or not only_last
-        return position if is_read and changes(position) else None
-    candidates = differing if made_of_token_alone else (max(differing[0], lowest),)
-    return next((p for p in candidates if p <= last and changes(p)), None)
+def _first_block(grid: Grid, cell: Cell) -> int:
+    return cell.layer if grid.site == "resid_pre" else grid.layers_of(cell)[0] + 1

@@ -1,156 +1,270 @@
-"""What an experiment's residual stream is as it joins: one rule for each site.
+"""Compute the residual stream with which an experiment joins the batch: one rule a site.
 
-The rules work from what the base and the source run did in the patched block,
-and stop at its end: from there on an experiment is rows like any others.
+A rule gets what base and source run computed in the patched block, and returns
+the stream after that block in the rows that the patch changes. From there on an
+experiment is rows like any others, and forward.py runs them without knowing
+the site. Shapes: n changed rows; g the query heads that read the patched head
+(1, unless several share keys and values); P the positions that the runs have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mingpt.sites import HEAD_SITES, SHARED_SITES
-from patching.sweep.engine.forward import Rule, by_rows
-from patching.sweep.engine.packing import Passage, rows_of, spans, to_device
+from mingpt.model import Block
+from mingpt.sites import SHARED_SITES
+from patching.sweep.engine.packing import BlockRuns, by_rows, rows_of, to_device
 from patching.sweep.engine.plan import Experiment
-from patching.sweep.request import WINDOW_SITES
 
-# Site -> what its rule looks at beside resid_post.
-_READS = {
-    "attn_out": ("resid_pre", "attn_out", "resid_mid"),
-    "mlp_out": ("resid_mid", "mlp_out"),
-} | dict.fromkeys(HEAD_SITES, ("resid_pre", "q", "k", "v", "z", "resid_mid"))
+
+def new_rows(site: str, runs: BlockRuns, experiments: Sequence[Experiment]) -> Tensor:
+    """Return the rows (R, C) that experiments bring as they join, one after another."""
+    function = RULES[site].resid_post
+    positions, owner = runs.positions_of(experiments)  # (R,), (R,)
+    if not experiments[0].single_position:  # the patch changes every row
+        return function(ChangedRows.of(site, runs, experiments, positions, owner))
+    # The patch changes the first row of each experiment; the others are the base run's.
+    base = runs.base("resid_post")
+    rows = rows_of(base, to_device(positions - runs.first_position, base.device))  # (R, C)
+    first = np.flatnonzero(np.diff(owner, prepend=-1))  # (E,)
+    changed = ChangedRows.of(site, runs, experiments, positions[first], owner[first])
+    rows[to_device(first, base.device)] = function(changed)
+    return rows
 
 
 @dataclass(frozen=True)
-class _Changed:
-    """The rows that the patch changes in its own block; index i means the i-th of them."""
+class ChangedRows:
+    """The rows that a patch changes in its own block, and what the runs computed there."""
 
-    row: Tensor  # (n,) counted from the passage's first
-    head: Tensor  # (n,) the patched head; 0 where there is none
-    at: Tensor | None  # (n,) the patched position; None: every position is
-    runs: list[tuple[int, slice]]  # heads, and which rows are theirs, in order
+    site: str
+    runs: BlockRuns
+    row: Tensor  # (n,) the row in runs.base and runs.source
+    head: Tensor  # (n,) the patched head; 0 at a site without heads
+    position: Tensor | None  # (n,) the patched position; None: every position is patched
+    head_slices: list[tuple[int, slice]]  # the rows of each patched head, in order
 
+    @classmethod
+    def of(
+        cls,
+        site: str,
+        runs: BlockRuns,
+        experiments: Sequence[Experiment],
+        positions: np.ndarray,
+        owner: np.ndarray,
+    ) -> ChangedRows:
+        """Return the rows at `positions` (n,), of which row i is experiment owner[i]'s."""
+        device = runs.base("resid_post").device
+        cells = [one.cell for one in experiments]
+        head = np.array([cell.head or 0 for cell in cells])[owner]
+        ends = [0, *(np.flatnonzero(np.diff(head)) + 1).tolist(), len(head)]
+        position = None
+        if cells[0].position is not None:
+            position = to_device(np.array([cell.position for cell in cells])[owner], device)
+        return cls(
+            site,
+            runs,
+            row=to_device(positions - runs.first_position, device),
+            head=to_device(head, device),
+            position=position,
+            head_slices=[(int(head[a]), slice(a, b)) for a, b in pairwise(ends)],
+        )
 
-def rule(site: str) -> Rule:
-    """The rule of a site, for forward.carry."""
+    @property
+    def block(self) -> Block:
+        """The patched block."""
+        return cast(Block, self.runs.block)  # the embedding's one site, resid_post, needs none
 
-    def join(passage: Passage, experiments: Sequence[Experiment]) -> Tensor:
-        starts = [max(e.start, passage.first) for e in experiments]
-        positions, owner = spans(starts, passage.T)
-        if not experiments[0].is_lone:  # every row from the start on is its own
-            return _resid_post(site, passage, _changed(experiments, positions, owner, passage))
-        base = passage.base("resid_post")
-        brought = rows_of(base, to_device(positions - passage.first, base.device))  # (R, C)
-        own = np.flatnonzero(positions == np.asarray(starts)[owner])  # one row of each
-        at_start = _changed(experiments, positions[own], owner[own], passage)
-        brought[to_device(own, base.device)] = _resid_post(site, passage, at_start)
-        return brought
+    def base(self, site: str) -> Tensor:
+        """Return the base run's activation in these rows (n, C)."""
+        return rows_of(self.runs.base(site), self.row)
 
-    reads = frozenset(("resid_post", *_READS.get(site, ())))
-    return Rule(join, reads, site if site in WINDOW_SITES else None)
+    def source(self, site: str) -> Tensor:
+        """Return the source run's activation in these rows (n, C)."""
+        return rows_of(self.runs.source(site), self.row)
 
+    def base_heads(self, site: str) -> Tensor:
+        """Return the base run's activation, head by head (nh or nkv, P, hs)."""
+        return self.block.attn.heads(self.runs.base(site))
 
-def _changed(
-    experiments: Sequence[Experiment], positions: np.ndarray, owner: np.ndarray, passage: Passage
-) -> _Changed:
-    cells = [e.cell for e in experiments]
-    device = passage.base("resid_post").device
-    head = np.array([cell.head or 0 for cell in cells])[owner]
-    ends = [*(np.flatnonzero(np.diff(head)) + 1).tolist(), len(head)]
-    at = None
-    if cells[0].position is not None:
-        at = to_device(np.array([cell.position for cell in cells])[owner], device)
-    return _Changed(
-        to_device(positions - passage.first, device),
-        to_device(head, device),
-        at,
-        [(int(head[a]), slice(a, b)) for a, b in pairwise([0, *ends])],
-    )
+    def source_heads(self, site: str) -> Tensor:
+        """Return the source run's activation, head by head (nh or nkv, P, hs)."""
+        return self.block.attn.heads(self.runs.source(site))
 
+    @cached_property
+    def readers(self) -> Tensor:
+        """The heads whose z the patch changes (n, g): of k and v, all that share the head."""
+        attn = self.block.attn
+        g = attn.n_head // attn.kv_heads if self.site in SHARED_SITES else 1
+        return self.head[:, None] * g + torch.arange(g, device=self.head.device)
 
-def _resid_post(site: str, passage: Passage, changed: _Changed) -> Tensor:
-    """The changed rows as they leave the block (n, C)."""
-    row, block = changed.row, passage.block
+    def of_readers(self, x: Tensor) -> Tensor:
+        """Return x (nh, P, ...) at the readers of each row: (n, g, ...)."""
+        return x[self.readers, self.row[:, None]]
 
-    def base(name: str) -> Tensor:
-        return rows_of(passage.base(name), row)
-
-    def source(name: str) -> Tensor:
-        return rows_of(passage.source(name), row)
-
-    if site in ("resid_pre", "resid_mid", "resid_post"):
-        # resid_pre is the block before's resid_post; and after resid_mid comes
-        # the MLP, which reads nothing but this position, and so does as in the source.
-        return source("resid_post")
-    if site == "mlp_out":
-        return base("resid_mid") + source("mlp_out")
-    if site == "attn_out":
-        attn_out, is_same = source("attn_out"), False
-    else:
-        patched, is_same = _z(site, passage, changed)
-        z = block.attn.heads(base("z")[:, None]).squeeze(-2).clone()  # (n, nh, hs)
-        each = torch.arange(len(row), device=row.device)[:, None]
-        z[each, _readers(site, passage, changed)] = patched
-        attn_out = block.attn.c_proj(z.flatten(1))
-    resid_mid = base("resid_pre") + attn_out
-    resid_post = resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
-    # What is worked out again may differ in its last bit; equal in, equal out.
-    is_same = is_same | (resid_mid == base("resid_mid")).all(-1)  # (n,)
-    return torch.where(is_same[:, None], base("resid_post"), resid_post)
-
-
-def _readers(site: str, passage: Passage, changed: _Changed) -> Tensor:
-    """The heads whose z the patch changes (n, g): of keys and values, those that share them."""
-    attn = passage.block.attn
-    shared = attn.n_head // attn.kv_heads if site in SHARED_SITES else 1
-    return changed.head[:, None] * shared + torch.arange(shared, device=changed.head.device)
+    @cached_property
+    def future(self) -> Tensor:
+        """True where a query (P) may not read a key (P, T)."""
+        T = self.runs.T
+        mask = torch.ones(T, T, dtype=torch.bool, device=self.row.device).triu(1)
+        return mask[self.runs.first_position :]
 
 
-def _z(site: str, passage: Passage, changed: _Changed) -> tuple[Tensor, Tensor]:
-    """z in the changed rows, of the heads that read what is patched (n, g, hs).
+# --------------------------------------------------------------------- the residual stream
 
-    And which rows are patched with their equal (n,).
+
+def _of_source(changed: ChangedRows) -> Tensor:
+    # A patched resid_pre is the block before's resid_post. After a patched resid_mid
+    # comes the MLP, which reads this position alone, and computes what it does in the source.
+    return changed.source("resid_post")  # (n, C)
+
+
+def _mlp_out(changed: ChangedRows) -> Tensor:
+    return changed.base("resid_mid") + changed.source("mlp_out")  # (n, C)
+
+
+def _attn_out(changed: ChangedRows) -> Tensor:
+    return _after_attention(changed, changed.source("attn_out"))  # (n, C)
+
+
+def _after_attention(
+    changed: ChangedRows, attn_out: Tensor, is_same: Tensor | None = None
+) -> Tensor:
+    """Return resid_post (n, C) from what attention now adds to the stream (n, C).
+
+    Args:
+        is_same: (n,) rows in which the patch is known to change nothing.
     """
-    attn, head, at = passage.block.attn, changed.head, changed.at
-    readers, row = _readers(site, passage, changed), changed.row[:, None]  # (n, g), (n, 1)
+    block = changed.block
+    resid_mid = changed.base("resid_pre") + attn_out
+    resid_post = resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
+    # A recomputed row may differ in its last bit. Where nothing changes it must not.
+    is_equal = (resid_mid == changed.base("resid_mid")).all(-1)  # (n,)
+    if is_same is not None:
+        is_equal |= is_same
+    return torch.where(is_equal[:, None], changed.base("resid_post"), resid_post)
 
-    def base(name: str) -> Tensor:
-        return attn.heads(passage.base(name))  # (nh or nkv, positions, hs)
 
-    def source(name: str) -> Tensor:
-        return attn.heads(passage.source(name))
+# --------------------------------------------------------------------- the heads
+# Each function returns z of the readers in the changed rows (n, g, hs), and in which
+# rows the patch puts in what was there already (n,).
 
-    if site == "z":
-        z = source("z")[readers, row]
-        return z, (z == base("z")[readers, row]).flatten(1).all(-1)
-    future = torch.ones(passage.T, passage.T, dtype=torch.bool, device=row.device).triu(1)
-    future = future[passage.first :]  # (queries, T)
-    if site in ("k", "v"):
-        equal = (source(site) == base(site)).all(-1)  # (nkv, T)
-        is_same = equal.all(-1)[head] if at is None else equal[head, at]  # (n,)
-    if site == "v" and at is not None:
-        weight = attn.pattern(base("q"), base("k"), future)[readers, row, at[:, None]]  # (n, g)
-        change = (source("v") - base("v"))[head, at]  # (n, hs)
-        return base("z")[readers, row] + weight[..., None] * change[:, None], is_same
-    if site == "k" and at is not None:
-        scores = attn.scores(base("q"), base("k"))[readers, row]  # (n, g, T)
-        patched = attn.scores(base("q"), source("k"))[readers, row, at[:, None]]  # (n, g)
-        scores.scatter_(-1, at[:, None, None].expand_as(patched[..., None]), patched[..., None])
-        scores.masked_fill_(future[row], float("-inf"))
-        weights = scores.softmax(-1).to(base("v").dtype)  # scores may be wider
-        z = torch.cat([weights[rows] @ base("v")[of] for of, rows in changed.runs])
-        return z, is_same
-    q = source("q") if site in ("q", "pattern") else base("q")
-    k = source("k") if site in ("k", "pattern") else base("k")
-    v = source("v") if site == "v" else base("v")
-    pattern = attn.pattern(q, k, future)  # (nh, queries, T)
-    if site in ("q", "pattern"):
-        before = attn.pattern(base("q"), base("k"), future)
-        is_same = (pattern == before).all(-1)[readers, row].squeeze(-1)
-    return attn.mix(pattern, v)[readers, row], is_same
+
+def _z(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    before = changed.of_readers(changed.base_heads("z"))  # (n, g, hs)
+    z = changed.of_readers(changed.source_heads("z"))  # (n, g, hs)
+    return z, (z == before).flatten(1).all(-1)
+
+
+def _q(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    return _by_pattern(changed, changed.source_heads("q"), changed.base_heads("k"))
+
+
+def _pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    return _by_pattern(changed, changed.source_heads("q"), changed.source_heads("k"))
+
+
+def _by_pattern(changed: ChangedRows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    attn = changed.block.attn
+    pattern = attn.pattern(q, k, changed.future)  # (nh, P, T)
+    z = changed.of_readers(attn.mix(pattern, changed.base_heads("v")))  # (n, 1, hs)
+    before = attn.pattern(changed.base_heads("q"), changed.base_heads("k"), changed.future)
+    return z, changed.of_readers((pattern == before).all(-1)).squeeze(-1)
+
+
+def _k(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    attn, q = changed.block.attn, changed.base_heads("q")
+    is_same = _is_same_head(changed)
+    if changed.position is None:
+        pattern = attn.pattern(q, changed.source_heads("k"), changed.future)  # (nh, P, T)
+        return changed.of_readers(attn.mix(pattern, changed.base_heads("v"))), is_same
+    # One key is another: replace its column of the scores, and take the softmax again.
+    at = changed.position[:, None]  # (n, 1)
+    scores = changed.of_readers(attn.scores(q, changed.base_heads("k")))  # (n, g, T)
+    patched = attn.scores(q, changed.source_heads("k"))[changed.readers, changed.row[:, None], at]
+    patched = patched[..., None]  # (n, g, 1)
+    scores.scatter_(-1, at[..., None].expand_as(patched), patched)
+    scores.masked_fill_(changed.future[changed.row[:, None]], float("-inf"))
+    v = changed.base_heads("v")  # (nkv, T, hs)
+    weights = scores.softmax(-1).to(v.dtype)  # (n, g, T); the scores may be wider
+    # Rows of the same head stand together, so that each head's values enter one product.
+    z = torch.cat([weights[rows] @ v[head] for head, rows in changed.head_slices])
+    return z, is_same
+
+
+def _v(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    attn = changed.block.attn
+    is_same = _is_same_head(changed)
+    pattern = attn.pattern(changed.base_heads("q"), changed.base_heads("k"), changed.future)
+    if changed.position is None:
+        return changed.of_readers(attn.mix(pattern, changed.source_heads("v"))), is_same
+    # One value is another: z changes by its difference, times the weight of its position.
+    at = changed.position
+    weight = pattern[changed.readers, changed.row[:, None], at[:, None]]  # (n, g)
+    difference = (changed.source_heads("v") - changed.base_heads("v"))[changed.head, at]  # (n, hs)
+    before = changed.of_readers(changed.base_heads("z"))  # (n, g, hs)
+    return before + weight[..., None] * difference[:, None], is_same
+
+
+def _is_same_head(changed: ChangedRows) -> Tensor:
+    """Return where the patched k or v is equal in both runs (n,)."""
+    site, at = changed.site, changed.position
+    equal = (changed.source_heads(site) == changed.base_heads(site)).all(-1)  # (nkv, T)
+    return equal.all(-1)[changed.head] if at is None else equal[changed.head, at]
+
+
+def _after_heads(
+    new_z: Callable[[ChangedRows], tuple[Tensor, Tensor]], changed: ChangedRows
+) -> Tensor:
+    """Return resid_post (n, C) after some heads' z has changed."""
+    attn = changed.block.attn
+    patched, is_same = new_z(changed)  # (n, g, hs), (n,)
+    z = attn.heads(changed.base("z")[:, None]).squeeze(-2).clone()  # (n, nh, hs)
+    each = torch.arange(len(z), device=z.device)[:, None]  # (n, 1)
+    z[each, changed.readers] = patched
+    return _after_attention(changed, attn.c_proj(z.flatten(1)), is_same)
+
+
+# --------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class SiteRule:
+    """How a site's experiments join.
+
+    Attributes:
+        resid_post: from the changed rows to the stream after the block in them (n, C).
+        reads: the sites of base and source run that it looks at.
+    """
+
+    resid_post: Callable[[ChangedRows], Tensor]
+    reads: frozenset[str]
+
+
+def _rule(resid_post: Callable[[ChangedRows], Tensor], *reads: str) -> SiteRule:
+    return SiteRule(resid_post, frozenset(("resid_post", *reads)))
+
+
+def _head_rule(new_z: Callable[[ChangedRows], tuple[Tensor, Tensor]]) -> SiteRule:
+    return _rule(partial(_after_heads, new_z), "resid_pre", "q", "k", "v", "z", "resid_mid")
+
+
+RULES = {
+    "resid_pre": _rule(_of_source),
+    "resid_mid": _rule(_of_source),
+    "resid_post": _rule(_of_source),
+    "attn_out": _rule(_attn_out, "resid_pre", "attn_out", "resid_mid"),
+    "mlp_out": _rule(_mlp_out, "resid_mid", "mlp_out"),
+    "z": _head_rule(_z),
+    "q": _head_rule(_q),
+    "k": _head_rule(_k),
+    "v": _head_rule(_v),
+    "pattern": _head_rule(_pattern),
+}

@@ -330,14 +330,14 @@ def test_running_out_of_memory_is_an_error_that_says_what_to_do(model, pair, mon
     def full(*args, **settings):
         raise error
 
-    monkeypatch.setattr("patching.sweep.engine.measure.carry", full)
+    monkeypatch.setattr("patching.sweep.engine.measure.run_packed", full)
     with pytest.raises(SweepError, match="the memory is not enough; allow the fast sweep less"):
         patch_sweep(model, pair)
 
 
 def test_other_errors_are_left_as_they_are(model, pair, monkeypatch):
     monkeypatch.setattr(
-        "patching.sweep.engine.measure.carry", lambda *a, **k: torch.zeros(2) @ torch.zeros(3)
+        "patching.sweep.engine.measure.run_packed", lambda *a, **k: torch.zeros(2) @ torch.zeros(3)
     )
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         patch_sweep(model, pair)

@@ -1,0 +1,113 @@
+"""Cut the experiments of many pairs into chunks that fit into memory; count bytes and work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from mingpt.config import GPTConfig
+from patching.errors import SweepError
+from patching.sweep.engine import packing
+from patching.sweep.engine.packing import Job
+from patching.sweep.engine.plan import Experiment
+
+CHUNK_ROWS = 65536  # larger chunks are not faster, and the progress bar would move less often
+
+# The jobs of a chunk by their numbers, each with those of its experiments that are run.
+Chunk = list[tuple[int, list[Experiment]]]
+
+
+class Size(NamedTuple):
+    """How large a batch is once all its experiments have joined."""
+
+    T: int = 0  # tokens of the longest prompt
+    sequences: int = 0
+    rows: int = 0
+    run_rows: int = 0  # of these, the base and source runs' rows
+
+    def plus(self, job: Job, experiment: Experiment | None, *, is_new: bool) -> Size:
+        """Return the size with one experiment more.
+
+        Args:
+            experiment: None if the job has none; counted as one without rows.
+            is_new: whether the job's base and source run are to be added too.
+        """
+        T = len(job.base_ids)
+        own = 0 if experiment is None else T - experiment.first_position
+        runs = job.n_run_rows if is_new else 0
+        return Size(
+            max(self.T, T),
+            self.sequences + (3 if is_new else 1),
+            self.rows + own + runs,
+            self.run_rows + runs,
+        )
+
+
+def cut(
+    jobs: Sequence[Job], needed: Callable[[Size], int], allowed: int, *, strict: bool
+) -> Iterator[Chunk]:
+    """Yield chunks of the jobs' experiments, in order; every job is in at least one.
+
+    Args:
+        needed: the bytes that a batch of some size takes.
+        allowed: the bytes that a chunk may take.
+        strict: refuse a single experiment that takes more, instead of running it alone.
+
+    Raises:
+        SweepError: strict, and one experiment takes more.
+    """
+    chunk: Chunk = []
+    size = Size()
+    for number, job in enumerate(jobs):
+        # A job without experiments is run too: its two runs are read.
+        for one in job.experiments or (None,):
+            is_new = not chunk or chunk[-1][0] != number
+            larger = size.plus(job, one, is_new=is_new)
+            if chunk and (larger.rows > CHUNK_ROWS or needed(larger) > allowed):
+                yield chunk
+                chunk, is_new = [], True
+                larger = Size().plus(job, one, is_new=True)
+            if strict and needed(larger) > allowed:
+                raise SweepError(
+                    f"{allowed / 1024**2:.4g} MiB is too little memory: this sweep needs at"
+                    f" least {needed(larger) / 1024**2:.4g} MiB beside the model"
+                )
+            size = larger
+            if is_new:
+                chunk.append((number, []))
+            if one is not None:
+                chunk[-1][1].append(one)
+    yield chunk
+
+
+def bytes_needed(
+    config: GPTConfig, itemsize: int, size: Size, *, heads: bool, fused: bool = True
+) -> int:
+    """Return the bytes that run_packed holds at most, beside the model.
+
+    Args:
+        itemsize: bytes of a number in the model's dtype.
+        heads: whether the site is one of the attention heads'.
+        fused: whether PyTorch's attention kernel never holds the weights (T, T).
+    """
+    T, sequences, rows, run_rows = size
+    C = config.n_embd
+    # Of each row: x twice, after ln_1, qkv, z, and what is added to the stream.
+    of_rows = rows * (8 * C + (3 * T if heads else 0))
+    recorded = run_rows * 7 * C
+    written_out = min(sequences * T, max(packing.ATTENTION_ROWS, T))  # positions at a time
+    attention = written_out * (7 * C + (0 if fused else 3 * config.n_head * T))
+    patterns = 8 * config.n_head * T * T if heads else 0
+    mlp = min(rows, packing.MLP_ROWS) * (2 * config.inner_size + 3 * C)
+    indices = 8 * (4 * rows + 4 * sequences * T)
+    return itemsize * (of_rows + recorded + attention + patterns + mlp) + indices
+
+
+def work(jobs: Sequence[Job], chunk: Chunk, n_layer: int) -> int:
+    """Return a chunk's work: the number of rows times the blocks that each passes."""
+    total = 0
+    for number, experiments in chunk:
+        T = len(jobs[number].base_ids)
+        total += n_layer * jobs[number].n_run_rows
+        total += sum((n_layer - e.first_block) * (T - e.first_position) for e in experiments)
+    return total

@@ -1,0 +1,1 @@
+"""The benchmark of the sweep: what is measured, how, and the report."""

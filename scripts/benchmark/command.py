@@ -1,0 +1,144 @@
+"""Measure how fast the sweep is, against the loop, other tools, and what cannot be skipped.
+
+    python scripts/bench.py                  # GPT-2 124M's shape, CPU, some minutes
+    python scripts/bench.py --device cuda
+    python scripts/bench.py --help
+
+One process, random weights that every tool loads from the same files, the
+rounds of all methods in turn, medians. TransformerLens and nnsight take part
+where they are installed (the extra `bench`); both do what the loop does, the
+whole model once per cell. It writes a table (Markdown) and a plot into figures/.
+
+The floor is the time that the multiply-adds take which no exact method can do
+without, at the rate of a large matrix product measured between the rounds.
+They are listed in scripts/benchmark/floor.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+
+from benchmark.experiments import (
+    against_others,
+    every_site,
+    growth,
+    half_precision,
+    peak_of_fast,
+)
+from benchmark.methods import all_methods, write_weights
+from benchmark.report import Report, describe
+from benchmark.timing import Settings
+from mingpt.config import PRESETS, GPTConfig
+from mingpt.files import replacing
+from mingpt.model import GPT
+from patching.cli.common import output
+from patching.cli.common.arguments import IndexList, Parser
+from patching.cli.common.command import UsageError, run_command
+from patching.cli.common.models import find_device
+
+COMMAND = "bench.py"
+SHAPES = {"gpt2": PRESETS["gpt2"], "small": GPTConfig(n_layer=6, n_head=4, n_embd=64)}
+MOST_APART = 1e-4  # logits, between any two methods
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are made here
+    matplotlib.rcParams["font.family"] = "DejaVu Sans"
+    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command's options."""
+    parser = Parser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="default: gpt2")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--lengths",
+        type=IndexList,
+        default=IndexList("11,32,128"),
+        metavar="LIST",
+        help="tokens of the prompts; 11 is the example; default: 11,32,128",
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=120,
+        metavar="SECONDS",
+        help="for the rounds of a method at a length; a method that takes longer for one round"
+        " is left out, except the fast sweep; default: 120",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: PyTorch's choice")
+    parser.add_argument("--out", default="figures/", metavar="DIR", help="default: figures/")
+    parser.add_argument("--quiet", action="store_true", help="no note of what is being run")
+    return parser
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, measure, print, write.
+
+    Raises:
+        UsageError: bad arguments, or methods that disagree.
+    """
+    arguments = build_parser().parse_args(argv)
+    config = SHAPES[arguments.shape]
+    settings = _settings(arguments, config)
+    stem = f"bench-{arguments.shape}-{settings.device.type}"
+    table, plot = (Path(arguments.out) / f"{stem}.{end}" for end in ("md", "png"))
+    output.check_writable(table)
+    output.check_writable(plot)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    report = Report(arguments.quiet)
+    report.say(f"`python scripts/bench.py {' '.join(argv)}".rstrip() + "`")
+    report.say()
+    report.say(describe(config, settings.device, settings.rounds))
+    figure, worst = _measure(report, settings, config)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(table) as part, replacing(plot) as drawn:
+        part.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
+        figure.savefig(drawn, dpi=150, format="png")
+    print(f"wrote {table} and {plot}", file=sys.stderr)
+    if worst > MOST_APART:
+        raise UsageError(f"two methods are {worst:.1e} logits apart")
+
+
+def _settings(arguments: Namespace, config: GPTConfig) -> Settings:
+    """Check the arguments.
+
+    Raises:
+        UsageError: a number out of its range, or a device that is not there.
+    """
+    if arguments.rounds < 1 or (arguments.threads or 1) < 1:
+        raise UsageError("--rounds and --threads must be at least 1")
+    if not 0 < arguments.patience < float("inf"):
+        raise UsageError(f"--patience must be above 0, not {arguments.patience}")
+    lengths = arguments.lengths.of("length", config.block_size + 1)
+    if lengths[0] < 2:
+        raise UsageError("--lengths: prompts of at least 2 tokens")
+    device = find_device(arguments.device, "float32")
+    return Settings(lengths, arguments.rounds, arguments.patience, device)
+
+
+def _measure(report: Report, settings: Settings, config: GPTConfig) -> tuple[Figure, float]:
+    """Run all experiments; return the plot, and how far apart two methods are at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(config, Path(folder))
+        model = GPT.from_pretrained(folder).to(settings.device)
+        memory = peak_of_fast(settings, model)  # before any other tool takes some
+        methods = all_methods(model, Path(folder), settings.device)
+        results = against_others(report, settings, model, methods, memory)
+        worst = max(timed.apart() for timed in results.values())
+        worst = max(worst, every_site(report, settings, model))
+        half_precision(report, settings, model)
+        return growth(report, settings, model, methods, results), worst
