@@ -4,7 +4,7 @@ Example:
     model, tokenizer = mingpt.load("builtin")
     pair = PromptPair.from_text(tokenizer, clean, corrupt, target="Jones", foil="Smith")
     result = patch_sweep(model, pair)
-    heatmap(result, "figures/michelle.png")
+    draw_heatmap(result, "figures/michelle.png")
 
     explanation = explain(model, ids, target, foil, tokenizer=tokenizer)
     draw(explanation, "lens", "figures/lens.png")
@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.continuation.run import Settings as Settings
     from patching.continuation.run import continue_prompts as continue_prompts
     from patching.drawing.explanation import draw as draw
-    from patching.drawing.sweep import agreement as agreement
-    from patching.drawing.sweep import heatmap as heatmap
     from patching.errors import DrawingError as DrawingError
     from patching.errors import ExplanationError as ExplanationError
     from patching.errors import ProbeError as ProbeError
@@ -36,7 +34,9 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.explanation.run import explain as explain
     from patching.prompts import PromptPair as PromptPair
     from patching.prompts import answer_id as answer_id
-    from patching.sweep.agreement import compare as compare
+    from patching.sweep.agreement import compare_sweeps as compare_sweeps
+    from patching.sweep.figures import draw_agreement as draw_agreement
+    from patching.sweep.figures import draw_heatmap as draw_heatmap
     from patching.sweep.metrics import METRICS as METRICS
     from patching.sweep.metrics import Metric as Metric
     from patching.sweep.result import SweepResult as SweepResult
@@ -50,9 +50,9 @@ _HOME = {
     "Metric": "patching.sweep.metrics",
     "patch_sweep": "patching.sweep.run",
     "SweepResult": "patching.sweep.result",
-    "heatmap": "patching.drawing.sweep",
-    "agreement": "patching.drawing.sweep",
-    "compare": "patching.sweep.agreement",
+    "draw_heatmap": "patching.sweep.figures",
+    "draw_agreement": "patching.sweep.figures",
+    "compare_sweeps": "patching.sweep.agreement",
     "explain": "patching.explanation.run",
     "Explanation": "patching.explanation.run",
     "draw": "patching.drawing.explanation",

@@ -22,9 +22,9 @@ from patching.continuation.run import Settings, continue_prompts
 from patching.continuation.step_candidates import candidates
 from patching.drawing.continuation import draw_choice
 from patching.drawing.explanation import draw
-from patching.drawing.sweep import heatmap
 from patching.explanation.run import explain
 from patching.prompts import PromptPair, Question
+from patching.sweep.figures import draw_heatmap
 from patching.sweep.run import patch_sweep
 
 SWEEPS = {
@@ -49,7 +49,8 @@ def main() -> int:
     model, tokenizer = mingpt.load("builtin")
     for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)
-        print(f"wrote {heatmap(result, ROOT / 'figures' / name)}")
+        draw_heatmap(result, ROOT / "figures" / name)
+        print(f"wrote {ROOT / 'figures' / name}")
     asked = Question.from_text(tokenizer, **SUMMER)
     answers = (asked.target_id, asked.foil_id)
     found = explain(model, torch.tensor(asked.ids), *answers, tokenizer=tokenizer)
