@@ -4,7 +4,7 @@ Example:
     model, tokenizer = mingpt.load("builtin")
     pair = PromptPair.from_text(tokenizer, clean, corrupt, target="Jones", foil="Smith")
     result = patch_sweep(model, pair)
-    heatmap(result, "figures/michelle.png")
+    draw_heatmap(result, "figures/michelle.png")
 
     question = Question.from_text(tokenizer, prompt, target="hot", foil="cold")
     explanation = explain(model, question)
@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.continuation.result import Continuation as Continuation
     from patching.continuation.result import Continuations as Continuations
     from patching.continuation.run import continue_prompts as continue_prompts
-    from patching.drawing.sweep import agreement as agreement
-    from patching.drawing.sweep import heatmap as heatmap
     from patching.errors import CountError as CountError
     from patching.errors import DrawingError as DrawingError
     from patching.errors import ExplanationError as ExplanationError
@@ -39,7 +37,9 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.prompts import PromptPair as PromptPair
     from patching.prompts import Question as Question
     from patching.prompts import answer_id as answer_id
-    from patching.sweep.agreement import compare as compare
+    from patching.sweep.agreement import compare_sweeps as compare_sweeps
+    from patching.sweep.figures import draw_agreement as draw_agreement
+    from patching.sweep.figures import draw_heatmap as draw_heatmap
     from patching.sweep.metrics import METRICS as METRICS
     from patching.sweep.metrics import Metric as Metric
     from patching.sweep.result import SweepResult as SweepResult
@@ -54,9 +54,9 @@ _HOME = {
     "Metric": "patching.sweep.metrics",
     "patch_sweep": "patching.sweep.run",
     "SweepResult": "patching.sweep.result",
-    "heatmap": "patching.drawing.sweep",
-    "agreement": "patching.drawing.sweep",
-    "compare": "patching.sweep.agreement",
+    "draw_heatmap": "patching.sweep.figures",
+    "draw_agreement": "patching.sweep.figures",
+    "compare_sweeps": "patching.sweep.agreement",
     "explain": "patching.explanation.run",
     "Explanation": "patching.explanation.result",
     "draw_explanation": "patching.explanation.figures",

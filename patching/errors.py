@@ -1,4 +1,4 @@
-"""Errors of the experiment; mingpt.MinGPTError is the base of these too."""
+"""The errors of patching. All of them are a mingpt.MinGPTError."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mingpt.errors import MinGPTError
 
 
 class PromptError(MinGPTError, ValueError):
-    """Prompts or answer tokens that no patching experiment can be made of."""
+    """Prompts or answer tokens that an experiment cannot use."""
 
 
 class SweepError(MinGPTError, ValueError):
@@ -34,7 +34,12 @@ class DrawingError(MinGPTError, ValueError):
 
 @contextlib.contextmanager
 def named(number: int, count: int) -> Iterator[None]:
-    """Let a SweepError say which of several pairs it is about, counted from 0."""
+    """Put the pair's number, from 0, before the message of a SweepError, if there are several.
+
+    Args:
+        number: the pair that the block works on.
+        count: how many pairs there are.
+    """
     try:
         yield
     except SweepError as error:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def frame(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pandas.DataFrame:
-    """Return a table of equally long columns.
+    """Return a pandas table of equally long columns.
+
+    Args:
+        columns: name of the column -> its values.
 
     Raises:
         ResultError: pandas is not installed.

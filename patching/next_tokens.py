@@ -1,4 +1,4 @@
-"""The candidates for the next token after a run: the likeliest, target and foil."""
+"""Tables of the next token after a run: the likeliest ones, target and foil."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TokenScore:
 class NextTokens:
     """What a run predicts after its last position."""
 
-    top: tuple[TokenScore, ...]  # the likeliest, in order
+    top: tuple[TokenScore, ...]  # the likeliest tokens, in order
     target: TokenScore
     foil: TokenScore
 
@@ -36,7 +36,7 @@ class NextTokens:
     def of(
         cls, logits: Tensor, k: int, target: int, foil: int, text_of: Callable[[int], str]
     ) -> NextTokens:
-        """From the last position's logits (V,), with the `k` likeliest tokens.
+        """Return the `k` likeliest tokens, target and foil by the last position's logits (V,).
 
         Args:
             text_of: a token's text; an id that has none is written "id:50300".
@@ -46,30 +46,48 @@ class NextTokens:
 
 
 def likeliest(logits: Tensor, k: int, text_of: Callable[[int], str]) -> tuple[TokenScore, ...]:
-    """The `k` likeliest tokens by logits (V,), in order; `text_of` as of NextTokens.of."""
-    return token_scores(logits, logits.topk(min(k, len(logits))).indices.tolist(), text_of)
+    """Return the `k` likeliest tokens by logits (V,), in order.
+
+    Args:
+        text_of: a token's text; an id that has none is written "id:50300".
+    """
+    top = logits.topk(min(k, len(logits)))
+    values = top.values.tolist()
+    rank_of: dict[float, int] = {}  # tokens with equal logits share the first one's rank
+    for rank, value in enumerate(values, 1):
+        rank_of.setdefault(value, rank)
+    ranks = [rank_of[value] for value in values]
+    return _scores(logits, top.indices.tolist(), ranks, text_of)
 
 
 def token_scores(
     logits: Tensor, numbers: Iterable[int], text_of: Callable[[int], str]
 ) -> tuple[TokenScore, ...]:
-    """These tokens by logits (V,)."""
+    """Return the scores of the tokens with the ids `numbers`, by logits (V,).
+
+    Args:
+        text_of: a token's text; an id that has none is written "id:50300".
+    """
+    ids = list(numbers)
+    ranks = [1 + int((logits > logits[number]).sum()) for number in ids]
+    return _scores(logits, ids, ranks, text_of)
+
+
+def _scores(
+    logits: Tensor, ids: list[int], ranks: list[int], text_of: Callable[[int], str]
+) -> tuple[TokenScore, ...]:
     logits = logits.detach().cpu().double()  # in this order: MPS has no float64
-    probabilities = logits.softmax(-1)
+    probabilities = logits.softmax(-1)[ids].tolist()
     return tuple(
-        TokenScore(
-            rank=1 + int((logits > logits[number]).sum()),
-            id=number,
-            token=text_or_id(text_of, number),
-            logit=logits[number].item(),
-            probability=probabilities[number].item(),
+        TokenScore(rank, number, text_or_id(text_of, number), logit, probability)
+        for rank, number, logit, probability in zip(
+            ranks, ids, logits[ids].tolist(), probabilities, strict=True
         )
-        for number in numbers
     )
 
 
 def text_or_id(text_of: Callable[[int], str], number: int) -> str:
-    """A token's text; "id:50300" for an embedding row that stands for no token."""
+    """Return a token's text, or "id:50300" for an embedding row that stands for no token."""
     try:
         return text_of(number)
     except (TokenizerError, PromptError):

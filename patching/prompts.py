@@ -1,7 +1,7 @@
-"""A pair of prompts, or one, and the two answers between which the model decides.
+"""What a model is asked: a pair of prompts, or one prompt, with a target and a foil token.
 
-Everything about an experiment that can be checked without a model is checked
-here, when they are made.
+Whatever can be checked without a model is checked here, when a pair or a question
+is made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mingpt.errors import TokenizerError
@@ -19,24 +19,24 @@ from patching.errors import PromptError
 
 
 class Tokenizer(Protocol):
-    """What prompts and their results need of a tokenizer; mingpt.BPETokenizer has it."""
+    """What patching calls of a tokenizer; mingpt.BPETokenizer has it."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Return the token ids of a text."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids, one after another."""
+        """Return the text of token ids, one after another."""
 
     def token(self, number: int) -> str:
-        """The text of one token."""
+        """Return the text of one token."""
 
     def is_padding(self, number: int) -> bool:
-        """Whether the id is only a row of the model's embedding, and no token."""
+        """Return True for an id that is a row of the embedding but no token."""
 
 
 @dataclass(frozen=True)
 class _TextOf:
-    """A token's text where there is no tokenizer. A class, so that pairs can be pickled."""
+    """Gives a token's text without a tokenizer. A class, so that pairs can be pickled."""
 
     tokens: Mapping[int, str] | Sequence[str] | None
 
@@ -55,8 +55,7 @@ class _TextOf:
 class PromptPair:
     """Clean and corrupt prompt, equally long, and the target and foil tokens.
 
-    The target is the answer that the clean prompt asks for, the foil the one
-    that the corrupt prompt asks for.
+    The clean prompt asks for the target, the corrupt prompt for the foil.
     """
 
     clean_text: str
@@ -69,32 +68,28 @@ class PromptPair:
     foil_id: int
     target_token: str
     foil_token: str
-    # The text of any token, for tables of other candidates; None in a loaded pair.
-    text_of: Callable[[int], str] | None = field(default=None, compare=False, repr=False)
+    # Gives any token's text, for tables of other tokens; "id:5437" in a loaded pair.
+    text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
     @classmethod
     def from_text(
         cls, tokenizer: Tokenizer, clean: str, corrupt: str, target: str, foil: str
     ) -> PromptPair:
-        """A pair from four texts.
+        """Make a pair from four texts.
 
         Args:
-            target, foil: see `answer_id`.
+            target, foil: one token each; see `answer_id`.
 
         Raises:
             PromptError: an empty prompt, prompts that are the same or differ in
                 their number of tokens, an answer that is not one token, or the
                 same answer twice.
         """
-        ids = {}
-        for name, text in (("clean", clean), ("corrupt", corrupt)):
-            try:
-                ids[name] = tokenizer.encode(text)
-            except TokenizerError as error:
-                raise PromptError(f"{name} prompt: {error}") from None
-        _check_prompts(ids["clean"], ids["corrupt"], tokenizer.token)
+        clean_ids = _encoded(tokenizer, "clean prompt", clean)
+        corrupt_ids = _encoded(tokenizer, "corrupt prompt", corrupt)
+        _check_prompts(clean_ids, corrupt_ids, tokenizer.token)
         answers = _answer_ids(tokenizer, target, foil)
-        return cls._build(ids["clean"], ids["corrupt"], *answers, tokenizer.token, clean, corrupt)
+        return cls._build(clean_ids, corrupt_ids, answers, tokenizer.token, (clean, corrupt))
 
     @classmethod
     def from_ids(
@@ -105,46 +100,43 @@ class PromptPair:
         foil_id: int,
         tokens: Mapping[int, str] | Sequence[str] | None = None,
     ) -> PromptPair:
-        """A pair from token ids, for a model that has no tokenizer.
+        """Make a pair from token ids, for a model that has no tokenizer.
 
         Args:
+            clean_ids, corrupt_ids: the prompts (T,).
             tokens: the text of every id that occurs, indexed by the id: a dict,
                 or the whole vocabulary as a list. Without it, tokens are shown
                 as "id:5437".
 
         Raises:
-            PromptError: as `from_text`; or an id that is no whole number from 0
-                on, or that `tokens` does not have.
+            PromptError: an empty prompt, prompts that are the same or differ in
+                their number of tokens, the same answer twice, an id that is no
+                whole number from 0 on, or one that `tokens` does not have.
         """
         text_of = _TextOf(tokens)
-        clean, corrupt, answers = (
-            _whole_numbers(name, ids)
-            for name, ids in (
-                ("clean_ids", clean_ids),
-                ("corrupt_ids", corrupt_ids),
-                ("target_id and foil_id", (target_id, foil_id)),
-            )
-        )
+        clean = _whole_numbers("clean_ids", clean_ids)
+        corrupt = _whole_numbers("corrupt_ids", corrupt_ids)
+        target, foil = _whole_numbers("target_id and foil_id", (target_id, foil_id))
         _check_prompts(clean, corrupt, text_of)
-        return cls._build(clean, corrupt, *answers, text_of)
+        return cls._build(clean, corrupt, (target, foil), text_of)
 
     @classmethod
     def _build(
         cls,
         clean: Sequence[int],
         corrupt: Sequence[int],
-        target: int,
-        foil: int,
+        answers: tuple[int, int],
         text_of: Callable[[int], str],
-        clean_text: str | None = None,
-        corrupt_text: str | None = None,
+        texts: tuple[str, str] | None = None,
     ) -> PromptPair:
+        target, foil = answers
         _check_answers(target, foil, text_of)
-        clean_tokens, corrupt_tokens = (tuple(map(text_of, ids)) for ids in (clean, corrupt))
+        clean_tokens, corrupt_tokens = tuple(map(text_of, clean)), tuple(map(text_of, corrupt))
+        if texts is None:  # a text that was given is kept: a token can be half a character
+            texts = "".join(clean_tokens), "".join(corrupt_tokens)
         return cls(
-            # Not always the tokens joined: a token can be half a character.
-            clean_text="".join(clean_tokens) if clean_text is None else clean_text,
-            corrupt_text="".join(corrupt_tokens) if corrupt_text is None else corrupt_text,
+            clean_text=texts[0],
+            corrupt_text=texts[1],
             clean_ids=tuple(clean),
             corrupt_ids=tuple(corrupt),
             clean_tokens=clean_tokens,
@@ -160,6 +152,10 @@ class PromptPair:
         """Return the token ids (T,) of a run: "clean" or "corrupt"."""
         return {"clean": self.clean_ids, "corrupt": self.corrupt_ids}[run]
 
+    def without_tokenizer(self) -> PromptPair:
+        """Return the pair without `text_of`, which may hold a whole vocabulary."""
+        return replace(self, text_of=_TextOf(None))
+
     @property
     def differing(self) -> tuple[int, ...]:
         """The positions at which the two prompts have different tokens."""
@@ -167,7 +163,7 @@ class PromptPair:
         return tuple(position for position, (a, b) in enumerate(both) if a != b)
 
     def __len__(self) -> int:
-        """Number of tokens of each prompt (T)."""
+        """Return the number of tokens of each prompt, T."""
         return len(self.clean_ids)
 
 
@@ -179,29 +175,27 @@ class Question:
     ids: tuple[int, ...]  # (T,)
     target_id: int
     foil_id: int
-    # The text of any token, for the tables and figures of an explanation.
+    # Gives any token's text, for the tables and figures of an explanation.
     text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
     @classmethod
     def from_text(cls, tokenizer: Tokenizer, text: str, target: str, foil: str) -> Question:
-        """A question from three texts.
+        """Make a question from three texts.
 
         Args:
-            target, foil: see `answer_id`.
+            text: the prompt.
+            target, foil: one token each; see `answer_id`.
 
         Raises:
             PromptError: an empty prompt, an answer that is not one token, or
                 the same answer twice.
         """
-        try:
-            ids = tokenizer.encode(text)
-        except TokenizerError as error:
-            raise PromptError(f"text: {error}") from None
+        ids = _encoded(tokenizer, "text", text)
         if not ids:
             raise PromptError("the text is empty")
-        answers = _answer_ids(tokenizer, target, foil)
-        _check_answers(*answers, tokenizer.token)
-        return cls(text, tuple(ids), *answers, tokenizer.token)
+        target_id, foil_id = _answer_ids(tokenizer, target, foil)
+        _check_answers(target_id, foil_id, tokenizer.token)
+        return cls(text, tuple(ids), target_id, foil_id, tokenizer.token)
 
     @classmethod
     def from_ids(
@@ -225,22 +219,24 @@ class Question:
         prompt = _whole_numbers("ids", ids)
         if not prompt:
             raise PromptError("the prompt is empty")
-        answers = _whole_numbers("target_id and foil_id", (target_id, foil_id))
-        _check_answers(*answers, text_of)
+        target, foil = _whole_numbers("target_id and foil_id", (target_id, foil_id))
+        _check_answers(target, foil, text_of)
         text = (" " if tokens is None else "").join(map(text_of, prompt))
-        return cls(text, prompt, *answers, text_of)
+        return cls(text, prompt, target, foil, text_of)
 
 
 def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
-    """The one token that `text` stands for as the next word.
+    """Return the id of the one token that `text` stands for as the next word.
 
-    A word is looked up with a leading space, which is how GPT-2 spells a word
-    inside a sentence. Text that starts with white space or a punctuation mark
-    is taken as it is, and "id:5437" names a token by its id.
+    Args:
+        text: a word is looked up with a leading space, which is how GPT-2
+            spells a word inside a sentence. Text that starts with white space
+            or a punctuation mark is taken as it is. "id:5437" names a token by
+            its id.
+        name: what the answer is called in messages, such as "target".
 
     Raises:
-        PromptError: no text, several tokens (listed), or no such id. `name`
-            says in the message whose fault it is.
+        PromptError: no text, several tokens (listed), or no such id.
     """
     if text.startswith("id:"):
         number = text.removeprefix("id:")
@@ -256,14 +252,18 @@ def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
     if not text:
         raise PromptError(f"{name} is empty; it must be one token")
     spelt = text if text[0].isspace() or _is_punctuation(text[0]) else " " + text
-    try:
-        ids = tokenizer.encode(spelt)
-    except TokenizerError as error:
-        raise PromptError(f"{name} {text!r}: {error}") from None
+    ids = _encoded(tokenizer, f"{name} {text!r}", spelt)
     if len(ids) != 1:
         pieces = " + ".join(repr(tokenizer.token(number)) for number in ids)
         raise PromptError(f"{name} {text!r} is {len(ids)} tokens, not one: {pieces}")
     return ids[0]
+
+
+def _encoded(tokenizer: Tokenizer, name: str, text: str) -> list[int]:
+    try:
+        return tokenizer.encode(text)
+    except TokenizerError as error:
+        raise PromptError(f"{name}: {error}") from None
 
 
 def _answer_ids(tokenizer: Tokenizer, target: str, foil: str) -> tuple[int, int]:

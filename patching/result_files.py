@@ -17,6 +17,21 @@ import numpy as np
 from mingpt.files import replacing
 from patching.errors import ResultError
 
+# What reading a file raises that is damaged or was written by something else.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    MemoryError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+
 
 def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tuple[Path, Path]:
     """Write `arrays` as .npz and `fields` as .json, both or neither; return the two paths."""
@@ -29,40 +44,44 @@ def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tu
 
 @contextlib.contextmanager
 def open_result(path: str | Path, what: str) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of a result that `save` wrote; whatever its reader stumbles on is an error.
+    """Open a result that `save` wrote, and yield its arrays.
+
+    What the block raises because of the file's content becomes a ResultError.
 
     Args:
-        what: it is, for the error's words.
+        path: with the suffix .npz or .json, or without either.
+        what: the kind of result, for the message: "sweep".
 
     Raises:
         ResultError: no such file, or not one that `save` wrote for such a result.
     """
     try:
         npz, _ = result_paths(path)
-        if not zipfile.is_zipfile(npz):  # of other files NumPy says that they are unsafe
-            npz.open("rb").close()
+        if not zipfile.is_zipfile(npz):  # NumPy's own message calls other files unsafe
+            npz.open("rb").close()  # raises OSError if there is no such file
             raise ResultError(f"{npz} is no saved {what}: it is no .npz file")
         with np.load(npz, allow_pickle=False) as arrays:
             yield arrays
     except KeyError as error:
         field = str(error.args[0]).removesuffix(" is not a file in the archive")
         raise ResultError(f"{npz} is no saved {what}: it has no field {field}") from None
-    except (
-        *(OSError, EOFError, ValueError, TypeError, AttributeError, IndexError),
-        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, RecursionError),
-    ) as error:
+    except _UNREADABLE as error:
         raise ResultError(f"{path} is no saved {what}: {error}") from None
 
 
 def result_paths(path: str | Path) -> tuple[Path, Path]:
-    """The .npz and the .json of a result saved at `path`, which may end in either or neither."""
+    """Return the .npz and the .json of a result.
+
+    Args:
+        path: where it is saved, with the suffix .npz or .json, or without either.
+    """
     path = Path(path)
     stem = path.name.removesuffix(".npz").removesuffix(".json")  # a name may hold other dots
     return path.with_name(stem + ".npz"), path.with_name(stem + ".json")
 
 
-def to_json_lists(values: np.ndarray | list | float) -> list | float | None:
-    """An array as nested lists, None where a number is not finite."""
+def to_json_lists(values: Any) -> Any:
+    """Return an array as nested lists, with None for every number that is not finite."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if isinstance(values, list):
@@ -71,22 +90,34 @@ def to_json_lists(values: np.ndarray | list | float) -> list | float | None:
 
 
 def readable_json(fields: dict[str, Any]) -> str:
-    """JSON with a line for each field, and for each row of an array that is called "values"."""
+    """Return JSON with a line for each field, and for each row of an array called "values".
 
-    def dumps(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    Example:
+        readable_json({"site": "z", "values": [[1, 2], [3, 4]]})
+        # {
+        # "site": "z",
+        # "values": [
+        #   [1, 2],
+        #   [3, 4]
+        # ]
+        # }
+    """
+    return _object_json(fields) + "\n"
 
-    def rows(values: list) -> str:
-        return "[\n  " + ",\n  ".join(map(dumps, values)) + "\n]"
 
-    def lines(items: dict[str, Any]) -> str:
-        return "{\n" + ",\n".join(f"{dumps(k)}: {text(k, v)}" for k, v in items.items()) + "\n}"
-
-    def text(name: str, value: Any) -> str:
+def _object_json(fields: dict[str, Any]) -> str:
+    """Return an object, each of its fields on a new line."""
+    lines = []
+    for name, value in fields.items():
         if name == "values":
-            return rows(value)
-        if name == "metrics" or (isinstance(value, dict) and "values" in value):
-            return lines(value)
-        return dumps(value)
+            text = "[\n  " + ",\n  ".join(map(_line_json, value)) + "\n]"
+        elif name == "metrics" or (isinstance(value, dict) and "values" in value):
+            text = _object_json(value)
+        else:
+            text = _line_json(value)
+        lines.append(f"{_line_json(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}"
 
-    return lines(fields) + "\n"
+
+def _line_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

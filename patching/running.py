@@ -88,7 +88,7 @@ def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
 # --------------------------------------------------------------------- progress
 
 
-def steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+def steps(progress: Progress | None, total: int) -> Callable[..., None]:
     """Return a function that adds to the work done and reports the sum to `progress`.
 
     Example:

@@ -1,7 +1,7 @@
-"""Tokens as a person can see them, on a terminal or in a figure.
+"""Tokens and prompts as a person can read them, on a terminal or in a figure.
 
 A token may hold anything: the space before a word, line ends, terminal escape
-codes, half a character. None of it may reach a terminal or a figure raw.
+codes, half a character. No such character may reach a terminal or a figure as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ SPACE = "\u2423"  # the open box: a leading space made visible
 
 
 def escaped(text: str, drawable: Callable[[str], bool] = lambda char: True) -> str:
-    r"""`text` with every character that is not printable, or not drawable, as \n, \x1b, \u4e2d."""
+    r"""Return `text` with an escape for every character that is not printable or not drawable.
+
+    Args:
+        text: what is to be shown.
+        drawable: True for a character that can be drawn.
+
+    Example:
+        escaped("a\nb")  # a\nb, four characters
+    """
     return "".join(
         char
         if char.isprintable() and drawable(char)
@@ -22,18 +30,21 @@ def escaped(text: str, drawable: Callable[[str], bool] = lambda char: True) -> s
 
 
 def visible(token: str, drawable: Callable[[str], bool] = lambda char: True) -> str:
-    """A token with its leading spaces as open boxes and the rest escaped."""
+    """Return a token with open boxes for its leading spaces and the rest escaped."""
     rest = token.lstrip(" ")
     return SPACE * (len(token) - len(rest)) + escaped(rest, drawable)
 
 
 def readable(text: str) -> str:
-    """`text` for a terminal: its lines as they are, what else is not printable escaped."""
+    """Return `text` with its line ends kept and every other unprintable character escaped."""
     return "\n".join(map(escaped, text.split("\n")))
 
 
 def squeezed(text: str, most: int) -> str:
-    """`text` cut to `most` characters, an ellipsis in the middle: prompts differ at either end."""
+    """Return `text` cut to `most` characters, with an ellipsis in the middle.
+
+    For prompts, which may differ at either end.
+    """
     if len(text) <= most:
         return text
     end = most // 2
@@ -41,5 +52,5 @@ def squeezed(text: str, most: int) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """`text` cut to `most` characters, an ellipsis as the last of them."""
+    """Return `text` cut to `most` characters, with an ellipsis as the last one."""
     return text if len(text) <= most else text[: most - 1] + "\u2026"

@@ -20,10 +20,10 @@ from patching.continuation.figures import draw_choice
 from patching.continuation.request import GenerationSettings
 from patching.continuation.run import continue_prompts
 from patching.continuation.step_candidates import step_candidates
-from patching.drawing.sweep import heatmap
 from patching.explanation.figures import draw_explanation
 from patching.explanation.run import explain
 from patching.prompts import PromptPair, Question
+from patching.sweep.figures import draw_heatmap
 from patching.sweep.run import patch_sweep
 
 SWEEPS = {
@@ -48,7 +48,8 @@ def main() -> int:
     model, tokenizer = mingpt.load("builtin")
     for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)
-        print(f"wrote {heatmap(result, ROOT / 'figures' / name)}")
+        draw_heatmap(result, ROOT / "figures" / name)
+        print(f"wrote {ROOT / 'figures' / name}")
     found = explain(model, Question.from_text(tokenizer, **SUMMER))
     for name, figure in EXPLAINED.items():
         draw_explanation(found, ROOT / "figures" / name, figure=figure)

@@ -1,7 +1,6 @@
 """mingpt-patch: one pair of prompts -> tokens, next-token tables, heatmap, result files.
 
-What the user asked for is checked as far as it can be before anything is
-loaded; the work is patching's; the words are tables.py's.
+What the user asked for is checked, as far as it can be, before anything is loaded.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mingpt.sites import DEFAULT_SITE, SITES, heads_at
+from mingpt.sites import SITES, heads_at
 from mingpt.version import __version__
 from patching.cli.common import output
 from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, texts_asked
@@ -22,10 +21,15 @@ from patching.cli.common.command import UsageError, run_command, tell
 from patching.cli.common.models import load_model
 from patching.cli.common.progress import Bars
 from patching.sweep.engine.memory import parse_size
-from patching.sweep.metrics import METRICS, check_slopes, metrics_asked
+from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
+    from mingpt.config import GPTConfig
+    from mingpt.model import GPT
+    from patching.cli.common.models import LoadedModel
+    from patching.prompts import PromptPair
+    from patching.sweep.agreement import Agreement
     from patching.sweep.result import SweepResult
 
 COMMAND = "mingpt-patch"
@@ -39,14 +43,14 @@ EXAMPLE = {
 DESCRIPTION = """\
 Activation patching: which vector carries the answer?
 
-The clean and the corrupt prompt are run, and then, for every layer and every
-token, the corrupt prompt with that one residual-stream vector replaced by the
-clean one. Each time the logit difference
+The clean and the corrupt prompt are run. Then, for every layer and every token,
+the corrupt prompt is run with that one residual-stream vector replaced by the
+clean one. Each time the logit difference of the next token is read:
     logit(foil) - logit(target)
-of the next token is read: positive where the model still gives the foil,
-negative where the patch has turned it to the target. The heatmap shows them
-all, layer 0 on top. Other places than the stream, the opposite direction and
-other metrics: --site, --direction, --metric.
+It is positive where the model still gives the foil, and negative where the patch
+has turned it to the target. The heatmap shows all of them, layer 0 on top.
+--site patches other activations, --direction patches the other way round, and
+--metric reads other numbers.
 """
 EPILOG = f"""\
 prompts:
@@ -75,9 +79,9 @@ metrics (several with commas between them, read from the same runs):
   recovery           of logit_diff: 0 is the corrupt run, 1 the clean one
 
 directions:
-  denoise            clean into corrupt: what is enough to bring the answer back?
-  noise              corrupt into clean: what is the answer lost without?
-  The metrics are the same; in noise, recovery 1 means that nothing was broken.
+  denoise            clean into corrupt: which activation brings the answer back?
+  noise              corrupt into clean: without which activation is it lost?
+  The metrics are the same in both; in noise, recovery 1 means no effect.
   Mind the sign: logit_diff is positive for the foil; in mingpt-explain a
   positive number speaks for the target.
 
@@ -85,11 +89,11 @@ methods:
   fast               every cell, exactly, in one pass
   loop               the same numbers by definition: the whole model once per cell
   attribution        APPROXIMATE, to first order: two passes and a gradient, no
-                     patched run. Poor on the residual stream, above all in low
-                     layers, and where attention is saturated (q, k); better, as a
-                     rule, on z, v, attn_out and mlp_out. Poor too for metrics that
-                     are saturated themselves (log_prob, prob_diff, kl), whose
-                     estimates can leave their range. --compare-exact says how good.
+                     patched run. It is poor on the residual stream, above all in
+                     low layers, and where attention is saturated (q, k). It is
+                     usually better on z, v, attn_out and mlp_out. It is also poor
+                     for saturated metrics (log_prob, prob_diff, kl), whose
+                     estimates can leave their range. --compare-exact measures it.
 
 examples:
   {COMMAND} --model builtin
@@ -98,24 +102,24 @@ examples:
       --corrupt "When Mary and John went to the store, Mary gave a drink to" \\
       --target Mary --foil John --metric recovery --model builtin
   {COMMAND} --model builtin --site z --direction noise --metric recovery,kl
-      which heads is the answer lost without?
+      without which heads is the answer lost?
   {COMMAND} --model gpt2 --site mlp_out --window 5 --out run/
-      five layers' MLPs at a time, as causal tracing does
+      the MLPs of five layers at a time, as causal tracing does
   {COMMAND} --model gpt2 --layers 0,3,5-7 --positions -1 --json --out run/
   {COMMAND} --model gpt2-xl --site z --method attribution
-      where to look first, at the price of a few passes
+      where to look first, for the cost of a few passes
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
 
 def build_parser() -> Parser:
-    """The command's options; --help is meant to teach."""
+    """Return the parser of the command's options, whose --help teaches the method."""
     parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     prompts = parser.add_argument_group("prompts (without any of them: the README's example)")
     prompts.add_argument("--clean", metavar="TEXT", help="the prompt that asks for the target")
@@ -123,38 +127,51 @@ def build_parser() -> Parser:
     prompts.add_argument("--target", metavar="WORD", help="the clean prompt's next word")
     prompts.add_argument("--foil", metavar="WORD", help="the corrupt prompt's next word")
     add_model_arguments(parser)
+    _add_sweep_arguments(parser)
+    _add_speed_arguments(parser)
+    output.add_output_arguments(parser, top_k=Request.rows)
+    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
+    return parser
+
+
+def _add_sweep_arguments(parser: Parser) -> None:
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument(
-        "--site", choices=tuple(SITES), default=DEFAULT_SITE, help=f"default: {DEFAULT_SITE}"
+        "--site", choices=tuple(SITES), default=Request.site, help=f"default: {Request.site}"
     )
     sweep.add_argument(
-        "--direction", choices=tuple(DIRECTIONS), default="denoise", help="default: denoise"
-    )
+        "--direction", choices=tuple(DIRECTIONS), default=Request.direction,
+        help=f"default: {Request.direction}",
+    )  # fmt: skip
     sweep.add_argument(
-        "--metric", metavar="LIST", default="logit_diff",
-        help=f"one or more of {', '.join(METRICS)}; default: logit_diff",
+        "--metric", metavar="LIST", default=Request.metric,
+        help=f"one or more of {', '.join(METRICS)}; default: {Request.metric}",
     )  # fmt: skip
     sweep.add_argument(
         "--layers", type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"
     )
-    sweep.add_argument("--positions", type=IndexList, metavar="LIST", help="likewise, of tokens")
     sweep.add_argument(
-        "--heads",
-        type=IndexList,
-        metavar="LIST",
-        help="likewise, of heads, where there are any",
+        "--positions", type=IndexList, metavar="LIST", help="tokens, as --layers; default: all"
     )
     sweep.add_argument(
-        "--by-position", action="store_true",
-        help="heads: patch each position alone instead of all at once; drawn for each head",
+        "--heads", type=IndexList, metavar="LIST",
+        help="heads, as --layers, at a site that has heads; default: all",
     )  # fmt: skip
     sweep.add_argument(
-        "--window", type=int, default=1, metavar="N",
-        help="patch N layers around each one together (attn_out and mlp_out); default: 1",
+        "--by-position", action="store_true",
+        help="heads: patch each position alone, not all at once; one panel for each head",
     )  # fmt: skip
+    sweep.add_argument(
+        "--window", type=int, default=Request.window, metavar="N",
+        help="patch N layers around each one together (attn_out and mlp_out);"
+        f" default: {Request.window}",
+    )  # fmt: skip
+
+
+def _add_speed_arguments(parser: Parser) -> None:
     speed = parser.add_argument_group("speed")
     speed.add_argument(
-        "--method", choices=METHODS, default="fast",
+        "--method", choices=METHODS, default=Request.method,
         help="fast (default); loop: the whole model once per cell, the same numbers;"
         " attribution: approximate, by gradients",
     )  # fmt: skip
@@ -164,117 +181,144 @@ def build_parser() -> Parser:
     )  # fmt: skip
     speed.add_argument(
         "--max-memory", metavar="SIZE",
-        help="of the fast method beside the model, as 800M or 4GB; default: half of what is free",
+        help="memory for the fast method beside the model, as 800M or 4GB; default: half of"
+        " what is free",
     )  # fmt: skip
     speed.add_argument(
         "--tf32", action="store_true",
         help="CUDA: round float32 factors to 10 bits, faster; figure and result say so",
     )  # fmt: skip
-    output.add_output_arguments(parser, top_k=20)
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
-    return parser
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse, load, sweep, print and write."""
     arguments = build_parser().parse_args(argv)
     texts = texts_asked(arguments, EXAMPLE)
-    metrics = metrics_asked(arguments.metric)
-    names = ("site", "direction", "by_position", "window")
-    chosen = {name: getattr(arguments, name) for name in names}
-    check = {axis: [0] if getattr(arguments, axis) else None for axis in ("heads", "positions")}
-    Request(**chosen, **check).check()  # before anything is loaded
-    max_memory = None if arguments.max_memory is None else parse_size(arguments.max_memory)
-    if arguments.method == "attribution":
-        check_slopes(metrics, arguments.direction)
-    if arguments.compare_exact and arguments.method != "attribution":
-        raise UsageError("--compare-exact is for --method attribution: the others are exact")
+    request = _request(arguments)
 
-    # Only now what takes time to import.
+    # Only now import what takes time to import.
+    from patching.cli import patch_report
     from patching.cli.common import tables
     from patching.prompts import PromptPair
-    from patching.sweep.agreement import compare
-    from patching.sweep.run import patch_sweep, run_unpatched
-    from patching.text import escaped
 
-    several = len(metrics) > 1
-    ends = [f"-{metric.name}" if several else "" for metric in metrics]
-    if arguments.compare_exact:
-        ends += [f"{end}-compared" for end in ends]
     output.check_output(arguments)
-    place = output.Place.of(arguments, ends, ["", *["-exact"] * arguments.compare_exact])
+    place = _place(arguments, request)
     say = output.speaker(arguments)
     bars = Bars(arguments.quiet)
     loaded = load_model(arguments, arguments.model, bars)
-    model = loaded.model
-    say(tables.model_line(model, loaded.fallback), always=True)
+    say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
-    heads = heads_at(arguments.site, model.config)
-    sizes = {"layers": model.config.n_layer, "heads": heads, "positions": len(pair)}
-    for axis, size in sizes.items():
-        asked = getattr(arguments, axis)
-        chosen[axis] = asked and asked.of(axis.removesuffix("s"), size)
-
+    request = replace(
+        request, rows=arguments.top_k, **_indices(arguments, loaded.model.config, len(pair))
+    )
     say(f"\n{tables.pair_table(pair)}")
-    unpatched = run_unpatched(model, pair)
-    runs = {run: unpatched.next_tokens(run, arguments.top_k) for run in ("clean", "corrupt")}
-    say(f"\n{tables.next_token_table(**runs)}")
-
-    chosen |= {"metric": metrics, "max_memory": max_memory, "tf32": arguments.tf32}
-    results = []
-    for method in (arguments.method, *["fast"] * arguments.compare_exact):
-        with bars.bar("patching") as progress:
-            one = patch_sweep(model, pair, **chosen, method=method, progress=progress)
-        one.unpatched = unpatched  # the tables that were printed are those that are saved
-        results.append(_recorded(one, arguments, loaded.fallback))
+    results = _sweep(arguments, loaded, pair, request, bars)
     result = results[0]
-    say("")
-    for metric in metrics:
-        found = result.metrics[metric.name]
-        words = escaped(result.captions[metric.name])
-        say(f"{words}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}")
-    approximate = " (approximate)" if result.is_approximate else ""
-    say(f"{result.cells} cells in {result.seconds:.2f} s{approximate}")
-    more = {}
-    if arguments.compare_exact:
-        agreement = compare(*results)
-        more = {"agreement": {name: asdict(found) for name, found in agreement.items()}}
-        say(f"\n{tables.agreement_table(*results, agreement)}\n")
-    written = _write(results, place, arguments.cmap)
+    say(f"\n{patch_report.next_tokens(result)}\n")
+    say(patch_report.summary(result))
+    agreement: dict[str, Agreement] = {}
+    if len(results) > 1:
+        from patching.sweep.agreement import compare_sweeps
+
+        agreement = compare_sweeps(result, results[1])
+        say(f"\n{patch_report.agreement_table(result, results[1], agreement)}\n")
+    written = _write(results, place, loaded.model, arguments.cmap)
     output.tell_written(say, written)
     if arguments.json:
+        more: dict[str, Any] = {}
+        if agreement:
+            more["agreement"] = {name: asdict(found) for name, found in agreement.items()}
         more["paths"] = [str(path) for path in written]
         tell(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
 
 
-def _recorded(
-    result: SweepResult, arguments: argparse.Namespace, fallback: str | None
-) -> SweepResult:
-    """The result with all that the command knows of the run."""
+def _request(arguments: argparse.Namespace) -> Request:
+    """Return the request, checked as far as it can be before a model is loaded.
+
+    What lists of indices mean depends on the model; until it is known, an index of 0
+    stands for a list of heads or positions.
+    """
+    request = Request(
+        site=arguments.site,
+        metric=arguments.metric,
+        direction=arguments.direction,
+        by_position=arguments.by_position,
+        window=arguments.window,
+        heads=[0] if arguments.heads else None,
+        positions=[0] if arguments.positions else None,
+        method=arguments.method,
+        max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
+        tf32=arguments.tf32,
+    )
+    if arguments.compare_exact and request.method != "attribution":
+        raise UsageError("--compare-exact is for --method attribution: the others are exact")
+    return request
+
+
+def _indices(arguments: argparse.Namespace, config: GPTConfig, T: int) -> dict[str, Any]:
+    """Return the layers, heads and positions that are asked for; None for all."""
+    sizes = {"layer": config.n_layer, "head": heads_at(arguments.site, config), "position": T}
+    asked = {axis: getattr(arguments, f"{axis}s") for axis in sizes}
+    return {
+        f"{axis}s": None if asked[axis] is None else asked[axis].of(axis, size)
+        for axis, size in sizes.items()
+    }
+
+
+def _place(arguments: argparse.Namespace, request: Request) -> output.Place:
+    """Return where the figures (one for each metric) and results go."""
+    metrics = request.metrics
+    ends = [f"-{metric.name}" if len(metrics) > 1 else "" for metric in metrics]
+    results = [""]
+    if arguments.compare_exact:
+        ends += [f"{end}-compared" for end in ends]
+        results.append("-exact")
+    return output.Place.of(arguments, ends, results)
+
+
+def _sweep(
+    arguments: argparse.Namespace,
+    loaded: LoadedModel,
+    pair: PromptPair,
+    request: Request,
+    bars: Bars,
+) -> list[SweepResult]:
+    """Return the sweep, and with --compare-exact the exact one, with what the command knows."""
     import matplotlib
 
+    from patching.sweep.run import run_sweep
+
+    requests = [request]
+    if arguments.compare_exact:
+        requests.append(replace(request, method="fast"))
     asked = (*output.MODEL_ARGUMENTS, "cmap", "format", "compare_exact")
-    result.top_k = arguments.top_k
-    result.arguments["command"] = {name: getattr(arguments, name) for name in asked}
-    result.versions["matplotlib"] = matplotlib.__version__
-    result.notes = (*output.fallback_notes(fallback), *result.notes)
-    return result
+    results = []
+    for one in requests:
+        with bars.bar("patching") as progress:
+            (found,) = run_sweep(loaded.model, [pair], one, progress or False)
+        results.append(
+            replace(
+                found,
+                command={name: getattr(arguments, name) for name in asked},
+                versions={**found.versions, "matplotlib": matplotlib.__version__},
+                notes=(*output.fallback_notes(loaded.fallback), *found.notes),
+            )
+        )
+    # Methods may differ in a last digit: the tables that are printed are those that are saved.
+    clean, corrupt = results[0].clean_next, results[0].corrupt_next
+    return [replace(found, clean_next=clean, corrupt_next=corrupt) for found in results]
 
 
-def _run_name(result: SweepResult) -> str:
-    """A file name for all that defines the run."""
-    pair = result.pair
-    asked = {**result.arguments["command"]}
-    for name in ("model", "device", "dtype", "format"):
-        del asked[name]
-    sweep = {
-        name: value
-        for name, value in result.arguments.items()
-        if name not in ("command", "max_memory")
-    }
+def _run_name(result: SweepResult, model: GPT) -> str:
+    """Return a file name that is the same for the same run, and only for that."""
+    pair, arguments = result.pair, result.to_dict()["arguments"]
+    command = dict(arguments.pop("command"))
+    for name in ("model", "device", "dtype", "format"):  # below, or no part of the run
+        del command[name]
+    del arguments["max_memory"]
     defining = (
-        output.of_model(result.unpatched.model, result.checksum, result.notes),
-        (sweep, result.top_k, asked),
+        output.of_model(model, result.checksum, result.notes),
+        (arguments, result.rows, command),
         (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
         (result.versions["device"], result.versions["dtype"]),
     )
@@ -282,20 +326,20 @@ def _run_name(result: SweepResult) -> str:
 
 
 def _write(
-    results: Sequence[SweepResult], place: output.Place, cmap: str | None
+    results: Sequence[SweepResult], place: output.Place, model: GPT, cmap: str | None
 ) -> dict[Path, bool]:
-    """Write figures and results; the paths, and whether something was there before."""
-    from patching.drawing.sweep import agreement, heatmap
+    """Write figures and results; return the paths, and whether each file was there before."""
+    from patching.sweep import figures
 
-    name = _run_name(results[0])
+    name = _run_name(results[0], model)
     files = place.files(name)
     existed = {path: path.exists() for path in files}
     for result, end in zip(results, place.results, strict=True):
         result.save(place.stem(name, end))
-    metrics = [*results[0].metrics]
+    metrics = list(results[0].metrics)
     for metric, path in zip(metrics, files, strict=False):
-        heatmap(results[0], path, metric=metric, cmap=cmap)
+        figures.draw_heatmap(results[0], path, metric=metric, cmap=cmap)
     if len(results) > 1:
         for metric, path in zip(metrics, files[len(metrics) :], strict=False):
-            agreement(*results, path, metric=metric, cmap=cmap)
+            figures.draw_agreement(results[0], results[1], path, metric=metric, cmap=cmap)
     return existed

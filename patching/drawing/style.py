@@ -1,7 +1,7 @@
-"""What all figures share: fonts, formats, texts that can be drawn, whole files or none.
+"""What all figures share: fonts, formats, layout, and texts that can be drawn.
 
-Drawn on matplotlib's Agg canvas and without pyplot: no window, no global state,
-and a second less to import.
+Figures are drawn on matplotlib's Agg canvas and without pyplot: no window, no
+global state, and a second less to import.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ from patching.errors import DrawingError
 from patching.text import escaped, shortened, visible
 
 FORMATS = ("png", "svg", "pdf")
-FONT = "DejaVu Sans"  # matplotlib brings it along, so figures look the same everywhere
+FONT = "DejaVu Sans"  # part of matplotlib, so figures look the same everywhere
 DOTS_PER_INCH = 150
 LONGEST_LABEL = 24  # characters of a token beside an axis
 LONGEST_PROMPT = 300  # characters of a prompt in the title
-MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, where there is less room
+MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, which takes less room
+CELL_WIDTH = ((5, 60), (0.55, 0.2))  # of a panel with 5 columns and with 60: inches of a column
+MOST_LAYERS = 24  # with a number each, evenly
 ELLIPSIS = "\u2026"
-# Dollar signs in prompts are dollar signs, and the bytes depend on the figure alone.
-SETTINGS: dict[str, Any] = {
+# A dollar sign in a prompt starts no formula, and the bytes depend on the figure alone.
+SETTINGS: Any = {  # matplotlib's own type is a literal of all its options
     "text.parse_math": False,
     "text.usetex": False,
     "font.family": FONT,
     "svg.hashsalt": "patching",
 }
-PIXELS = 64  # an em, when characters are measured
+PIXELS = 64  # pixels of an em, when characters are measured
 CHARACTERS_PER_INCH = 11  # of a label beside an axis, at most
 INCHES_PER_CHARACTER = 0.085  # of an upright label, at most
 
@@ -49,7 +51,7 @@ def render(draw: Callable[[], Figure], path: str | Path | None = None) -> Figure
     The same figure gives the same bytes.
 
     Args:
-        draw: makes the figure; called with matplotlib's settings as ours must be.
+        draw: makes the figure; it is called with SETTINGS in force.
         path: its suffix chooses PNG, SVG or PDF; None writes nothing.
 
     Raises:
@@ -82,30 +84,24 @@ def _save(figure: Figure, path: Path) -> None:
         )
 
 
-def write(path: str | Path, draw: Callable[[], Figure]) -> Path:
-    """Draw a figure and write it to `path`; see `render`."""
-    render(draw, path)
-    return Path(path)
-
-
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """Return an empty figure of the given size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def check_format(name: str) -> None:
-    """Raises DrawingError unless `name` is a format that a figure can be written in."""
+    """Raise DrawingError unless `name` is a format that a figure can be written in."""
     if name.lower() not in FORMATS:
         raise DrawingError(f"no figure format {name!r}; there are {', '.join(FORMATS)}")
 
 
 def check_cmap(name: str | None) -> None:
-    """Raises DrawingError unless `name` is a colour map (or None, the default)."""
+    """Raise DrawingError unless `name` is a colour map, or None for the default."""
     if name is not None and name not in matplotlib.colormaps:
         raise DrawingError(
-            f"no colour map {name!r}; a few that there are: viridis, magma, RdBu, coolwarm"
+            f"no colour map {name!r}; there are viridis, magma, RdBu, coolwarm and others"
         )
 
 
@@ -113,31 +109,38 @@ def check_cmap(name: str | None) -> None:
 
 
 def drawable(text: str) -> str:
-    """`text` with what is not printable, or has no glyph, escaped."""
+    """Return `text` with an escape for what is not printable or has no glyph."""
     return escaped(text, has_glyph)
 
 
 def token_label(token: str, most: int = LONGEST_LABEL) -> str:
-    """A token as it is written beside an axis, its leading spaces made visible."""
+    """Return a token as it is written beside an axis, with visible leading spaces."""
     return shortened(visible(token, has_glyph), most)
 
 
 def wrapped(lines: Iterable[str], columns: int) -> str:
-    """Lines, none of them wider than `columns` characters; "( " is kept together."""
+    """Return lines wrapped to at most `columns` characters."""
+    # A token such as " Jones" may follow a bracket: no line ends between the two.
     parts = (drawable(line).replace("( ", "(\0") for line in lines)
     folded = "\n".join(fold for part in parts for fold in textwrap.wrap(part, columns))
     return folded.replace("\0", " ")
 
 
 def beside(lines: Iterable[str], inches: float) -> str:
-    """Lines for the label of an axis or a colour bar that is so long."""
+    """Return lines wrapped for the label of an axis or colour bar that is `inches` long."""
     return wrapped(lines, max(int(CHARACTERS_PER_INCH * inches), 12))
 
 
 def label_tokens(
     axes: Axes, labels: Sequence[str], size: int, bold: Sequence[int] = (), step: int = 1
 ) -> None:
-    """Tokens under the columns, slanted where they are few, upright where they are many."""
+    """Write tokens below the columns: slanted if they are few, upright if they are many.
+
+    Args:
+        size: of the font, in points.
+        bold: the columns whose labels are bold.
+        step: label every `step`-th column.
+    """
     few = len(labels) <= MOST_SLANTED_LABELS and size > 7
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(
@@ -149,12 +152,12 @@ def label_tokens(
 
 
 def label_height(labels: Sequence[str]) -> float:
-    """Inches that tokens under the columns take."""
+    """Return how many inches the tokens below the columns take."""
     return INCHES_PER_CHARACTER * max(map(len, labels)) + 0.5
 
 
 def fitted(text: str, most: float) -> str:
-    """`text` cut, with an ellipsis, to at most `most` ems: font sizes, as it runs."""
+    """Return `text` cut, with an ellipsis, to a width of at most `most` ems."""
     if sum(map(_advance, text)) <= most:
         return text
     room = most - _advance(ELLIPSIS)
@@ -166,7 +169,7 @@ def fitted(text: str, most: float) -> str:
 
 
 def has_glyph(char: str) -> bool:
-    """Whether the font can draw it."""
+    """Return whether the font can draw a character."""
     return ord(char) in _glyphs()
 
 
@@ -177,12 +180,18 @@ def _glyphs() -> frozenset[int]:
 
 @lru_cache(maxsize=4096)
 def _advance(char: str) -> float:
-    """How far a character moves the next one, in ems."""
+    """Return the width of a character, in ems."""
     return _font().load_char(ord(char)).linearHoriAdvance / 2**16 / PIXELS
 
 
 @lru_cache(maxsize=1)
 def _font() -> FT2Font:
     font = FT2Font(findfont(FONT))
-    font.set_size(PIXELS, 72)  # of 72 points to the inch, so that a point is a pixel
+    font.set_size(PIXELS, 72)  # at 72 dots per inch, a point is a pixel
     return font
+
+
+def write(path: str | Path, draw: Callable[[], Figure]) -> Path:
+    """Draw a figure and write it to `path`; see `render`."""
+    render(draw, path)
+    return Path(path)

@@ -9,12 +9,13 @@ import numpy as np
 from patching.errors import SweepError
 from patching.sweep.result import SweepResult
 
-LARGEST = 5  # misses that are listed
+MOST_MISSES = 5  # cells that are listed, unless more are asked for
+COMPARED = ("model_name", "site", "direction", "window", "patches", "pair", "axes")
 
 
 @dataclass(frozen=True)
 class Miss:
-    """A cell, and what the two sweeps say of it."""
+    """One cell's value in the two sweeps."""
 
     index: tuple[int, ...]  # into the values: (layer, position), (layer, head), ...
     approximate: float
@@ -23,29 +24,32 @@ class Miss:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one metric, over the cells that were swept."""
+    """Agreement of two sweeps in one metric, over the cells that were patched."""
 
-    rank_correlation: float | None  # Spearman's; None where one of the two is constant
-    misses: tuple[Miss, ...]  # the cells furthest apart, the furthest first
+    rank_correlation: float | None  # Spearman's; None if one of the two is constant
+    misses: tuple[Miss, ...]  # the cells that differ most, largest difference first
 
 
-def compare(
-    approximate: SweepResult, exact: SweepResult, most: int = LARGEST
+def compare_sweeps(
+    approximate: SweepResult, exact: SweepResult, *, most: int = MOST_MISSES
 ) -> dict[str, Agreement]:
-    """Each metric's agreement, by its name, with the `most` largest misses.
+    """Return how well an approximate sweep agrees with the exact one, by metric.
+
+    Args:
+        most: how many of the largest misses to list.
 
     Raises:
-        SweepError: the two are not of the same cells, prompts and model, or the
+        SweepError: the two differ in cells, prompts, model or settings, or the
             second is approximate too.
     """
-    for name in ("model_name", "site", "direction", "window", "pair", "axes"):
+    for name in COMPARED:
         ours, theirs = getattr(approximate, name), getattr(exact, name)
         if ours != theirs:
-            said = "" if name == "pair" else f": {ours} and {theirs}"
-            raise SweepError(f"the two sweeps differ in {name.replace('_', ' ')}{said}")
+            shown = "" if name == "pair" else f": {ours} and {theirs}"
+            raise SweepError(f"the two sweeps differ in {name.replace('_', ' ')}{shown}")
     if exact.is_approximate:
-        raise SweepError("the second sweep is to be the exact one, and is approximate")
-    if [*approximate.metrics] != [*exact.metrics]:
+        raise SweepError("the second sweep must be the exact one, but it is approximate")
+    if list(approximate.metrics) != list(exact.metrics):
         raise SweepError(
             f"the two sweeps differ in their metrics: {', '.join(approximate.metrics)}"
             f" and {', '.join(exact.metrics)}"
@@ -60,6 +64,7 @@ def _agreement(approximate: np.ndarray, exact: np.ndarray, most: int) -> Agreeme
     swept = np.isfinite(exact)
     if not np.array_equal(swept, np.isfinite(approximate)):
         raise SweepError("the two sweeps are not of the same cells")
+    # Cells that were not patched are the last ones in the order.
     apart = np.where(swept, np.abs(approximate - exact), -np.inf)
     furthest = np.argsort(-apart, axis=None, kind="stable")[: min(most, int(swept.sum()))]
     cells = zip(*np.unravel_index(furthest, exact.shape), strict=True)
@@ -73,13 +78,13 @@ def _agreement(approximate: np.ndarray, exact: np.ndarray, most: int) -> Agreeme
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Spearman's: the correlation of the ranks."""
-    a, b = (_ranks(values) - (values.size - 1) / 2 for values in (x, y))
+    """Return Spearman's rank correlation; None if x or y is constant."""
+    a, b = (_ranks(values) - (values.size - 1) / 2 for values in (x, y))  # centred at 0
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size > 0 else None
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """From 0; equal values share the mean of theirs."""
+    """Return ranks from 0; equal values share the mean of their ranks."""
     _, which, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count + 1) / 2)[which]

@@ -1,25 +1,26 @@
 """Attribution patching: every cell of a sweep from two forward passes and a backward one.
 
 To first order, putting the source run's activation a' where the base run had a
-changes a metric by (a' - a) . d metric / d a, and one backward pass gives that
+changes a metric by (a' - a) . d metric / d a. One backward pass gives that
 gradient at every site at once (Nanda 2023, "Attribution Patching: Activation
 Patching At Industrial Scale"; Syed et al. 2023, arXiv 2310.10348).
 
-APPROXIMATE, and known to be poor
+The result is APPROXIMATE, and known to be poor
 - on the residual stream (resid_pre, resid_mid, resid_post), most of all in the
-  lower blocks: what is put in is large against what is there, and the layer
-  norms that follow are far from linear over such a step (Nanda 2023);
-- where attention is saturated, so q, k and what they are made of: a softmax that
-  is nearly 1 at one key has next to no gradient, however much another query or
-  key would change it; and where direct and indirect effects cancel (Kramar et
-  al. 2024, "AtP*", arXiv 2403.00745).
+  lower blocks: the change is large against what is there, and the layer norms
+  that follow are far from linear over such a step (Nanda 2023);
+- where attention is saturated, so for q, k and what they are made of: a softmax
+  that is nearly 1 at one key has almost no gradient, although another query or
+  key could change it much;
+- where direct and indirect effects cancel (Kramar et al. 2024, "AtP*", arXiv
+  2403.00745);
 - for metrics that are saturated themselves: log_prob, prob_diff and kl where a
-  probability is near 0 or 1. An estimate can leave the metric's range, a
-  divergence be negative.
-Of a window, the effects of its layers are added up, although what one of them
-changes in the next one's output is overwritten there in the patched run.
+  probability is near 0 or 1. An estimate can leave the metric's range: a
+  divergence can be negative.
+The effects of a window's layers are added up, although in the patched run what
+one layer changes in the next one's output is overwritten there.
 It tends to be good on what is small against the stream: z, v, attn_out and
-mlp_out of the upper blocks. `agreement.py` says how good it is, pair by pair.
+mlp_out of the upper blocks. `agreement.py` measures how good, pair by pair.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ from patching.sweep.request import DIRECTIONS, Grid
 
 
 def passes(metrics: Sequence[Metric]) -> int:
-    """How many passes through the model it takes for one pair."""
+    """Return how many passes through the model one pair takes."""
     return 2 + len(metrics)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def measure(
     model: GPT,
     pair: PromptPair,
@@ -52,7 +55,7 @@ def measure(
     metrics: Sequence[Metric],
     step: Callable[[], None],
 ) -> Measured:
-    """As loop.measure, to first order.
+    """Estimate, to first order, the metrics of the patched run for every cell of the grid.
 
     Args:
         model: in eval mode; its recording and last logits stay as they were.
@@ -66,62 +69,59 @@ def measure(
             "attribution takes gradients, and PyTorch has none of a model that was"
             " made in torch.inference_mode: load it outside"
         )
-    with torch.inference_mode(False), torch.no_grad():
-        ids = {
-            run: torch.tensor([getattr(pair, f"{run}_ids")], device=model.device)
-            for run in ("clean", "corrupt")
-        }
-        base, source = DIRECTIONS[direction]
-        runs = {}
-        runs[source], put_in = _run(model, ids[source], grid.site)
+    base, source = DIRECTIONS[direction]
+    finals = {}
+    finals[source], put_in = _run(model, pair.ids(source), grid.site)
+    step()
+    with torch.enable_grad():
+        final, there = _run(model, pair.ids(base), grid.site)
+    finals[base] = final.detach()
+    step()
+    reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
+    check_unpatched(metrics, reader.readout, final.dtype)
+    with torch.enable_grad():
+        logits = reader.logits(final[None])  # (1, R)
+    at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
+    # A metric may count in whole numbers; its estimates are fractions.
+    at_base = at_base.to(reader.readout.clean_logits.dtype)
+    values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
+    chosen = torch.meshgrid(*map(torch.tensor, grid.axes.values()), indexing="ij")
+    for number, metric in enumerate(metrics):
+        gradients = _gradients(metric, logits, reader, there)
+        effects = [  # of each layer (T,) or (nh, T): the change times the gradient
+            ((widened(new) - widened(old.detach())) * gradient)[0].sum(-1)
+            for new, old, gradient in zip(put_in, there, gradients, strict=True)
+        ]
+        changed = at_base[number] + _cells(torch.stack(effects), grid)  # the grid's shape
+        values[number][chosen] = changed[chosen]
         step()
-        with torch.enable_grad():
-            runs[base], there = _run(model, ids[base], grid.site)
-        step()
-        finals = {run: final.detach() for run, final in runs.items()}
-        reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
-        check_unpatched(metrics, reader.readout, runs[base].dtype)
-        at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
-        at_base = at_base.to(reader.readout.clean_logits.dtype)  # one may count, in whole numbers
-        values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
-        with torch.enable_grad():
-            logits = reader.logits(runs[base][None])  # (1, R)
-        for number, metric in enumerate(metrics):
-            gradients = _gradients(metric, logits, reader, there)
-            effects = [
-                ((widened(new) - widened(old.detach())) * gradient)[0].sum(-1)
-                for new, old, gradient in zip(put_in, there, gradients, strict=True)
-            ]
-            changed = at_base[number] + _cells(torch.stack(effects), grid)
-            chosen = torch.meshgrid(*map(torch.tensor, grid.axes.values()), indexing="ij")
-            values[number][chosen] = changed[chosen]
-            step()
     return Measured(values, reader.clean, reader.corrupt, finals["clean"], finals["corrupt"])
 
 
-def _run(model: GPT, ids: Tensor, wanted: str) -> tuple[Tensor, list[Tensor]]:
-    """ln_f's output at the last position (C,), and a site's activation in each block."""
+def _run(model: GPT, ids: Sequence[int], wanted: str) -> tuple[Tensor, list[Tensor]]:
+    """Return ln_f's output at the last position (C,), and a site's activation in each block."""
     kept = []
 
     def tap(layer: int, site: str, x: Tensor) -> Tensor:
         if site == "resid_pre" and layer == 0 and torch.is_grad_enabled():
-            x = x.detach().requires_grad_()  # whether or not the parameters want a gradient
+            x = x.detach().requires_grad_()  # gradients flow even if no parameter needs one
         if site == wanted:
             kept.append(x)
         return x
 
-    x = model.stream(ids, tap)  # (1, T, C)
+    x = model.stream(torch.tensor([ids], device=model.device), tap)  # (1, T, C)
     return model.transformer.ln_f(x[0, -1]), kept
 
 
 def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]) -> list[Tensor]:
-    """Of a metric of the base run, by the activation in each block.
+    """Return the gradient of the base run's metric by the activation in each block.
 
-    What goes back through the model is about 1 at the logits, by a power of two
-    that changes no digit: float16 has nothing below 6e-8.
+    The slope at the logits is scaled to about 1 before it goes back through the
+    model, because float16 has nothing below 6e-8. The factor is a power of two,
+    which changes no digit.
 
     Raises:
-        SweepError: it has none.
+        SweepError: the metric has no gradient.
     """
     wide = widened(logits).detach().requires_grad_()
     slope, why = None, ""
@@ -132,7 +132,7 @@ def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tenso
             (slope,) = torch.autograd.grad(value, wide, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # the metric leaves PyTorch on its way
+    except RuntimeError as error:  # for example, the metric goes through NumPy
         why = f" ({error})"
     if slope is None:
         raise SweepError(
@@ -145,7 +145,7 @@ def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tenso
 
 
 def _cells(effects: Tensor, grid: Grid) -> Tensor:
-    """Sum effects (L, [nh,] T) over all that a cell patches: the grid's shape."""
+    """Return effects (L, [nh,] T) summed over all that a cell patches: the grid's shape."""
     if "position" not in grid.sizes:
         effects = effects.sum(-1)
     if grid.window == 1:

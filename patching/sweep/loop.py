@@ -14,11 +14,11 @@ import torch
 
 from mingpt.checks import widened
 from mingpt.model import GPT
-from mingpt.sites import DEFAULT_SITE
+from mingpt.sites import DEFAULT_SITE, SITES, Patch
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
 from patching.sweep.readout import Measured, check_unpatched, read
-from patching.sweep.request import DIRECTIONS, Grid
+from patching.sweep.request import DIRECTIONS, Cell, Grid
 
 
 @torch.no_grad()
@@ -29,31 +29,31 @@ def measure(
     direction: str,
     metrics: Sequence[Metric],
     step: Callable[[], None],
+    patches: Callable[[Cell], Sequence[Patch]] | None = None,
 ) -> Measured:
     """Read the metrics of the patched run for every cell of the grid.
 
     Args:
         model: in eval mode. Its recording is the source run's afterwards.
         step: called after each cell.
+        patches: the patches of a cell; None for grid.patches.
     """
-    device = model.device
-    ids = {
-        "clean": torch.tensor([pair.clean_ids], device=device),  # (1, T)
-        "corrupt": torch.tensor([pair.corrupt_ids], device=device),
-    }
+    sites = {grid.site, DEFAULT_SITE} if patches is None else SITES
     base, source = DIRECTIONS[direction]
-    logits, finals = {}, {}
-    for run in (base, source):  # the last one's recording is patched from
-        model(ids[run], record={grid.site, DEFAULT_SITE})
-        logits[run] = widened(model.last_logits)  # (1, V)
-        finals[run] = model.transformer.ln_f(model.activations[-1, 0, -1])  # (C,)
+    ids, logits, finals = {}, {}, {}
+    for run in (base, source):  # patches come from the last recording, the source's
+        ids[run] = torch.tensor([pair.ids(run)], device=model.device)  # (1, T)
+        out, _ = model(ids[run], record=sites)  # (1, T, V)
+        logits[run] = widened(out[:, -1]).clone()  # (1, V)
+        finals[run] = model.transformer.ln_f(model.recording[DEFAULT_SITE][-1, 0, -1])  # (C,)
 
     readout = Readout(pair.target_id, pair.foil_id, logits["clean"][0], logits["corrupt"][0])
-    check_unpatched(metrics, readout, model.last_logits.dtype)
-    values = logits[base].new_full((len(metrics), *grid.shape), torch.nan)
+    check_unpatched(metrics, readout, model.dtype)
+    values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
     for cell in grid.cells():
-        model(ids[base], patch=grid.patches(cell))
-        values[:, *cell.index] = read(metrics, widened(model.last_logits), readout)[:, 0]
+        out, _ = model(ids[base], patch=list((patches or grid.patches)(cell)))  # (1, T, V)
+        values[cell.index] = read(metrics, widened(out[:, -1]), readout)[:, 0]  # (M,)
         step()
-    ends = (read(metrics, logits[run], readout)[:, 0] for run in ("clean", "corrupt"))
-    return Measured(values, *ends, finals["clean"], finals["corrupt"])
+    values = values.movedim(-1, 0).contiguous()  # (M, *grid.shape)
+    clean, corrupt = (read(metrics, logits[run], readout)[:, 0] for run in ("clean", "corrupt"))
+    return Measured(values, clean, corrupt, finals["clean"], finals["corrupt"])

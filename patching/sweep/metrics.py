@@ -1,10 +1,10 @@
-"""What is read off a run: small functions of the last position's logits."""
+"""Metrics: small functions of the logits at a run's last position."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from patching.errors import SweepError
 from patching.prompts import PromptPair
@@ -12,44 +12,44 @@ from patching.prompts import PromptPair
 if TYPE_CHECKING:  # annotations only: a command's --help lists the metrics
     from torch import Tensor
 
-# Below this, in logits, clean and corrupt run agree and recovery would divide
-# noise by noise: float32 logits of size 100 are some 1e-5 apart from rounding alone.
+# In logits. Below this, clean and corrupt run agree, and recovery would divide noise
+# by noise: rounding alone moves float32 logits of size 100 by some 1e-5.
 SMALLEST_DIFFERENCE = 1e-4
-UNNAMED = "custom"  # a metric that is a function without a name
+UNNAMED = "custom"  # the name of a metric that is a function without a name
 
 
 @dataclass(frozen=True)
 class Readout:
     """What a metric may compare a run with.
 
-    R is the number of logits that are read: the vocabulary's, or 2 where the
-    metric needs no others than target's and foil's.
+    R is the number of logits that are read: all V of the vocabulary, or 2 (target
+    and foil) if every metric needs only these.
     """
 
-    target: int  # where the target's logit stands among the R
-    foil: int
+    target: int  # index of the target's logit among the R
+    foil: int  # index of the foil's logit
     clean_logits: Tensor  # (R,) of the unpatched clean run, last position
     corrupt_logits: Tensor  # (R,) of the unpatched corrupt run, last position
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A named number read off the last position's logits of each of E runs.
+    """A named number, read from the last position's logits of each of E runs.
 
-    One of your own: Metric("margin", lambda logits, readout: ...), or just a
-    function of one run's logits (V,) where a sweep asks for a metric.
+    A metric of your own is Metric("margin", lambda logits, readout: ...), or
+    simply a function of one run's logits (V,), passed to a sweep as its metric.
     """
 
     name: str
     read: Callable[[Tensor, Readout], Tensor]  # logits (E, R) -> (E,)
-    words: Callable[[PromptPair], str] | None = None  # what it measures, for a colour bar
-    check: Callable[[Readout], None] = lambda readout: None  # raises where it is undefined
-    diverging: bool = False  # drawn in colours that part at the value of the run that is patched
-    answers_only: bool = False  # whether R = 2 is enough
-    least_at_clean: bool = False  # no run has less than the clean one, so it has no slope there
+    words: Callable[[PromptPair], str] | None = None  # describes it, for a colour bar
+    check: Callable[[Readout], None] = lambda readout: None  # raises SweepError if undefined
+    diverging: bool = False  # its colour map is centred at the value of the unpatched base run
+    answers_only: bool = False  # it reads only target's and foil's logits (R = 2)
+    flat_at_clean: bool = False  # its minimum is the clean run, so its gradient is 0 there
 
     def describe(self, pair: PromptPair) -> str:
-        """What it measures, in words, for this pair."""
+        """Return what the metric measures, in words, for this pair."""
         return self.name if self.words is None else self.words(pair)
 
 
@@ -120,7 +120,7 @@ METRICS = {
             "kl",
             _kl,
             lambda pair: "KL(clean || patched) of the next token, in nats",
-            least_at_clean=True,
+            flat_at_clean=True,
         ),
         Metric(
             "recovery",
@@ -135,22 +135,27 @@ METRICS = {
         ),
     )
 }
-Asked = str | Metric | Callable[["Tensor"], "Tensor"]  # how a metric may be asked for
+# How a metric may be asked for: by name, as a Metric, or as a function of logits (V,).
+Asked = str | Metric | Callable[["Tensor"], "Tensor"]
 
 
-def metrics_asked(asked: Asked | Sequence[Asked]) -> list[Metric]:
-    """The metrics that are asked for, one or several, in their order.
+def parse_metrics(asked: Asked | Sequence[Asked]) -> list[Metric]:
+    """Return the metrics that are asked for, in their order.
 
-    A string may hold several names with commas between them.
+    Args:
+        asked: one or several; a string may hold several names with commas
+            between them.
 
     Raises:
-        SweepError: none, one twice, a name that there is not, or something
-            that is neither a name nor a Metric nor a function.
+        SweepError: no metric, one twice, an unknown name, or something that is
+            neither a name nor a Metric nor a function.
     """
-    is_one = isinstance(asked, str) or not isinstance(asked, Iterable)
-    several = [asked] if is_one else list(asked)
-    names = [part.split(",") if isinstance(part, str) else [part] for part in several]
-    metrics = [_metric(part) for parts in names for part in parts]
+    is_list = isinstance(asked, Iterable) and not isinstance(asked, str)
+    several = list(cast(Sequence[Asked], asked)) if is_list else [cast(Asked, asked)]
+    metrics = []
+    for part in several:
+        for one in part.split(",") if isinstance(part, str) else [part]:
+            metrics.append(_metric(one))
     unnamed = [number for number, metric in enumerate(metrics) if metric.name == UNNAMED]
     for place, number in enumerate(unnamed[1:], 2):
         metrics[number] = replace(metrics[number], name=f"{UNNAMED}{place}")
@@ -163,12 +168,12 @@ def metrics_asked(asked: Asked | Sequence[Asked]) -> list[Metric]:
 
 
 def check_slopes(metrics: Iterable[Metric], direction: str) -> None:
-    """Raises SweepError for a metric that no gradient tells anything of in that direction."""
+    """Raise SweepError for a metric whose gradient is 0 in the run that is patched."""
     for metric in metrics:
-        if direction == "noise" and metric.least_at_clean:
+        if direction == "noise" and metric.flat_at_clean:
             raise SweepError(
-                f"{metric.name} is at its least in the clean run, so it has no gradient there, and"
-                " attribution in direction noise says nothing of it; logit_diff or recovery do"
+                f"{metric.name} is at its minimum in the clean run, where its gradient is 0, so"
+                " attribution cannot estimate it in direction noise; use logit_diff or recovery"
             )
 
 
@@ -189,17 +194,20 @@ def _metric(asked: Asked) -> Metric:
 
 def _not_built_in(metric: Metric) -> Metric:
     if metric.name in METRICS and metric is not METRICS[metric.name]:
-        raise SweepError(f"{metric.name} is a metric that there is already; name yours otherwise")
+        raise SweepError(f"{metric.name} is a built-in metric; give yours another name")
     return metric
 
 
 def _each_row(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Readout], Tensor]:
-    """A function of one run's logits (V,) as a Metric reads: of (E, V)."""
+    """Return a Metric's read function, logits (E, V) -> (E,), from one of logits (V,)."""
 
     def read(logits: Tensor, readout: Readout) -> Tensor:
         import torch  # not at the top: a command's --help lists the metrics
 
-        like = {"dtype": logits.dtype, "device": logits.device}
-        return torch.stack([torch.as_tensor(function(row), **like) for row in logits])
+        numbers = [
+            torch.as_tensor(function(row), dtype=logits.dtype, device=logits.device)
+            for row in logits
+        ]
+        return torch.stack(numbers)  # (E,)
 
     return read

@@ -1,4 +1,4 @@
-"""From the top of a run to the numbers that its metrics read."""
+"""From the final vector of a run to the numbers that its metrics read."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from patching.errors import SweepError
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
 
-RUNS_AT_ONCE = 128  # in one product with the whole unembedding: 26 MB of GPT-2's logits
-RUNS_IN_CACHE = 16  # whose logits the metrics then read together
+RUNS_AT_ONCE = 128  # runs in one product with the whole unembedding: 26 MB of GPT-2's logits
+RUNS_IN_CACHE = 16  # runs whose logits the metrics read together
 
 
 @dataclass
 class Measured:
-    """What was read off the runs of one pair: the first axis of each is the metric."""
+    """What was read from the runs of one pair, for M metrics."""
 
-    values: Tensor  # (M, *grid's shape), NaN where nothing was patched
-    clean: Tensor  # (M,) of the unpatched clean run
-    corrupt: Tensor  # (M,)
+    values: Tensor  # (M, *grid.shape), NaN where nothing was patched
+    clean: Tensor  # (M,) metrics of the unpatched clean run
+    corrupt: Tensor  # (M,) metrics of the unpatched corrupt run
     clean_final: Tensor  # (C,) ln_f's output at the clean run's last position
-    corrupt_final: Tensor  # (C,)
+    corrupt_final: Tensor  # (C,) the same of the corrupt run
 
     def check(self, metrics: Sequence[Metric], dtype: torch.dtype, chosen: int) -> None:
-        """Whether every cell that was asked for came out as a number.
+        """Check that every cell that was asked for is a finite number.
 
         Args:
+            dtype: the model's, for the message.
             chosen: how many cells were asked for.
 
         Raises:
-            SweepError: one is infinite or not a number.
+            SweepError: a cell is infinite or not a number.
         """
         for number, metric in enumerate(metrics):
             missing = chosen - int(self.values[number].isfinite().sum())
@@ -47,7 +48,7 @@ class Measured:
 
 
 def check_unpatched(metrics: Sequence[Metric], readout: Readout, dtype: torch.dtype) -> None:
-    """Whether the unpatched runs are finite, and the metrics defined for them.
+    """Check that the unpatched runs are finite and the metrics defined for them.
 
     Raises:
         SweepError: they are not.
@@ -58,7 +59,7 @@ def check_unpatched(metrics: Sequence[Metric], readout: Readout, dtype: torch.dt
 
 
 def check_finite(logits: Tensor, dtype: torch.dtype) -> None:
-    """Raises SweepError if logits have overflowed in `dtype`."""
+    """Raise SweepError if logits have overflowed in `dtype`."""
     if not logits.isfinite().all():
         raise SweepError(f"the model's logits are not finite in {_name(dtype)}; use a wider dtype")
 
@@ -68,14 +69,14 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def bytes_to_read(metrics: Sequence[Metric], vocab_size: int, itemsize: int) -> int:
-    """What a Reader holds at most."""
+    """Return the bytes that a Reader holds at most."""
     if all(metric.answers_only for metric in metrics):
         return 0
     return vocab_size * (2 * RUNS_AT_ONCE * itemsize + 6 * RUNS_IN_CACHE * max(itemsize, 4))
 
 
 class Reader:
-    """Reads the metrics of one pair off final residual vectors.
+    """Reads the metrics of one pair from final vectors, the outputs of ln_f.
 
     Attributes:
         readout: what the metrics compare with.
@@ -94,7 +95,7 @@ class Reader:
         self.unembedding = model.lm_head.weight  # (V, C)
         target, foil = pair.target_id, pair.foil_id
         self.answers_only = all(metric.answers_only for metric in metrics)
-        if self.answers_only:  # of the unembedding, only the rows that are read
+        if self.answers_only:  # only these two rows of the unembedding are read
             rows = self.unembedding[target], self.unembedding[foil]
             self.unembedding = torch.stack(rows)  # (2, C)
             target, foil = 0, 1
@@ -103,12 +104,12 @@ class Reader:
         self.clean, self.corrupt = read(metrics, unpatched, self.readout).T
 
     def logits(self, finals: Tensor) -> Tensor:
-        """(E, C) -> (E, R), a view of its transpose."""
-        # This way round PyTorch is up to three times as fast for a few rows on a CPU.
+        """Return logits (E, R) of final vectors (E, C)."""
+        # On a CPU, this order is up to three times as fast for a few rows.
         return (self.unembedding @ finals.T).T
 
     def read(self, finals: Tensor) -> Tensor:
-        """(E, C) -> (M, E)."""
+        """Return the metrics (M, E) of final vectors (E, C)."""
         values = [self.clean.new_empty(len(self.metrics), 0)]
         for some in finals.split(RUNS_AT_ONCE) if len(finals) else ():
             size = len(some) if self.answers_only else RUNS_IN_CACHE
@@ -118,5 +119,5 @@ class Reader:
 
 
 def read(metrics: Sequence[Metric], logits: Tensor, readout: Readout) -> Tensor:
-    """Every metric of every run: logits (E, R) -> (M, E)."""
+    """Return every metric of every run (M, E), from logits (E, R)."""
     return torch.stack([metric.read(logits, readout) for metric in metrics])

@@ -1,27 +1,30 @@
-"""What a sweep patches, cell by cell. Checked against the model's shape; no tensor is touched."""
+"""What a sweep is asked for, and which cells it patches. No tensor is touched here."""
 
 from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from mingpt.checks import from_the_end
 from mingpt.config import GPTConfig
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
+from patching.sweep.metrics import Asked, Metric, check_slopes, parse_metrics
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
 # block writes over several blocks at once. The stream itself needs no window: what
-# is put back once stays, unless a later block overwrites it.
+# is restored once stays, unless a later block overwrites it.
 WINDOW_SITES = ("attn_out", "mlp_out")
 # Direction -> (the run that is patched, the run whose activations are put in), as
 # Heimersheim & Nanda 2024, arXiv 2404.15255, name them.
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
-# The engine, or the definition: the same numbers. Or an approximation to first order.
+# "fast" and "loop" give the same numbers; "attribution" approximates them to first order.
 METHODS = ("fast", "loop", "attribution")
+ROWS = 20  # of each next-token table
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +39,100 @@ class Cell:
 
 @dataclass(frozen=True)
 class Request:
-    """What a sweep is asked for, apart from model and prompts. Indices may be negative."""
+    """What a sweep is asked for, apart from model and prompts; checked when it is made.
+
+    Layers, heads and positions may be negative: these count from the end.
+
+    Raises:
+        SweepError: an unknown site, direction, method or metric, or settings
+            that do not fit one another.
+    """
 
     site: str = DEFAULT_SITE
+    metric: Asked | Sequence[Asked] = "logit_diff"
     direction: str = "denoise"
-    by_position: bool = False  # heads: each position alone, instead of all at once
+    by_position: bool = False  # heads: patch each position alone, instead of all at once
     window: int = 1  # layers patched together
     layers: Sequence[int] | None = None  # None: all
     heads: Sequence[int] | None = None
     positions: Sequence[int] | None = None
     method: str = "fast"
+    # The patches of each cell; None: the source run's activation at `site`.
+    patches: Callable[[Cell], Sequence[Patch]] | None = None
+    max_memory: int | None = None  # bytes beside the model; None: half of what is free
+    tf32: bool = False  # CUDA: round float32 factors to 10 bits
+    rows: int = ROWS  # tokens in each next-token table
 
-    def check(self) -> None:
-        """Everything that can be checked without a model.
+    def __post_init__(self) -> None:
+        for name in ("metric", "layers", "heads", "positions"):
+            value: Any = getattr(self, name)
+            # A generator can be read only once, so its values are kept.
+            if isinstance(value, Iterable) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+        self._check_site()
+        self._check_method()
+        if self.max_memory is not None and not _is_count(self.max_memory):
+            raise SweepError(f"max_memory is a number of bytes, not {self.max_memory!r}")
+        if not _is_count(self.rows):
+            raise SweepError(f"rows is a number of tokens, at least 1, not {self.rows!r}")
+        for name in ("window", "max_memory", "rows"):  # NumPy's integers do not fit JSON
+            if (count := getattr(self, name)) is not None:
+                object.__setattr__(self, name, int(count))
 
-        Raises:
-            SweepError: an unknown site, or settings that do not fit the site.
-        """
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that are asked for, in their order."""
+        return parse_metrics(self.metric)
+
+    def _check_site(self) -> None:
         if self.site not in SITES:
             raise SweepError(f"no site {self.site!r}; there are {', '.join(SITES)}")
         if self.direction not in DIRECTIONS:
             raise SweepError(f"no direction {self.direction!r}; there are {', '.join(DIRECTIONS)}")
-        if self.method not in METHODS:
-            raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
         if self.site not in HEAD_SITES:
             if self.by_position:
-                raise SweepError(f"{self.site} is always swept by position; by_position is"
-                                 f" for {', '.join(HEAD_SITES)}")  # fmt: skip
+                raise SweepError(
+                    f"{self.site} is always swept by position; by_position is for"
+                    f" {', '.join(HEAD_SITES)}"
+                )
             if self.heads is not None:
                 raise SweepError(f"{self.site} has no heads to choose")
         elif self.positions is not None and not self.by_position:
             raise SweepError(
                 f"positions of {self.site} can be chosen only where it is swept by position"
             )
-        if not isinstance(self.window, numbers.Integral) or self.window < 1:
+        if not _is_count(self.window):
             raise SweepError(f"a window is at least 1 layer, not {self.window!r}")
         if self.window > 1 and self.site not in WINDOW_SITES:
             raise SweepError(f"a window is for {' and '.join(WINDOW_SITES)}, not for {self.site}")
 
+    def _check_method(self) -> None:
+        if self.method not in METHODS:
+            raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
+        if self.method == "attribution":
+            check_slopes(self.metrics, self.direction)
+        else:
+            parse_metrics(self.metric)
+        if self.patches is None:
+            return
+        if not callable(self.patches):
+            raise SweepError(
+                f"patches is a function from a cell to a list of patches, not {self.patches!r}"
+            )
+        if self.method != "loop":
+            raise SweepError(
+                f"patches of your own are for method='loop', not for {self.method!r}:"
+                " pass method='loop'"
+            )
+        if self.window > 1:
+            raise SweepError("patches of your own say which layers they patch: leave window at 1")
+
     def grid(self, config: GPTConfig, T: int) -> Grid:
-        """The cells for prompts of T tokens.
+        """Return the cells for prompts of T tokens.
 
         Raises:
-            SweepError: as `check`; or layers, heads or positions that are not there.
+            SweepError: a layer, head or position that is not there.
         """
-        self.check()
         has_heads = self.site in HEAD_SITES
         axes = {"layer": indices("layer", self.layers, config.n_layer)}
         sizes = {"layer": config.n_layer}
@@ -100,36 +152,39 @@ class Grid:
     site: str
     window: int
     T: int
-    axes: dict[str, list[int]]  # what is patched, by axis of the values, in their order
-    sizes: dict[str, int]  # the same axes -> their lengths in the model
+    axes: dict[str, list[int]]  # axis of the values -> the indices that are patched, in order
+    sizes: dict[str, int]  # axis of the values -> its length in the model
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values: (n_layer, T), (n_layer, heads) or (n_layer, heads, T)."""
+        """Shape of the values: (n_layer, T), (n_layer, heads) or (n_layer, heads, T)."""
         return tuple(self.sizes.values())
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell that is asked for, in the order of the values."""
+        """Yield every cell that is asked for, in the order of the values."""
         for index in product(*self.axes.values()):
             at = dict(zip(self.axes, index, strict=True))
             yield Cell(index, at["layer"], at.get("head"), at.get("position"))
 
     def layers_of(self, cell: Cell) -> range:
-        """The layers that are patched together for a cell."""
+        """Return the layers that are patched together for a cell."""
         return self.window_of(cell.layer)
 
     def window_of(self, layer: int) -> range:
-        """A layer, or a window around it, cut at the ends."""
+        """Return the window of layers around `layer`, cut at the ends of the model.
+
+        Example: in 4 layers, a window of 3 around layer 0 is range(0, 2).
+        """
         first = layer - self.window // 2
         return range(max(first, 0), min(first + self.window, self.sizes["layer"]))
 
     def patches(self, cell: Cell) -> list[Patch]:
-        """The cell's patches, for GPT.forward."""
+        """Return the cell's patches, as GPT.forward takes them."""
         return [Patch(self.site, layer, cell.position, cell.head) for layer in self.layers_of(cell)]
 
 
 def indices(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
-    """`chosen`, sorted, once each, counted from 0; every index where it is None.
+    """Return `chosen` counted from 0, sorted, each once; every index if it is None.
 
     Raises:
         SweepError: not whole numbers, out of range, or none at all.
@@ -143,3 +198,7 @@ def indices(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
     if not given:
         raise SweepError(f"no {what}s to patch")
     return sorted({from_the_end(what, number, size, SweepError) for number in given})
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, numbers.Integral) and int(number) > 0

@@ -8,70 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mingpt.sites import RESIDUAL_SITES
+from patching import frames
 from patching.next_tokens import NextTokens, TokenScore
 from patching.prompts import PromptPair
 from patching.result_files import open_result, save, to_json_lists
+from patching.sweep.request import DIRECTIONS, ROWS
+from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import pandas
 
-    from mingpt.model import GPT
-
-TOP_K = 20  # rows of the next-token tables unless more are asked for
-
-
-@dataclass(frozen=True, eq=False)
-class Unpatched:
-    """The model and where its two unpatched runs ended: what later questions are answered from.
-
-    A sweep keeps this instead of the answers: a checksum of GPT-2's weights can
-    take longer than a sweep, and logits of the whole vocabulary are much of one.
-    """
-
-    model: GPT
-    pair: PromptPair
-    clean_final: Tensor  # (C,) ln_f's output at the last position
-    corrupt_final: Tensor  # (C,)
-    _weights: tuple = field(init=False, repr=False)  # changes when the parameters do
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_weights", _fingerprint(self.model))
-
-    def is_current(self) -> bool:
-        """Whether the model's weights are still those of the runs."""
-        return _fingerprint(self.model) == self._weights
-
-    def checksum(self) -> str | None:
-        """SHA-256 of the model's weights; None if they were changed since the runs."""
-        return self.model.checksum() if self.is_current() else None
-
-    def next_tokens(self, run: str, k: int) -> NextTokens | None:
-        """What the "clean" or the "corrupt" run predicts, with its `k` likeliest tokens.
-
-        None if the weights were changed since the runs.
-
-        Raises:
-            SweepError: logits that overflow.
-        """
-        from patching.running import float32_products
-        from patching.sweep.readout import check_finite
-
-        if not self.is_current():
-            return None
-        final = {"clean": self.clean_final, "corrupt": self.corrupt_final}[run]
-        with float32_products(self.model):
-            logits = self.model.lm_head.weight @ final
-        check_finite(logits, final.dtype)
-        return NextTokens.of(logits, k, self.pair.target_id, self.pair.foil_id, self.pair.text_of)
+LONGEST_PROMPT = 72  # characters of a prompt in the repr
 
 
 class MetricValues(NamedTuple):
@@ -82,30 +38,41 @@ class MetricValues(NamedTuple):
     corrupt: float  # of the unpatched corrupt run
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
     """The grids of a patching sweep with all that is needed to understand them later.
 
-    Saved and loaded field by field; `checksum`, `clean_next` and
-    `corrupt_next` are worked out when they are first asked for.
+    It holds no model and no tokenizer, so it pickles to little more than its arrays.
     """
 
     site: str  # a name in mingpt.SITES
     direction: str  # "denoise": clean put into corrupt; "noise": corrupt put into clean
     metrics: dict[str, MetricValues]  # by name, in the order they were asked for
-    captions: dict[str, str]  # each metric in words, for a colour bar
-    diverging: tuple[str, ...]  # metrics whose colours part at the value of the patched run
+    captions: dict[str, str]  # metric -> what it measures in words, for a colour bar
+    diverging: tuple[str, ...]  # metrics whose colours are centred at the base run's value
     pair: PromptPair
     model_name: str
-    arguments: dict[str, Any]  # of the sweep, and under "command" of the command that ran it
-    versions: dict[str, str]  # of Python and packages; device, dtype, threads
-    seconds: float  # wall-clock time of the call, which pairs swept together share
+    layers: tuple[int, ...]  # those that were patched, counted from 0
+    heads: tuple[int, ...] | None = None  # those that were patched; None at a site without heads
+    positions: tuple[int, ...] | None = None  # those patched alone; None: all at once
+    by_position: bool = False  # as asked: heads at each position alone
+    window: int = 1  # layers patched at once
+    method: str = "fast"  # a name in METHODS
+    patches: str | None = None  # name of the function that gave the patches, if one did
+    shared_by: int = 1  # query heads that read each patched head: more than 1 for shared k and v
+    max_memory: int | None = None  # bytes that the fast method was allowed, if a limit was given
+    tf32: bool = False  # CUDA rounded float32 factors to 10 bits
+    checksum: str | None = None  # SHA-256 of the model's weights
+    clean_next: NextTokens | None = None  # what the clean run predicts next
+    corrupt_next: NextTokens | None = None  # what the corrupt run predicts next
+    rows: int = ROWS  # tokens in these two tables
+    versions: dict[str, str] = field(default_factory=dict)  # of packages; device, dtype, threads
+    seconds: float = 0.0  # wall-clock time to the last number; pairs swept together share it
     created: str = field(  # ISO 8601, UTC
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
     notes: tuple[str, ...] = ()  # what a reader of the figure must know
-    top_k: int = TOP_K  # rows of the next-token tables
-    unpatched: Unpatched | None = field(default=None, repr=False)  # None in a loaded result
+    command: dict[str, Any] | None = None  # options of the command that ran the sweep
 
     @property
     def metric(self) -> str:
@@ -129,134 +96,240 @@ class SweepResult:
 
     @property
     def cells(self) -> int:
-        """How many cells were patched."""
+        """The number of cells that were patched."""
         return int(np.isfinite(self.values).sum())
 
     @property
-    def window(self) -> int:
-        """How many layers were patched at once."""
-        return self.arguments.get("window", 1)
-
-    @property
-    def shared_by(self) -> int:
-        """How many query heads read each head of the site: more than 1 of shared k and v alone."""
-        return self.arguments.get("shared_by", 1)
-
-    @property
     def is_approximate(self) -> bool:
-        """Whether the values are attribution patching's, not those of patched runs."""
-        return self.arguments.get("method") == "attribution"
+        """True for attribution's estimates, False for numbers of patched runs."""
+        return self.method == "attribution"
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """What the axes of `values` are."""
+        """Names of the axes of `values`."""
         if self.site in RESIDUAL_SITES:
             return ("layer", "position")
         return ("layer", "head", "position")[: self.values.ndim]
 
-    @cached_property
-    def checksum(self) -> str | None:
-        """SHA-256 of the model's weights; None if they were changed before it was asked for."""
-        return None if self.unpatched is None else self.unpatched.checksum()
+    def __repr__(self) -> str:
+        base, source = DIRECTIONS[self.direction]
+        approximate = ", approximate" if self.is_approximate else ""
+        shape = " x ".join(
+            f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True)
+        )
+        pair, found = self.pair, self.metrics[self.metric]
+        lines = [
+            f"SweepResult of {escaped(self.model_name)}: {self.site}, {source} into {base}"
+            f" ({self.direction}), {shape}, {self.cells} cells patched{approximate}"
+        ]
+        for run, answer in (("clean", pair.target_token), ("corrupt", pair.foil_token)):
+            text = squeezed(escaped(getattr(pair, f"{run}_text")), LONGEST_PROMPT)
+            lines.append(f"  {run}: {text} -> {visible(answer)}")
+        lines.append(
+            f"  {self.metric}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f};"
+            f" {self._largest_cell()}"
+        )
+        return "\n".join(lines)
 
-    @cached_property
-    def clean_next(self) -> NextTokens | None:
-        """The clean run's `top_k` likeliest next tokens, target and foil."""
-        return None if self.unpatched is None else self.unpatched.next_tokens("clean", self.top_k)
+    def _largest_cell(self) -> str:
+        """Return which cell is furthest from the unpatched base run, in words."""
+        found = self.metrics[self.metric]
+        change = np.abs(found.values - getattr(found, DIRECTIONS[self.direction][0]))
+        if not np.isfinite(change).any():
+            return "no cell was patched"
+        index = np.unravel_index(int(np.nanargmax(change)), change.shape)
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(self.axes, index, strict=True))
+        if self.axes[-1] == "position":
+            where += f" ({visible(self.pair.clean_tokens[index[-1]])})"
+        return f"the largest change is at {where}: {found.values[index]:.4f}"
 
-    @cached_property
-    def corrupt_next(self) -> NextTokens | None:
-        """The corrupt run's `top_k` likeliest next tokens, target and foil."""
-        return None if self.unpatched is None else self.unpatched.next_tokens("corrupt", self.top_k)
+    def _repr_png_(self) -> bytes:
+        """Return the heatmap of the first metric, for Jupyter."""
+        from patching.drawing.style import png_bytes
+        from patching.sweep.figures import draw_heatmap
+
+        return png_bytes(draw_heatmap(self))
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a tidy pandas table with a row for each cell that was patched.
+
+        Its columns are layer, head and position, as far as the cells have them;
+        clean_token and corrupt_token, where a cell has a position; and each
+        metric by its name.
+
+        Raises:
+            ResultError: pandas is not installed.
+        """
+        patched = np.isfinite(self.values).ravel()
+        columns: dict[str, Any] = frames.tidy(self.values, self.axes)
+        if "position" in columns:
+            for run in ("clean", "corrupt"):
+                tokens = np.array(getattr(self.pair, f"{run}_tokens"), dtype=object)
+                columns[f"{run}_token"] = tokens[columns["position"]]
+        for name, found in self.metrics.items():  # a metric of one's own may be called "layer"
+            columns[f"{name}_value" if name in columns else name] = found.values.ravel()
+        return frames.frame({name: column[patched] for name, column in columns.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Every saved field, in types that JSON has; what is not finite becomes None."""
-        saved: dict[str, Any] = {}
-        for name in _SAVED:
-            value = getattr(self, name)
-            if isinstance(value, np.ndarray):
-                value = to_json_lists(value)
-            elif name == "metrics":
-                value = {
-                    metric: {"values": to_json_lists(found.values), "clean": found.clean,
-                             "corrupt": found.corrupt}
-                    for metric, found in value.items()
-                }  # fmt: skip
-            elif isinstance(value, PromptPair):
-                value = {name: getattr(value, name) for name in (*_PAIR_FIELDS, "differing")}
-            elif isinstance(value, NextTokens):
-                value = dataclasses.asdict(value)
-            saved[name] = value
-        return saved
+        """Return every field in types that JSON has, with None for a number that is not finite.
+
+        The keys of version 0.1 are there too: "arguments" holds what was asked
+        for, and "top_k" is `rows`.
+        """
+        structured = {
+            "metrics": {
+                name: {key: to_json_lists(value) for key, value in found._asdict().items()}
+                for name, found in self.metrics.items()
+            },
+            "pair": {name: getattr(self.pair, name) for name in (*_PAIR, "differing")},
+            "arguments": self._arguments(),
+            "clean_next": self.clean_next and dataclasses.asdict(self.clean_next),
+            "corrupt_next": self.corrupt_next and dataclasses.asdict(self.corrupt_next),
+            "top_k": self.rows,
+        }
+        first = {
+            "metric": self.metric,
+            "values": to_json_lists(self.values),
+            "clean_value": to_json_lists(self.clean_value),
+            "corrupt_value": to_json_lists(self.corrupt_value),
+        }
+        return first | {
+            name: structured[name] if name in structured else getattr(self, name)
+            for name in (*_SAVED_BEFORE, *_SAVED_SINCE)
+        }
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return what was asked for, as version 0.1 kept it."""
+        arguments: dict[str, Any] = {
+            "site": self.site,
+            "direction": self.direction,
+            "by_position": self.by_position,
+            "window": self.window,
+            "metric": list(self.metrics),
+            "method": self.method,
+            "max_memory": self.max_memory,
+            "tf32": self.tf32,
+        }
+        if self.shared_by > 1:
+            arguments["shared_by"] = self.shared_by
+        for name in ("layers", "heads", "positions"):
+            if (chosen := getattr(self, name)) is not None:
+                arguments[name] = list(chosen)
+        for name in ("patches", "command"):
+            if (value := getattr(self, name)) is not None:
+                arguments[name] = value
+        return arguments
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write `path` with the suffixes .npz and .json; return the two paths.
 
         In the .npz, `values` is the first metric's array and `values_<name>`
-        each metric's; numbers and names are such; what has a structure of its
-        own is JSON text.
+        each metric's array. Numbers and texts are stored as such, and what has
+        a structure of its own, or can be None, as JSON text.
         """
-        saved = self.to_dict()
-        arrays = {
-            name: json.dumps(value) if name in _STRUCTURED else value
-            for name, value in saved.items()
-        }
+        fields = self.to_dict()
         ends = {name: {"clean": m.clean, "corrupt": m.corrupt} for name, m in self.metrics.items()}
-        arrays["metrics"] = json.dumps(ends)
-        arrays["values"] = self.values
+        arrays = {
+            name: json.dumps(value) if name in _AS_TEXT else value
+            for name, value in (fields | {"metrics": ends}).items()
+        }
+        for name in ("values", "clean_value", "corrupt_value"):
+            arrays[name] = getattr(self, name)
         arrays |= {f"values_{name}": found.values for name, found in self.metrics.items()}
-        return save(path, arrays, saved)
+        return save(path, arrays, fields)
 
     @classmethod
     def load(cls, path: str | Path) -> SweepResult:
-        """A result that `save` wrote, from its .npz.
+        """Read a result that `save` wrote, or version 0.1's, from its .npz.
 
         Raises:
             ResultError: no such file, or not one that `save` wrote.
         """
         with open_result(path, "sweep") as arrays:
-            saved: dict[str, Any] = {name: arrays[name].item() for name in _FIELDS}
-            for name in _STRUCTURED:
-                saved[name] = json.loads(saved[name])
-            saved["metrics"] = {
-                name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
-                for name, ends in saved["metrics"].items()
-            }
-            saved["pair"].pop("differing")
-            saved["pair"] = PromptPair(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["pair"].items()}
-            )
-            for name in ("notes", "diverging"):
-                saved[name] = tuple(saved[name])
-            cached = {"checksum": saved.pop("checksum")}
-            for name in ("clean_next", "corrupt_next"):
-                tables = saved.pop(name)
-                cached[name] = tables and NextTokens(
-                    tuple(TokenScore(**row) for row in tables["top"]),
-                    TokenScore(**tables["target"]),
-                    TokenScore(**tables["foil"]),
-                )
-            result = cls(**saved)
-        vars(result).update(cached)  # what the cached properties would have worked out
-        return result
+            return cls._from_arrays(arrays)
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SweepResult:
+        saved: dict[str, Any] = {
+            name: json.loads(arrays[name].item()) if name in _AS_TEXT else arrays[name].item()
+            for name in _SAVED_BEFORE
+        }
+        # What version 0.1 kept in "arguments"; it had no patches.
+        arguments = {"shared_by": 1, "patches": None, "command": None} | saved.pop("arguments")
+        for name in ("layers", "heads", "positions"):
+            chosen = arguments.get(name)
+            saved[name] = None if chosen is None else tuple(chosen)
+        for name in _IN_ARGUMENTS:
+            saved[name] = arguments[name]
+        saved["metrics"] = {
+            name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
+            for name, ends in saved["metrics"].items()
+        }
+        pair: dict[str, Any] = {name: saved["pair"][name] for name in _PAIR}
+        for name, value in pair.items():
+            pair[name] = tuple(value) if isinstance(value, list) else value
+        saved["pair"] = PromptPair(**pair)
+        for name in ("notes", "diverging"):
+            saved[name] = tuple(saved[name])
+        for name in ("clean_next", "corrupt_next"):
+            saved[name] = _next_tokens(saved[name])
+        return cls(rows=saved.pop("top_k"), **saved)
 
 
-# Kept as JSON text in the .npz: they have a structure of their own, or can be None.
-_STRUCTURED = (
-    *("metrics", "captions", "diverging", "pair", "arguments", "versions", "notes"),
-    *("checksum", "clean_next", "corrupt_next"),
-)
-_PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
-_FIELDS = (
-    *(f.name for f in dataclasses.fields(SweepResult) if f.name != "unpatched"),
+def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
+    if saved is None:
+        return None
+    return NextTokens(
+        tuple(TokenScore(**row) for row in saved["top"]),
+        TokenScore(**saved["target"]),
+        TokenScore(**saved["foil"]),
+    )
+
+
+_PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
+# The keys that version 0.1 saved, in its order, and those that came later. The later
+# ones repeat what is in "arguments", which is what `load` reads.
+_SAVED_BEFORE = (
+    "site",
+    "direction",
+    "metrics",
+    "captions",
+    "diverging",
+    "pair",
+    "model_name",
+    "arguments",
+    "versions",
+    "seconds",
+    "created",
+    "notes",
+    "top_k",
     "checksum",
     "clean_next",
     "corrupt_next",
 )
-_SAVED = ("metric", "values", "clean_value", "corrupt_value", *_FIELDS)  # the first metric in front
-
-
-def _fingerprint(model: GPT) -> tuple:
-    return tuple(
-        (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in model.parameters()
-    )
+_IN_ARGUMENTS = (
+    "by_position",
+    "window",
+    "method",
+    "patches",
+    "shared_by",
+    "max_memory",
+    "tf32",
+    "command",
+)
+_SAVED_SINCE = ("layers", "heads", "positions", *_IN_ARGUMENTS, "rows")
+# Fields that are JSON text in the .npz: they have a structure of their own, or can be None.
+_AS_TEXT = {*_SAVED_BEFORE, *_SAVED_SINCE} - {
+    "site",
+    "direction",
+    "model_name",
+    "seconds",
+    "created",
+    "top_k",
+    "by_position",
+    "window",
+    "method",
+    "shared_by",
+    "tf32",
+    "rows",
+}

@@ -1,32 +1,32 @@
 """The sweep: which vector, put from one run into another, carries the answer?
 
-`patch_sweep` checks what is asked for, has it measured by the engine (fast.py),
-by the plain loop that defines it (loop.py), or to first order (attribution.py),
-and puts the results together.
+`patch_sweep` takes what is asked for in keywords, `run_sweep` as a Request. Both
+check it, have it measured by the engine, by the loop that defines it (loop.py), or
+to first order (attribution.py), and put the results together.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from mingpt.sites import SHARED_SITES
+from mingpt.sites import SHARED_SITES, Patch
 from patching.errors import SweepError, named
+from patching.next_tokens import NextTokens
 from patching.prompts import PromptPair
-from patching.running import Progress, ready, steps, versions
+from patching.running import Progress, float32_products, progress_or_bar, ready, steps, versions
 from patching.sweep import attribution, loop
-from patching.sweep.engine.forward import run_packed
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
-from patching.sweep.engine.packing import Job
-from patching.sweep.metrics import Asked, Metric, check_slopes, metrics_asked
-from patching.sweep.readout import Measured, check_finite
-from patching.sweep.request import Grid, Request
-from patching.sweep.result import MetricValues, SweepResult, Unpatched
+from patching.sweep.metrics import Asked
+from patching.sweep.readout import RUNS_AT_ONCE, Measured, check_finite
+from patching.sweep.request import Cell, Grid, Request
+from patching.sweep.result import MetricValues, SweepResult
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -37,192 +37,113 @@ OUT_OF_MEMORY = (
 )
 
 
-@torch.no_grad()
 def patch_sweep(
     model: GPT,
     pair: PromptPair | Sequence[PromptPair],
     *,
     site: str = Request.site,
-    metric: Asked | Sequence[Asked] = "logit_diff",
+    metric: Asked | Sequence[Asked] = Request.metric,
     direction: str = Request.direction,
-    by_position: bool = False,
-    window: int = 1,
-    layers: Sequence[int] | None = None,
-    heads: Sequence[int] | None = None,
-    positions: Sequence[int] | None = None,
-    method: str = "fast",
-    max_memory: int | None = None,
-    tf32: bool = False,
-    progress: Progress | None = None,
+    by_position: bool = Request.by_position,
+    window: int = Request.window,
+    layers: Sequence[int] | None = Request.layers,
+    heads: Sequence[int] | None = Request.heads,
+    positions: Sequence[int] | None = Request.positions,
+    method: str = Request.method,
+    patches: Callable[[Cell], Sequence[Patch]] | None = Request.patches,
+    max_memory: int | None = Request.max_memory,
+    tf32: bool = Request.tf32,
+    rows: int = Request.rows,
+    progress: Progress | bool | None = None,
 ) -> SweepResult | list[SweepResult]:
-    """A metric of the patched run, for every activation that one can patch at a site.
+    """Read a metric of the patched run for every activation that can be patched at a site.
 
     Args:
         model: put in eval mode for the sweep. The loop leaves its own recording
-            and last_logits in it, the fast method leaves them as they were.
-        pair: one pair of prompts, or several, of any lengths, run together.
+            and last_logits in it, the other methods leave them as they were.
+        pair: one pair of prompts, or several, of any lengths.
         site: a name in mingpt.SITES.
-        metric: a name in METRICS, a Metric, or a function of the last
-            position's logits (V,) that returns a number; or several of them,
-            all read from the same runs.
-        direction: "denoise" puts clean activations into the corrupt run, "noise"
-            corrupt ones into the clean run.
-        by_position: at the sites of attention heads, patch each position alone
-            instead of all of them at once.
-        window: how many layers to patch at once, layer - window // 2 and on,
-            cut at the ends (attn_out and mlp_out).
-        layers, heads, positions: which to patch, negative ones from the end;
-            None for all. The other cells of the result are NaN.
-        method: "fast"; "loop" for the definition itself, which runs the whole
-            model once per cell; or "attribution", which is approximate: to first
-            order, from gradients (attribution.py says where that is poor).
-        max_memory: bytes that the fast method may hold at a time, beside the
-            model; None for half of what is free.
-        tf32: let CUDA round float32 factors to TF32's 10 bits; the results say so.
-        progress: called with (work done, work in all): cells in the loop, rows
-            times blocks in the fast method, passes in attribution.
+        metric: a name in METRICS, a Metric, or a function of the last position's
+            logits (V,) that returns a number; or several, read from the same runs.
+        direction: "denoise" (clean into corrupt) or "noise" (corrupt into clean).
+        by_position: patch heads at each position alone, not at all at once.
+        window: layers to patch at once, from layer - window // 2 on, cut at the
+            ends (attn_out and mlp_out).
+        layers, heads, positions: which to patch, negative ones from the end; None
+            for all. The other cells of the result are NaN.
+        method: "fast"; "loop", the definition: the whole model once per cell; or
+            "attribution": approximate, by gradients (see attribution.py).
+        patches: a function from a Cell to its list of mingpt.Patch, for "loop".
+        max_memory: bytes for "fast" beside the model; None for half of what is free.
+        tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
+        rows: tokens in the result's tables of next tokens.
+        progress: a function (done, total); None for a bar; False for none.
 
     Returns:
-        A SweepResult, or for several pairs a list of them. `values` is
-        (n_layer, T); at the heads' sites (n_layer, n_head) or, by position,
-        (n_layer, n_head, T). Of k and v there are n_kv_head heads.
+        A SweepResult, or for several pairs a list. `values` is (n_layer, T); for
+        heads (n_layer, heads), or by position (n_layer, heads, T).
 
     Raises:
-        SweepError: an unknown site, metric, direction or method; settings that
-            do not fit the site; prompts that the model cannot read; layers,
-            heads or positions that it does not have; too little memory; a
-            metric that is undefined for a pair or not finite.
+        SweepError: what is asked for does not exist or fit; too little memory; a
+            metric that is undefined for a pair, or not finite.
     """
-    started = time.perf_counter()
+    request = Request(
+        site, metric, direction, by_position, window, layers, heads, positions, method,
+        patches, max_memory, tf32, rows,
+    )  # fmt: skip
     pairs = [pair] if isinstance(pair, PromptPair) else list(pair)
-    chosen = {"layers": layers, "heads": heads, "positions": positions}
-    for axis, numbers in chosen.items():
-        if isinstance(numbers, Iterable):  # what can be gone through once only is kept
-            chosen[axis] = tuple(numbers)
-    request = Request(site, direction, by_position, window, **chosen, method=method)
-    request.check()
-    metrics = metrics_asked(metric)
-    if method == "attribution":
-        check_slopes(metrics, direction)
-    if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory > 0):
-        raise SweepError(f"max_memory is a number of bytes, not {max_memory!r}")
-    if not pairs:
-        raise SweepError("no pairs to sweep")
-    grids = []
-    for number, one in enumerate(pairs):
-        with named(number, len(pairs)):
-            check_pair(model, one)
-            grids.append(request.grid(model.config, len(one)))
-
-    with ready(model, SweepError(OUT_OF_MEMORY), tf32=tf32):
-        if method == "fast":
-            device = model.device
-            measured = measure_fast(
-                model,
-                pairs,
-                grids,
-                direction,
-                metrics,
-                allowed=allowance(device) if max_memory is None else max_memory,
-                strict=max_memory is not None,
-                progress=progress,
-            )
-        else:
-            measured = _one_by_one(method, model, pairs, grids, direction, metrics, progress)
-    asked = {
-        "site": site,
-        "direction": direction,
-        "by_position": by_position,
-        "window": int(window),
-        "metric": [one.name for one in metrics],
-        "method": method,
-        "max_memory": max_memory,
-        "tf32": tf32,
-    }
-    if site in SHARED_SITES and model.config.kv_heads < model.config.n_head:
-        asked["shared_by"] = model.config.n_head // model.config.kv_heads
-    results = []
-    for number, (one, grid, found) in enumerate(zip(pairs, grids, measured, strict=True)):
-        with named(number, len(pairs)):
-            found.check(metrics, model.dtype, len([*grid.cells()]))
-        results.append(_result(model, one, grid, metrics, found, asked))
-    for result in results:
-        result.seconds = time.perf_counter() - started
+    results = run_sweep(model, pairs, request, progress)
     return results[0] if isinstance(pair, PromptPair) else results
 
 
-def _result(
-    model: GPT,
-    pair: PromptPair,
-    grid: Grid,
-    metrics: Sequence[Metric],
-    found: Measured,
-    asked: dict[str, object],
-) -> SweepResult:
-    """What was found, with all that was asked for; the time is still to be filled in."""
-    values, clean, corrupt = (
-        found.values.cpu().numpy(),
-        found.clean.tolist(),
-        found.corrupt.tolist(),
-    )
-    return SweepResult(
-        site=grid.site,
-        direction=asked["direction"],
-        metrics={
-            metric.name: MetricValues(values[number], clean[number], corrupt[number])
-            for number, metric in enumerate(metrics)
-        },
-        captions={metric.name: metric.describe(pair) for metric in metrics},
-        diverging=tuple(metric.name for metric in metrics if metric.diverging),
-        pair=pair,
-        model_name=model.name,
-        arguments=asked | {f"{axis}s": chosen for axis, chosen in grid.axes.items()},
-        versions=versions(model),
-        seconds=0.0,
-        notes=("float32 products in TF32",) if asked["tf32"] else (),
-        unpatched=Unpatched(model, pair, found.clean_final, found.corrupt_final),
-    )
-
-
-def _one_by_one(
-    method: str,
+@torch.no_grad()
+def run_sweep(
     model: GPT,
     pairs: Sequence[PromptPair],
-    grids: Sequence[Grid],
-    direction: str,
-    metrics: Sequence[Metric],
-    progress: Progress | None,
-) -> list[Measured]:
-    """The methods that take one pair at a time."""
-    measure, work = {
-        "loop": (loop.measure, sum(1 for grid in grids for _ in grid.cells())),
-        "attribution": (attribution.measure, attribution.passes(metrics) * len(pairs)),
-    }[method]
-    step = steps(progress, work)
-    measured = []
-    for number, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
-        with named(number, len(pairs)):
-            measured.append(measure(model, pair, grid, direction, metrics, step))
-    return measured
+    request: Request,
+    progress: Progress | bool | None = None,
+) -> list[SweepResult]:
+    """Return the sweep of each pair, as `patch_sweep` does.
 
-
-@torch.no_grad()
-def run_unpatched(model: GPT, pair: PromptPair) -> Unpatched:
-    """Both prompts as they are.
+    Args:
+        progress: a function (done, total): of cells in the loop, of rows times
+            blocks in the fast method, of passes in attribution. None for a bar,
+            False for none.
 
     Raises:
-        SweepError: prompts that the model cannot read, or logits that overflow.
+        SweepError: as `patch_sweep`.
     """
-    check_pair(model, pair)
-    job = Job(pair.corrupt_ids, pair.clean_ids, pair.differing[0], ())
-    with ready(model, SweepError(OUT_OF_MEMORY)):
-        (carried,) = run_packed(model, [job], Request.site)
-    check_finite(torch.stack((carried.base, carried.source)), carried.base.dtype)
-    return Unpatched(model, pair, clean_final=carried.source, corrupt_final=carried.base)
+    started = time.perf_counter()
+    if not pairs:
+        raise SweepError("no pairs to sweep")
+    grids = []
+    for number, pair in enumerate(pairs):
+        with named(number, len(pairs)):
+            check_pair(model, pair)
+            grids.append(request.grid(model.config, len(pair)))
+    with (
+        ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
+        progress_or_bar(progress, "patching") as report,
+    ):
+        measured = _measure(model, pairs, grids, request, report)
+        seconds = time.perf_counter() - started
+        with float32_products(model):  # the tables are exact even where the runs are in TF32
+            tables = _next_token_tables(model, pairs, measured, request.rows)
+    checksum = model.checksum()
+    return [
+        replace(
+            _result(model, pair, grid, found, request),
+            checksum=checksum,
+            clean_next=clean,
+            corrupt_next=corrupt,
+            seconds=seconds,
+        )
+        for pair, grid, found, (clean, corrupt) in zip(pairs, grids, measured, tables, strict=True)
+    ]
 
 
 def check_pair(model: GPT, pair: PromptPair) -> None:
-    """Raises SweepError if the model cannot read the pair, before any forward pass."""
+    """Raise SweepError if the model cannot read the pair, before any forward pass."""
     if len(pair) > model.config.block_size:
         raise SweepError(
             f"the prompts have {len(pair)} tokens, the model reads at most"
@@ -233,3 +154,124 @@ def check_pair(model: GPT, pair: PromptPair) -> None:
         raise SweepError(
             f"token id {max(ids)} is out of range: the model has {model.config.vocab_size} tokens"
         )
+
+
+def _measure(
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    request: Request,
+    progress: Progress | None,
+) -> list[Measured]:
+    """Return what the method measures for each pair, once it is known to be finite."""
+    metrics = request.metrics
+    if request.method == "fast":
+        measured = measure_fast(
+            model,
+            pairs,
+            grids,
+            request.direction,
+            metrics,
+            allowed=allowance(model.device) if request.max_memory is None else request.max_memory,
+            strict=request.max_memory is not None,
+            progress=progress,
+        )
+    else:
+        measured = _measure_one_by_one(model, pairs, grids, request, progress)
+    for number, (grid, found) in enumerate(zip(grids, measured, strict=True)):
+        with named(number, len(pairs)):
+            found.check(metrics, model.dtype, sum(1 for _ in grid.cells()))
+    return measured
+
+
+def _measure_one_by_one(
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    request: Request,
+    progress: Progress | None,
+) -> list[Measured]:
+    """Return what the loop or attribution measures, one pair after the other."""
+    direction, metrics = request.direction, request.metrics
+    is_loop = request.method == "loop"
+    if is_loop:
+        work = sum(1 for grid in grids for _ in grid.cells())
+    else:
+        work = attribution.passes(metrics) * len(pairs)
+    step = steps(progress, work)
+    measured = []
+    for number, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
+        with named(number, len(pairs)):
+            if is_loop:
+                patches = request.patches or grid.patches
+                found = loop.measure(model, pair, grid, direction, metrics, step, patches)
+            else:
+                found = attribution.measure(model, pair, grid, direction, metrics, step)
+        measured.append(found)
+    return measured
+
+
+def _next_token_tables(
+    model: GPT, pairs: Sequence[PromptPair], measured: Sequence[Measured], rows: int
+) -> list[tuple[NextTokens, NextTokens]]:
+    """Return the next-token tables of each pair's clean and corrupt run.
+
+    Raises:
+        SweepError: logits that overflow.
+    """
+    ends = [end for found in measured for end in (found.clean_final, found.corrupt_final)]
+    parts = torch.stack(ends).split(RUNS_AT_ONCE)  # of (2 pairs, C)
+    logits = (row for part in parts for row in model.lm_head(part))  # (V,) each
+    tables = []
+    for number, pair in enumerate(pairs):
+        both = next(logits), next(logits)  # of the clean and the corrupt run
+        with named(number, len(pairs)):
+            check_finite(torch.stack(both), model.dtype)
+        clean, corrupt = (_table(one, pair, rows) for one in both)
+        tables.append((clean, corrupt))
+    return tables
+
+
+def _table(logits: Tensor, pair: PromptPair, rows: int) -> NextTokens:
+    return NextTokens.of(logits, rows, pair.target_id, pair.foil_id, pair.text_of)
+
+
+def _result(
+    model: GPT, pair: PromptPair, grid: Grid, found: Measured, request: Request
+) -> SweepResult:
+    """Return what was measured with what was asked for; the rest is still to be filled in."""
+    values = found.values.cpu().numpy()
+    metrics = request.metrics
+    ends = zip(found.clean.tolist(), found.corrupt.tolist(), strict=True)
+    chosen = {axis: tuple(indices) for axis, indices in grid.axes.items()}
+    is_shared = request.site in SHARED_SITES
+    return SweepResult(
+        site=request.site,
+        direction=request.direction,
+        metrics={
+            metric.name: MetricValues(grid_values, *both)
+            for metric, grid_values, both in zip(metrics, values, ends, strict=True)
+        },
+        captions={metric.name: metric.describe(pair) for metric in metrics},
+        diverging=tuple(metric.name for metric in metrics if metric.diverging),
+        pair=pair.without_tokenizer(),
+        model_name=model.name,
+        layers=chosen["layer"],
+        heads=chosen.get("head"),
+        positions=chosen.get("position"),
+        by_position=request.by_position,
+        window=grid.window,
+        method=request.method,
+        patches=None if request.patches is None else _name_of(request.patches),
+        shared_by=model.config.n_head // model.config.kv_heads if is_shared else 1,
+        max_memory=request.max_memory,
+        tf32=request.tf32,
+        rows=request.rows,
+        versions=versions(model),
+        notes=("float32 products in TF32",) if request.tf32 else (),
+    )
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    name = getattr(function, "__name__", "")
+    return name if name.isidentifier() else "custom"

@@ -14,7 +14,7 @@ from mingpt.loading.model_files import save
 from mingpt.sites import HEAD_SITES
 from mingpt.trainer import Trainer, TrainerConfig
 from patching import Question, SweepResult, explain, patch_sweep
-from patching.drawing.sweep import _title
+from patching.sweep.figures import title_lines
 
 SHAPE = {"n_head": 4, "n_kv_head": 2, "n_embd": 16}
 
@@ -180,10 +180,10 @@ def test_results_and_figures_say_so(pair, tmp_path):
     said = "v of a head, all positions at once (2 heads, each read by 2 query heads)"
     for one in (result, SweepResult.load(tmp_path / "v")):
         assert one.shared_by == 2
-        assert said in _title(one, [None], 999)
+        assert said in title_lines(one, [])[0]
     for plain in (patch_sweep(model, pair, site="z"), patch_sweep(make_model(), pair, site="v")):
         assert plain.shared_by == 1
-        assert "query heads" not in _title(plain, [None], 999)
+        assert "query heads" not in title_lines(plain, [])[0]
 
 
 def test_attribution_has_their_heads_too(pair):

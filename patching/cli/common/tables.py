@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from patching.alignment import Row
     from patching.next_tokens import NextTokens, TokenScore
     from patching.prompts import PromptPair
-    from patching.sweep.agreement import Agreement
-    from patching.sweep.result import SweepResult
 
 _TOKEN_COLUMNS = 24  # the width at which a token is cut
 _MARKS = ("Mn", "Me")  # Unicode's categories of marks drawn onto the character before them
@@ -111,37 +109,6 @@ def scores_table(
     if not answers:  # leave out the column of names
         rows, right = [cells[1:] for cells in rows], [column - 1 for column in right]
     return table(rows, right)
-
-
-def agreement_table(
-    approximate: SweepResult, exact: SweepResult, agreement: dict[str, Agreement]
-) -> str:
-    """How well two sweeps agree, metric by metric, and where they are furthest apart."""
-    return "\n\n".join(
-        _agreement(approximate, exact, name, found) for name, found in agreement.items()
-    )
-
-
-def _agreement(approximate: SweepResult, exact: SweepResult, name: str, found: Agreement) -> str:
-    rho = found.rank_correlation
-    said = "undefined: one of the two is constant" if rho is None else f"{rho:.4f}"
-    head = (
-        f"{escaped(approximate.captions[name])}: rank correlation with the exact sweep"
-        f" ({exact.seconds:.2f} s) {said}; furthest apart:"
-    )
-    axes = approximate.axes
-    rows = [(*axes, "token", "approximate", "exact", "difference")]
-    for miss in found.misses:
-        values = (miss.approximate, miss.exact, miss.approximate - miss.exact)
-        token = ""
-        if axes[-1] == "position":
-            pair, position = approximate.pair, miss.index[-1]
-            both = (pair.clean_tokens[position], pair.corrupt_tokens[position])
-            token = " / ".join(dict.fromkeys(map(token_cell, both)))
-        rows.append((*map(str, miss.index), token, *(f"{value:.4f}" for value in values)))
-    columns = len(axes)
-    right = (*range(columns), *range(columns + 1, columns + 4))
-    return f"{head}\n{table(rows, right=right)}"
 
 
 def _score(score: TokenScore | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import mingpt
 from mingpt.loading import download
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
-from patching import PromptPair, SweepError, SweepResult, compare, patch_sweep
+from patching import PromptPair, SweepError, SweepResult, compare_sweeps, patch_sweep
 from patching.cli.patch import EXAMPLE, main
 from patching.sweep.engine.memory import allowance, parse_size
 
@@ -48,7 +48,7 @@ def test_the_example(command, tmp_path, monkeypatch, capsys):
     assert png.startswith("figures/michelle-jones-was")
     assert imread(tmp_path / png).shape[1] >= 800
     result = SweepResult.load(tmp_path / npz)
-    assert result.values.shape == (result.arguments["layers"][-1] + 1, 10)
+    assert result.values.shape == (len(result.layers), 10)
     assert result.model_name == "builtin"
     assert json.loads((tmp_path / readable).read_text("utf-8"))["checksum"] == result.checksum
 
@@ -107,7 +107,9 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
         ["--method=attribution"],
     ]  # fmt: skip
     (tmp_path / "figures").mkdir()
-    monkeypatch.setattr("patching.drawing.sweep.heatmap", lambda result, path, **how: path.touch())
+    monkeypatch.setattr(
+        "patching.sweep.figures.draw_heatmap", lambda result, path, **how: path.touch()
+    )
     for more in runs:
         assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
     assert len(files_in(tmp_path)) == 3 * len(runs)
@@ -173,7 +175,7 @@ def test_attribution_says_that_it_is_approximate_and_how_good(tmp_path, monkeypa
     np.testing.assert_array_equal(approximate.values, alone.values)
     assert not exact.is_approximate
     assert exact.clean_next == approximate.clean_next
-    agreement = compare(approximate, exact)
+    agreement = compare_sweeps(approximate, exact)
     assert [*result["agreement"]] == ["recovery", "kl"]
     for name, found in agreement.items():
         said = result["agreement"][name]
@@ -296,7 +298,7 @@ def test_a_pt_file_and_its_heads(tmp_path, monkeypatch, capsys, builtin):
     assert main(["--model=mini.pt", "--n-head=4", "--out=x.png", "--quiet"]) == 0
     result = SweepResult.load("x.npz")
     assert result.model_name == "mini.pt"
-    assert result.arguments["command"]["n_head"] == 4
+    assert result.command["n_head"] == 4
     assert main(["--model=builtin", "--out=y.png", "--quiet"]) == 0
     assert np.abs(result.values - SweepResult.load("y.npz").values).max() < 1e-5
 
@@ -388,7 +390,7 @@ BAD_INPUT = {
     "no format": (["--format="], "no figure format ''"),
     "no slope": (
         ["--method=attribution", "--direction=noise", "--metric=kl"],
-        "kl is at its least in",
+        "kl is at its minimum in",
     ),
     "same spelt otherwise": (example(foil=" Jones"), "target and foil are the same token"),
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
@@ -474,10 +476,10 @@ def test_ctrl_c_leaves_no_half_written_file(tmp_path):
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    for line in process.stdout:  # the table comes right before the sweep
-        if line.startswith("foil"):
+    for line in process.stdout:  # the prompts' table comes right before the sweep
+        if line.split()[:1] == ["pos"]:
             break
-    time.sleep(0.2)
+    time.sleep(0.4)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from patching import METRICS, DrawingError, PromptPair, SweepResult, heatmap
+from patching import METRICS, DrawingError, PromptPair, SweepResult, draw_heatmap
 from patching.drawing.style import has_glyph
-from patching.drawing.sweep import _draw, _heads
 from patching.sweep.result import MetricValues
 from patching.text import escaped, shortened, visible
 
@@ -35,12 +34,17 @@ def result_for(
     names = [*settings["metrics"]]
     settings["captions"] = {name: METRICS[name].describe(pair) for name in names}
     settings["diverging"] = tuple(name for name in names if METRICS[name].diverging)
-    made_up = {"model_name": "made-up", "arguments": {}, "versions": {}, "seconds": 0.0}
+    made_up = {"model_name": "made-up", "layers": tuple(range(n_layer))}
     return SweepResult(pair=pair, **{**made_up, **settings})
 
 
+def drawn_bytes(result: SweepResult, path, **how) -> bytes:
+    draw_heatmap(result, path, **how)
+    return path.read_bytes()
+
+
 def drawn(result: SweepResult, head: int | None = None):
-    return _draw(result, result.metric, _heads(result, head), None, None)
+    return draw_heatmap(result, head=head)
 
 
 MICHELLE = ["Michelle", " Jones", " was", " a", " student", ".", " Michelle"]
@@ -54,7 +58,8 @@ AWKWARD = [
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "PNG"])
 def test_formats(tmp_path, suffix):
-    path = heatmap(result_for(MICHELLE, MICHELLE_SMITH), tmp_path / f"x.{suffix}")
+    path = tmp_path / f"x.{suffix}"
+    draw_heatmap(result_for(MICHELLE, MICHELLE_SMITH), path)
     head = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix.lower()]
     assert path.read_bytes().startswith(head)
     assert [child.name for child in tmp_path.iterdir()] == [path.name]
@@ -63,8 +68,8 @@ def test_formats(tmp_path, suffix):
 @pytest.mark.parametrize("T", [1, 5, 11, 60])
 def test_png_is_wide_enough_to_read(tmp_path, T):
     words = [f" word{n}" for n in range(T)]
-    path = heatmap(result_for(words, [" other", *words[1:]], n_layer=12), tmp_path / "x.png")
-    image = imread(path)
+    draw_heatmap(result_for(words, [" other", *words[1:]], n_layer=12), tmp_path / "x.png")
+    image = imread(tmp_path / "x.png")
     assert image.shape[1] >= 800
     assert image[..., :3].std() > 0.05
 
@@ -93,7 +98,7 @@ def test_notes_are_in_the_title():
 
 def test_an_approximation_says_so():
     exact, near = (
-        drawn(result_for(MICHELLE, MICHELLE_SMITH, arguments={"method": method}))
+        drawn(result_for(MICHELLE, MICHELLE_SMITH, method=method))
         for method in ("loop", "attribution")
     )
     for figure, how in ((exact, "Activation patching of"), (near, "Attribution patching (approx")):
@@ -106,18 +111,18 @@ def test_an_approximation_says_so():
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_awkward_tokens_draw_without_a_warning(tmp_path, tokens, suffix):
     result = result_for([" Jones", *tokens], [" Smith", *tokens])
-    heatmap(result, tmp_path / f"x.{suffix}")  # pytest turns every warning into an error
+    draw_heatmap(result, tmp_path / f"x.{suffix}")  # pytest turns every warning into an error
 
 
 def test_dollars_are_dollars(tmp_path):
     """Drawn as formulas, these would be a square and an error."""
     for text in ("$x^2$", "$\\nonsense{$"):
         plain, marked = (
-            heatmap(result_for([" Jones", end], [" Smith", end]), tmp_path / f"{n}.svg")
+            drawn_bytes(result_for([" Jones", end], [" Smith", end]), tmp_path / f"{n}.svg")
             for n, end in enumerate((text, text.replace("$", "S")))
         )
         # As many glyphs as characters, as with an ordinary letter in the dollar's place.
-        count = [path.read_text(encoding="utf-8").count("<use ") for path in (plain, marked)]
+        count = [drawn.count(b"<use ") for drawn in (plain, marked)]
         assert count[0] == count[1]
 
 
@@ -156,9 +161,7 @@ def test_recovery_is_centred_where_nothing_is_changed(direction, unchanged):
 
 
 def test_title_and_colour_bar_say_site_direction_and_window():
-    result = result_for(
-        MICHELLE, MICHELLE_SMITH, site="mlp_out", direction="noise", arguments={"window": 5}
-    )
+    result = result_for(MICHELLE, MICHELLE_SMITH, site="mlp_out", direction="noise", window=5)
     axes, bar = drawn(result).axes
     title = axes.get_title(loc="left").replace("\n", " ")
     assert "mlp_out, 5 layers at once, corrupt into clean (noise); model made-up" in title
@@ -200,17 +203,17 @@ def test_one_head_alone(tmp_path):
     assert "z of head 2" in axes.get_title(loc="left")
     assert "hatched" not in axes.get_xlabel()
     with pytest.raises(DrawingError, match="no head 0 in it; there are 2"):
-        heatmap(result, tmp_path / "x.png", head=0)
+        draw_heatmap(result, tmp_path / "x.png", head=0)
 
 
 def test_a_chosen_metric_and_one_of_ones_own(tmp_path):
     result = result_for(MICHELLE, MICHELLE_SMITH)
     result.metrics["margin"] = MetricValues(-result.values, 0.0, 1.0)
     result.captions["margin"] = "how sure it is"
-    bar = _draw(result, "margin", [None], None, None).axes[1]
+    bar = draw_heatmap(result, metric="margin").axes[1]
     assert bar.get_ylabel() == "how sure it is [denoise]"
     first, second = (
-        heatmap(result, tmp_path / f"{name}.png", metric=name).read_bytes()
+        drawn_bytes(result, tmp_path / f"{name}.png", metric=name)
         for name in ("logit_diff", "margin")
     )
     assert first != second
@@ -219,14 +222,15 @@ def test_a_chosen_metric_and_one_of_ones_own(tmp_path):
 def test_many_heads_draw_without_a_warning(tmp_path, n_head=9):
     words = [f" word{n}" for n in range(30)]
     result = result_for(words, [" other", *words[1:]], n_layer=12, n_head=n_head)
-    image = imread(heatmap(result, tmp_path / "x.png"))
+    draw_heatmap(result, tmp_path / "x.png")
+    image = imread(tmp_path / "x.png")
     assert image.shape[1] >= 1500
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):
     for suffix in ("png", "svg", "pdf"):
         first, second = (
-            heatmap(result_for(MICHELLE, MICHELLE_SMITH), tmp_path / f"{n}.{suffix}").read_bytes()
+            drawn_bytes(result_for(MICHELLE, MICHELLE_SMITH), tmp_path / f"{n}.{suffix}")
             for n in range(2)
         )
         assert first == second
@@ -244,5 +248,5 @@ def test_the_same_result_gives_the_same_bytes(tmp_path):
 )
 def test_bad_requests_are_refused(tmp_path, name, settings, message):
     with pytest.raises(DrawingError, match=message):
-        heatmap(result_for(MICHELLE, MICHELLE_SMITH), tmp_path / name, **settings)
+        draw_heatmap(result_for(MICHELLE, MICHELLE_SMITH), tmp_path / name, **settings)
     assert not [*tmp_path.iterdir()]

@@ -12,8 +12,15 @@ from matplotlib.image import imread
 
 from mingpt import SITES
 from mingpt.sites import HEAD_SITES
-from patching import METRICS, DrawingError, PromptPair, SweepError, agreement, compare, patch_sweep
-from patching.drawing.sweep import _draw_agreement
+from patching import (
+    METRICS,
+    DrawingError,
+    PromptPair,
+    SweepError,
+    compare_sweeps,
+    draw_agreement,
+    patch_sweep,
+)
 from patching.sweep.metrics import Metric, Readout
 from patching.sweep.request import DIRECTIONS, WINDOW_SITES, Request
 from patching.sweep.result import SweepResult
@@ -81,7 +88,7 @@ def test_it_is_the_first_order_of_the_patched_runs(chosen, metric, seed, T):
     ids[0][T // 2], ids[1][T // 2] = 11, 22
     pair = PromptPair.from_ids(*ids, 11, 22)
     if (metric, chosen["direction"]) == ("kl", "noise"):
-        with pytest.raises(SweepError, match="kl is at its least in the clean run"):
+        with pytest.raises(SweepError, match="kl is at its minimum in the clean run"):
             patch_sweep(model, pair, **chosen, metric=metric, method="attribution")
         return
     found = patch_sweep(model, pair, **chosen, metric=metric, method="attribution")
@@ -239,7 +246,7 @@ def test_the_rank_correlation_is_spearmans(both):
     model, pair = make_model(), PromptPair.from_ids([1, 2], [1, 3], 5, 6)
     like = patch_sweep(model, pair, layers=[0])
     x, y = (np.array(values, float)[None] for values in zip(*both, strict=True))
-    found = compare(result_of(x, like), result_of(y, like))["logit_diff"].rank_correlation
+    found = compare_sweeps(result_of(x, like), result_of(y, like))["logit_diff"].rank_correlation
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         assert found is None
     else:
@@ -250,16 +257,16 @@ def test_the_largest_misses_come_first_and_only_swept_cells_count(model, pair):
     like = patch_sweep(model, pair)
     exact = [[0.0, 1.0, np.nan], [2.0, 3.0, 4.0]]
     near = [[0.5, 1.0, np.nan], [2.0, 1.0, 5.0]]
-    found = compare(result_of(near, like), result_of(exact, like), most=3)["logit_diff"]
+    found = compare_sweeps(result_of(near, like), result_of(exact, like), most=3)["logit_diff"]
     assert [miss.index for miss in found.misses] == [(1, 1), (1, 2), (0, 0)]
     assert [(miss.approximate, miss.exact) for miss in found.misses] == [(1, 3), (5, 4), (0.5, 0)]
     assert found.rank_correlation == pytest.approx(
         brute_force_spearman([0, 1, 2, 3, 4], [0.5, 1, 2, 1, 5])
     )
-    some = compare(result_of(near, like), result_of(exact, like), most=99)["logit_diff"]
+    some = compare_sweeps(result_of(near, like), result_of(exact, like), most=99)["logit_diff"]
     assert len(some.misses) == 5
     with pytest.raises(SweepError, match="not of the same cells"):
-        compare(result_of(np.nan_to_num(near), like), result_of(exact, like))
+        compare_sweeps(result_of(np.nan_to_num(near), like), result_of(exact, like))
 
 
 @pytest.mark.parametrize(
@@ -271,18 +278,18 @@ def test_the_largest_misses_come_first_and_only_swept_cells_count(model, pair):
         ("resid_post", {"layers": [0]}, "not of the same cells"),
         ("mlp_out", {"window": 3}, "differ in window: 1 and 3"),
         ("z", {"by_position": True}, "differ in axes"),
-        ("z", {"method": "attribution"}, "the second sweep is to be the exact one"),
+        ("z", {"method": "attribution"}, "the second sweep must be the exact one"),
     ],
 )
 def test_only_like_is_compared_with_like(model, pair, tmp_path, site, change, message):
     ours = patch_sweep(model, pair, site=site, method="attribution")
     theirs = patch_sweep(model, pair, **{"site": site, **change})
-    for act in (compare, lambda a, b: agreement(a, b, tmp_path / "x.png")):
+    for act in (compare_sweeps, lambda a, b: draw_agreement(a, b, tmp_path / "x.png")):
         with pytest.raises(SweepError, match=message):
             act(ours, theirs)
     model.name = "another"
     with pytest.raises(SweepError, match="differ in model name: GPT and another"):
-        compare(ours, patch_sweep(model, pair, site=site))
+        compare_sweeps(ours, patch_sweep(model, pair, site=site))
     assert not [*tmp_path.iterdir()]
 
 
@@ -292,17 +299,17 @@ def test_the_picture_of_an_agreement(model, pair, tmp_path):
             patch_sweep(model, pair, metric=["recovery", "kl"], method=method, **more)
             for method in ("attribution", "fast")
         ]
-        path = agreement(*both, tmp_path / "x.png", metric="kl")
+        path = tmp_path / "x.png"
+        axes = draw_agreement(*both, path, metric="kl").axes[0]
         assert imread(path).shape[1] >= 800
         near, exact = (one.metrics["kl"].values for one in both)
-        axes = _draw_agreement(*both, "kl", 0.5, None).axes[0]
         points = axes.collections[0].get_offsets()
         swept = np.isfinite(exact)
         np.testing.assert_array_equal(points, np.stack((exact[swept], near[swept]), axis=1))
         assert axes.get_xlabel().endswith("exact")
         assert axes.get_ylabel().endswith("approximate")
     with pytest.raises(DrawingError, match="no metric 'loss' in it; there are recovery, kl"):
-        agreement(*both, tmp_path / "x.png", metric="loss")
+        draw_agreement(*both, tmp_path / "x.png", metric="loss")
 
 
 @pytest.mark.cuda

@@ -1,5 +1,6 @@
 """The sweep against hand-made runs; metrics; results and their files."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -152,7 +153,7 @@ def test_the_axes_of_each_kind_of_site(model, pair, site, by_position, shape, ax
     assert result.axes == axes
     assert result.site == site
     assert result.cells == result.values.size
-    assert [name for name in result.arguments if name.removesuffix("s") in axes] == [
+    assert [name for name in result.to_dict()["arguments"] if name.removesuffix("s") in axes] == [
         f"{axis}s" for axis in axes
     ]
 
@@ -190,8 +191,9 @@ def test_half_precision_keeps_the_identities(model, pair, dtype):
 def test_chosen_layers_and_positions(model, pair, method):
     full = patch_sweep(model, pair, method=method).values
     part = patch_sweep(model, pair, layers=[-1, 0, 0], positions=[2, -1], method=method)
-    assert part.arguments["layers"] == [0, 2]
-    assert part.arguments["positions"] == [2, 6]
+    assert part.layers == (0, 2)
+    assert part.positions == (2, 6)
+    assert part.heads is None
     asked = np.zeros((3, 7), dtype=bool)
     asked[np.ix_([0, 2], [2, 6])] = True
     assert np.array_equal(np.isnan(part.values), ~asked)
@@ -200,7 +202,7 @@ def test_chosen_layers_and_positions(model, pair, method):
 
 def test_chosen_layers_may_come_from_a_generator(model, pair):
     for result in patch_sweep(model, [pair, pair], layers=(number for number in (0, 2))):
-        assert result.arguments["layers"] == [0, 2]
+        assert result.layers == (0, 2)
 
 
 def test_chosen_heads(model, pair):
@@ -252,7 +254,7 @@ def test_training_mode_is_put_back_and_dropout_is_off(pair):
         ({"metric": Metric("a b", lambda logits, readout: 0)}, "letters, digits and _, not 'a b'"),
         (
             {"metric": Metric("kl", lambda logits, readout: 0)},
-            "kl is a metric that there is already",
+            "kl is a built-in metric; give yours another name",
         ),
         ({"max_memory": "4GB"}, "a number of bytes, not '4GB'"),
         ({"site": "resid"}, "no site 'resid'; there are resid_pre, "),
@@ -348,9 +350,10 @@ def test_tables_of_logits_that_overflow_are_refused(model, pair):
     model = model.half()
     with torch.no_grad():
         model.transformer.wte.weight[39] = 6e4
-    result = patch_sweep(model, pair)
     with pytest.raises(SweepError, match="the model's logits are not finite in float16"):
-        _ = result.clean_next
+        patch_sweep(model, pair)
+    with pytest.raises(SweepError, match=r"^pair 0 \(from 0\): the model's logits are not finite"):
+        patch_sweep(model, [pair, pair])
 
 
 @pytest.mark.parametrize("method", ["fast", "loop"])
@@ -385,7 +388,7 @@ def test_next_tokens(model, pair):
 @pytest.mark.parametrize("name", ["run", "run.npz", "run.json", "v1.2-run"])
 def test_save_and_load(model, pair, tmp_path, name):
     result = patch_sweep(model, pair, layers=[0, 1], metric="logit_diff,kl", direction="noise")
-    result.notes = ("a note",)
+    result = dataclasses.replace(result, notes=("a note",), command={"seed": 3})
     npz, readable = result.save(tmp_path / "sub" / name)
     assert npz.name == name.removesuffix(".npz").removesuffix(".json") + ".npz"
     again = SweepResult.load(npz)
@@ -422,19 +425,21 @@ def test_awkward_tokens_survive_saving(model, tmp_path):
     assert SweepResult.load(npz).pair == pair
 
 
-def test_the_checksum_is_not_worked_out_inside_the_sweep(model, pair, monkeypatch):
-    monkeypatch.setattr(type(model), "checksum", lambda self: pytest.fail("too early"))
-    result = patch_sweep(model, pair)
-    monkeypatch.undo()
-    assert result.checksum == model.checksum()
+def test_the_weights_are_hashed_once_for_a_model(model, pair, monkeypatch):
+    count, hashed = [], type(model)._hash_parameters
+    monkeypatch.setattr(type(model), "_hash_parameters", lambda m: count.append(m) or hashed(m))
+    first, second = (patch_sweep(model, pair) for _ in range(2))
+    assert len(count) == 1
+    assert first.checksum == second.checksum == hashed(model)
 
 
-def test_a_checksum_asked_for_too_late_is_none(model, pair):
+def test_a_result_stays_what_it_was_when_the_model_changes(model, pair):
     result = patch_sweep(model, pair)
+    before = result.to_dict()
     with torch.no_grad():
         model.transformer.ln_f.bias += 1
-    assert result.checksum is None
-    assert result.clean_next is None
+    assert result.to_dict() == before
+    assert result.checksum != model.checksum()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a zip", "foreign"])

@@ -103,7 +103,7 @@ def test_pairs_in_one_call_are_as_each_alone(several, variant):
     together = patch_sweep(model, several, metric=METRICS, **variant)
     for pair, result in zip(several, together, strict=True):
         alone = patch_sweep(model, pair, metric=METRICS, **variant)
-        assert result.pair is pair
+        assert result.pair == pair
         assert result.clean_next.top[0].id == alone.clean_next.top[0].id
         for name in METRICS:
             for got, expected in zip(result.metrics[name], alone.metrics[name], strict=True):
@@ -157,6 +157,6 @@ def test_tf32_is_off_unless_it_is_asked_for(pair):
     finally:
         torch.set_float32_matmul_precision("highest")
     rounded = patch_sweep(model, pair, tf32=True)
-    assert rounded.arguments["tf32"]
+    assert rounded.tf32
     assert "TF32" in rounded.notes[0]
     assert not np.array_equal(rounded.values, exact)

@@ -33,7 +33,8 @@ def test_the_table_is_the_docstrings_and_has_every_site():
 
 @pytest.mark.parametrize(("site", "row"), ROWS, ids=[site for site, _ in ROWS])
 def test_which_patched_positions_change(site, row):
-    for request in [Request(site)] + [Request(site, by_position=True)] * (site in HEAD_SITES):
+    by_position = [True] if site in HEAD_SITES else []
+    for request in [Request(site), *(Request(site, by_position=one) for one in by_position)]:
         grid = request.grid(CONFIG, 5)
         for cell in grid.cells():
             positions = [int(number) for number in row[cell.layer].split()]

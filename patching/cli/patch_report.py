@@ -1,0 +1,58 @@
+"""What mingpt-patch prints of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from patching.cli.common.tables import next_token_table, table, token_cell
+from patching.sweep.agreement import Agreement
+from patching.sweep.result import SweepResult
+from patching.text import escaped
+
+
+def next_tokens(result: SweepResult) -> str:
+    """Return the next-token tables of the clean and the corrupt run, side by side."""
+    runs = {"clean": result.clean_next, "corrupt": result.corrupt_next}
+    return next_token_table(**{name: run for name, run in runs.items() if run is not None})
+
+
+def summary(result: SweepResult) -> str:
+    """Return each metric of the unpatched runs, and how many cells took how long."""
+    lines = [
+        f"{escaped(result.captions[name])}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}"
+        for name, found in result.metrics.items()
+    ]
+    approximate = " (approximate)" if result.is_approximate else ""
+    lines.append(f"{result.cells} cells in {result.seconds:.2f} s{approximate}")
+    return "\n".join(lines)
+
+
+def agreement_table(
+    approximate: SweepResult, exact: SweepResult, agreement: Mapping[str, Agreement]
+) -> str:
+    """Return how well two sweeps agree, metric by metric, and the cells that differ most."""
+    return "\n\n".join(
+        _agreement(approximate, exact, name, found) for name, found in agreement.items()
+    )
+
+
+def _agreement(approximate: SweepResult, exact: SweepResult, name: str, found: Agreement) -> str:
+    rho = found.rank_correlation
+    correlation = "undefined: one of the two is constant" if rho is None else f"{rho:.4f}"
+    head = (
+        f"{escaped(approximate.captions[name])}: rank correlation with the exact sweep"
+        f" ({exact.seconds:.2f} s) {correlation}; furthest apart:"
+    )
+    axes = approximate.axes
+    rows = [(*axes, "token", "approximate", "exact", "difference")]
+    for miss in found.misses:
+        values = (miss.approximate, miss.exact, miss.approximate - miss.exact)
+        token = ""
+        if axes[-1] == "position":
+            pair, position = approximate.pair, miss.index[-1]
+            both = (pair.clean_tokens[position], pair.corrupt_tokens[position])
+            token = " / ".join(dict.fromkeys(map(token_cell, both)))
+        rows.append((*map(str, miss.index), token, *(f"{value:.4f}" for value in values)))
+    columns = len(axes)
+    right = (*range(columns), *range(columns + 1, columns + 4))
+    return f"{head}\n{table(rows, right=right)}"
