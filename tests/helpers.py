@@ -42,3 +42,9 @@ def median_seconds(functions, rounds=5) -> list[float]:
             seconds.append(time.perf_counter() - started)
             del result
     return [statistics.median(seconds[1:]) for seconds in times]
+
+
+def last(model: GPT, ids, **flags) -> torch.Tensor:
+    """The logits (V,) after one prompt; `flags` are forward's."""
+    model(torch.tensor([ids]), **flags)
+    return model.last_logits[0]

@@ -1,22 +1,14 @@
-"""The sweep against hand-made runs; metrics; results and their files."""
+"""The sweep against hand-made runs, in the fast engine and in the loop; metrics."""
 
-import dataclasses
 import itertools
-import json
-import math
 
 import numpy as np
 import pytest
 import torch
-from helpers import make_model
+from helpers import last, make_model
 
 from mingpt import Patch
-from patching import METRICS, Metric, PromptPair, ResultError, SweepError, SweepResult, patch_sweep
-
-
-def last(model, ids, **flags):
-    model(torch.tensor([ids]), **flags)
-    return model.last_logits[0]
+from patching import METRICS, Metric, PromptPair, SweepError, patch_sweep
 
 
 def by_hand(model, pair, layer, position):
@@ -235,66 +227,6 @@ def test_training_mode_is_put_back_and_dropout_is_off(pair):
     assert model.training
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"metric": "loss"}, "no metric 'loss'; there are logit_diff, "),
-        ({"layers": [3]}, "layer 3 is out of range: there are 3, 0 to 2"),
-        ({"layers": [-4]}, "layer -4 is out of range"),
-        ({"positions": [7]}, "position 7 is out of range"),
-        ({"positions": []}, "no positions"),
-        ({"layers": [0.5]}, "layers must be whole numbers"),
-        ({"layers": 1}, "layers must be whole numbers, not 1"),
-        ({"positions": "12"}, "positions must be whole numbers"),
-        ({"metric": []}, "no metric to read"),
-        ({"metric": ["kl", "kl"]}, "the metric kl is asked for twice"),
-        ({"metric": "kl,"}, "no metric ''; there are"),
-        ({"metric": None}, "a metric is a name, a Metric or a function, not None"),
-        ({"metric": [3]}, "a metric is a name, a Metric or a function, not 3"),
-        ({"metric": Metric("a b", lambda logits, readout: 0)}, "letters, digits and _, not 'a b'"),
-        (
-            {"metric": Metric("kl", lambda logits, readout: 0)},
-            "kl is a built-in metric; give yours another name",
-        ),
-        ({"max_memory": "4GB"}, "a number of bytes, not '4GB'"),
-        ({"site": "resid"}, "no site 'resid'; there are resid_pre, "),
-        ({"direction": "up"}, "no direction 'up'; there are denoise, noise"),
-        ({"method": "slow"}, "no method 'slow'; there are fast, loop"),
-        ({"by_position": True}, "resid_post is always swept by position"),
-        ({"heads": [0]}, "resid_post has no heads"),
-        ({"site": "z", "heads": [2]}, "head 2 is out of range"),
-        ({"site": "z", "positions": [2]}, "can be chosen only where it is swept by position"),
-        ({"window": 0}, "at least 1 layer, not 0"),
-        ({"window": 1.5}, "at least 1 layer, not 1.5"),
-        ({"window": 2}, "a window is for attn_out and mlp_out, not for resid_post"),
-        ({"max_memory": 0}, "max_memory is a number of bytes"),
-        ({"tf32": True}, r"TF32 is for float32 on CUDA; this model is torch\.float32 on cpu"),
-    ],
-)
-@pytest.mark.parametrize("method", ["fast", "loop"])
-def test_bad_requests_are_refused_before_any_forward(model, pair, settings, message, method):
-    model.transformer.h[0].register_forward_pre_hook(lambda *_: pytest.fail("a forward pass"))
-    model.transformer.h[0].ln_1.register_forward_pre_hook(lambda *_: pytest.fail("a pass"))
-    with pytest.raises(SweepError, match=message):
-        patch_sweep(model, pair, **{"method": method, **settings})
-
-
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [
-        (PromptPair.from_ids([1] * 13, [2] * 13, 3, 4), "13 tokens, the model reads at most 12"),
-        (PromptPair.from_ids([1], [40], 3, 4), "id 40 is out of range: the model has 40 tokens"),
-        (PromptPair.from_ids([1], [2], 3, 40), "id 40 is out of range"),
-    ],
-)
-def test_pairs_that_do_not_fit_the_model_are_refused(model, pair, message):
-    model.transformer.h[0].ln_1.register_forward_pre_hook(lambda *_: pytest.fail("a pass"))
-    fits = PromptPair.from_ids([1], [2], 3, 4)
-    for pairs, which in ((pair, ""), ([fits, pair], r"pair 1 \(from 0\): .*")):
-        with pytest.raises(SweepError, match=f"^{which}.*{message}"):
-            patch_sweep(model, pairs)
-
-
 def test_no_pairs_at_all_are_refused(model):
     with pytest.raises(SweepError, match="no pairs to sweep"):
         patch_sweep(model, [])
@@ -366,88 +298,21 @@ def test_a_cell_that_is_no_number_is_refused_and_not_drawn_as_unpatched(model, p
         patch_sweep(model, pair, metric=odd, method=method)
 
 
-# --------------------------------------------------------------------- results
+def test_progress_may_be_off(model, pair):
+    for method in ("fast", "loop", "attribution"):
+        assert patch_sweep(model, pair, method=method, progress=False).cells == 21
 
 
-def test_next_tokens(model, pair):
-    result = patch_sweep(model, pair)
-    logits = last(model, pair.corrupt_ids)
-    probabilities = logits.double().softmax(0)
-    order = logits.argsort(descending=True).tolist()
-    table = result.corrupt_next
-    assert [row.id for row in table.top] == order[:20]
-    assert [row.rank for row in table.top] == [*range(1, 21)]
-    assert table.top[3].probability == pytest.approx(probabilities[order[3]].item())
-    assert table.foil.id == 22
-    assert table.foil.rank == order.index(22) + 1
-    assert table.foil.logit == pytest.approx(logits[22].item())
-    assert table.target.token == "id:11"
-    assert result.clean_next != table
+@torch.no_grad()
+def test_patches_of_ones_own_may_be_at_any_site(model, pair):
+    """Both attention and MLP of a block, by a list of patches and by a cell's function."""
 
+    def whole_block(cell):
+        return [Patch(site, cell.layer, cell.position) for site in ("attn_out", "mlp_out")]
 
-@pytest.mark.parametrize("name", ["run", "run.npz", "run.json", "v1.2-run"])
-def test_save_and_load(model, pair, tmp_path, name):
-    result = patch_sweep(model, pair, layers=[0, 1], metric="logit_diff,kl", direction="noise")
-    result = dataclasses.replace(result, notes=("a note",), command={"seed": 3})
-    npz, readable = result.save(tmp_path / "sub" / name)
-    assert npz.name == name.removesuffix(".npz").removesuffix(".json") + ".npz"
-    again = SweepResult.load(npz)
-    assert np.array_equal(again.values, result.values, equal_nan=True)
-    assert again.values.dtype == result.values.dtype
-    assert again.pair == pair
-    assert (again.site, again.direction) == ("resid_post", "noise")
-    assert [*again.metrics] == ["logit_diff", "kl"]
-    assert again.metrics["kl"][1:] == result.metrics["kl"][1:]
-    assert again.checksum == model.checksum()
-    assert again.clean_next == result.clean_next
-    assert again.to_dict() == result.to_dict()
-    assert json.loads(readable.read_text()) == json.loads(json.dumps(result.to_dict()))
-    with np.load(npz, allow_pickle=False) as arrays:
-        assert {"values", "pair", "metric", "clean_value", "corrupt_value"} <= set(arrays.files)
-        assert set(arrays.files) == {*result.to_dict(), "values_logit_diff", "values_kl"}
-        assert np.array_equal(arrays["values_kl"], result.metrics["kl"].values, equal_nan=True)
-        assert arrays["metric"].item() == "logit_diff"
-        assert arrays["clean_value"].item() == result.clean_value
-    again.save(tmp_path / "again")
-    assert SweepResult.load(tmp_path / "again").to_dict() == again.to_dict()
-
-
-def test_nan_is_null_in_json(model, pair):
-    values = patch_sweep(model, pair, layers=[0]).to_dict()["values"]
-    assert values[1] == [None] * 7
-    assert not any(value is None or math.isnan(value) for value in values[0])
-
-
-def test_awkward_tokens_survive_saving(model, tmp_path):
-    tokens = {1: "\x00", 2: "a\x00", 3: '"\n', 4: "\u202e🙂"}
-    pair = PromptPair.from_ids([1, 3], [2, 3], 3, 4, tokens=tokens)
-    npz, _ = patch_sweep(model, pair).save(tmp_path / "x")
-    assert SweepResult.load(npz).pair == pair
-
-
-def test_the_weights_are_hashed_once_for_a_model(model, pair, monkeypatch):
-    count, hashed = [], type(model)._hash_parameters
-    monkeypatch.setattr(type(model), "_hash_parameters", lambda m: count.append(m) or hashed(m))
-    first, second = (patch_sweep(model, pair) for _ in range(2))
-    assert len(count) == 1
-    assert first.checksum == second.checksum == hashed(model)
-
-
-def test_a_result_stays_what_it_was_when_the_model_changes(model, pair):
-    result = patch_sweep(model, pair)
-    before = result.to_dict()
-    with torch.no_grad():
-        model.transformer.ln_f.bias += 1
-    assert result.to_dict() == before
-    assert result.checksum != model.checksum()
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not a zip", "foreign"])
-def test_what_is_no_result_is_refused(tmp_path, content):
-    path = tmp_path / "x.npz"
-    if content == "foreign":
-        np.savez(path, values=np.zeros(3))
-    elif content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ResultError, match="no saved sweep"):
-        SweepResult.load(path)
+    found = patch_sweep(model, pair, patches=whole_block, method="loop", metric="target_logit")
+    clean = last(model, pair.clean_ids, record=["attn_out", "mlp_out"])
+    for layer, position in itertools.product(range(3), range(7)):
+        patches = [Patch(site, layer, position) for site in ("attn_out", "mlp_out")]
+        expected = (last(model, pair.corrupt_ids, patch=patches) - clean)[11].item()
+        assert found.values[layer, position] == pytest.approx(expected, abs=1e-6)
