@@ -27,13 +27,20 @@ OWNERS = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_HUB_CACH
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(ROOT / "no-such-cache")}
 
 
+# Marker -> why a test that has it is skipped unless it is asked for.
+APART = {
+    "cost": "measures time or memory on GPT-2's shape",  # wants the machine for itself
+    "slow": "takes many seconds",
+}
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What is measured wants the machine for itself, and half a gigabyte at least."""
-    is_measured = item.get_closest_marker("cost") is not None
-    if is_measured and item.config.option.markexpr != "cost":
-        pytest.skip("measures time or memory on GPT-2's shape: pytest -m cost")
+    """Skip tests that are run by themselves; choose the number of threads."""
+    for name, why in APART.items():
+        if item.get_closest_marker(name) is not None and item.config.option.markexpr != name:
+            pytest.skip(f"{why}: pytest -m {name}")
     # To models as small as the others', a second thread brings nothing but waiting.
-    torch.set_num_threads(2 if is_measured else 1)
+    torch.set_num_threads(1 if item.get_closest_marker("cost") is None else 2)
 
 
 @pytest.fixture

@@ -1,0 +1,107 @@
+"""The wheel: built without a network, installed outside the clone, its commands run."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+pytestmark = pytest.mark.slow
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "scripts"
+]
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "mingpt", "patching")
+# What is no Python and has to be installed too, as patterns of paths.
+DATA = ("py.typed", "README.md", "builtin/*")
+
+
+def run(*arguments: str | Path, **settings) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [*map(str, arguments)], capture_output=True, text=True, encoding="utf-8", **settings
+    )
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def pip(*arguments: str | Path) -> None:
+    run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from a copy: in the clone, what an earlier build left would get into it."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for name in BUILT_FROM:
+        if (ROOT / name).is_dir():
+            shutil.copytree(
+                ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(ROOT / name, source)
+    offline = ("--no-build-isolation", "--no-deps", "--no-index")
+    pip("wheel", *offline, "--wheel-dir", built, source)
+    (path,) = built.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The folder that the wheel was installed into."""
+    target = tmp_path_factory.mktemp("installed")
+    pip("install", "--no-deps", "--no-index", "--target", target, wheel)
+    return target
+
+
+@pytest.fixture
+def elsewhere(installed, tmp_path):
+    """Runs a command as installed, in an empty folder outside the clone."""
+
+    def run_there(command: str, *arguments: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PYTHONPATH": str(installed), "MPLBACKEND": "agg"}
+        return run(
+            sys.executable, installed / "bin" / command, *arguments, cwd=tmp_path, env=environment
+        )
+
+    return run_there
+
+
+def test_it_holds_every_file_of_the_packages(wheel):
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("mingpt", "patching")
+        for pattern in ("*.py", *DATA)
+        for path in (ROOT / package).rglob(pattern)
+        if path.is_file()
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == wanted
+    assert {"mingpt/py.typed", "patching/py.typed", "mingpt/builtin/model.safetensors"} <= held
+
+
+def test_it_says_its_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (about,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+    assert "License-Expression: MIT" in about
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_installed_and_explains_itself(elsewhere, command):
+    assert f"usage: {command}" in elsewhere(command, "--help").stdout
+
+
+def test_patch_runs_on_the_model_that_was_installed(elsewhere, installed, tmp_path):
+    done = elsewhere("mingpt-patch", "--model", "builtin", "--out", "run/")
+    assert "model: builtin" in done.stdout
+    assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == [".json", ".npz", ".png"]
+    code = "import mingpt, patching.cli.patch as p; print(mingpt.__file__, p.__file__, sep='\\n')"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    files = run(sys.executable, "-c", code, cwd=tmp_path, env=environment).stdout.split()
+    assert all(Path(file).is_relative_to(installed) for file in files)
