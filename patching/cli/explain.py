@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from mingpt.version import __version__
 from patching.cli.common import output
-from patching.cli.common.arguments import Parser, add_model_arguments, texts_asked
-from patching.cli.common.command import run_command, tell
+from patching.cli.common.arguments import Parser, add_model_arguments, parse_texts
+from patching.cli.common.command import print_line, run_command
 from patching.cli.common.models import load_model
 from patching.cli.common.progress import Bars, Progress
 from patching.explanation.request import DEFAULT, METHODS, figures_of, parse_methods
@@ -108,7 +108,7 @@ def build_parser() -> Parser:
 def run(argv: Sequence[str]) -> None:
     """Parse, load, explain, print and write."""
     arguments = build_parser().parse_args(argv)
-    texts = texts_asked(arguments, EXAMPLE)
+    texts = parse_texts(arguments, EXAMPLE)
     methods = parse_methods(arguments.method)
 
     # Imported only now: these take time, and the arguments could have been wrong.
@@ -119,8 +119,8 @@ def run(argv: Sequence[str]) -> None:
 
     figures = figures_of(methods)
     output.check_output(arguments)
-    place = output.Place.of(arguments, [f"-{name}" for name in figures])
-    say = output.speaker(arguments)
+    place = output.OutputPlace.of(arguments, [f"-{name}" for name in figures])
+    say = output.make_say(arguments)
     bars = Bars(arguments.quiet)
     loaded = load_model(arguments, arguments.model, bars)
     model, tokenizer = loaded.model, loaded.tokenizer
@@ -141,10 +141,10 @@ def run(argv: Sequence[str]) -> None:
     found = _with_arguments(found, arguments, loaded.fallback)
     with bars.bar("drawing") as progress:
         written = _write(found, model, figures, place, progress)
-    output.tell_written(say, written)
+    output.say_written(say, written)
     if arguments.json:
         paths = [str(path) for path in written]
-        tell(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
+        print_line(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
 
 
 def _with_arguments(
@@ -166,7 +166,7 @@ def _write(
     found: Explanation,
     model: GPT,
     figures: Sequence[str],
-    place: output.Place,
+    place: output.OutputPlace,
     progress: Progress | None,
 ) -> dict[Path, bool]:
     """Write figures and result; return their paths, each with whether it replaced a file."""
@@ -174,7 +174,7 @@ def _write(
 
     cmap = found.arguments["cmap"]
     defining = (
-        output.of_model(model, found.checksum, found.notes),
+        output.model_identity(model, found.checksum, found.notes),
         (found.methods, len(found.top_ids), cmap, found.arguments["seed"]),
         (found.ids.tolist(), found.target, found.foil),
         (found.versions["device"], found.versions["dtype"]),

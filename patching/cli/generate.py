@@ -18,7 +18,7 @@ from mingpt.files import expanded
 from mingpt.version import __version__
 from patching.cli import generate_output
 from patching.cli.common import output
-from patching.cli.common.arguments import Parser, add_model_arguments, lines_of
+from patching.cli.common.arguments import Parser, add_model_arguments, read_lines
 from patching.cli.common.command import UsageError, run_command
 from patching.cli.common.models import model_names
 from patching.cli.generate_run import GenerateRequest, run_model
@@ -190,7 +190,7 @@ def run(argv: Sequence[str]) -> None:
     request = parse_request(arguments)
     names = model_names(arguments)
     place = _place(arguments, request, len(names))
-    say = output.speaker(arguments)
+    say = output.make_say(arguments)
     models = [run_model(arguments, name, request, say, alone=len(names) == 1) for name in names]
     if len(models) > 1:
         generate_output.print_side_by_side(models, request, say)
@@ -199,7 +199,7 @@ def run(argv: Sequence[str]) -> None:
     written = {}
     if place is not None:
         written = generate_output.write(models, request, arguments, place)
-    output.tell_written(say, written)
+    output.say_written(say, written)
     if arguments.json:
         generate_output.print_json(models, request, list(written))
     for model in models:
@@ -245,7 +245,7 @@ def parse_prompts(arguments: argparse.Namespace) -> list[str]:
         raise UsageError("--prompt is empty")
     if arguments.prompts is not None:
         path = expanded(arguments.prompts)
-        lines = lines_of("--prompts", path)
+        lines = read_lines("--prompts", path)
         is_json = path.suffix.lower() in (".jsonl", ".ndjson")
         prompts += [_from_json(path, *line) if is_json else line[1] for line in lines.items()]
     return list(dict.fromkeys(prompts)) or [EXAMPLE]
@@ -364,7 +364,7 @@ def _numbered(end: str, count: int) -> list[str]:
 
 def _place(
     arguments: argparse.Namespace, request: GenerateRequest, models: int
-) -> output.Place | None:
+) -> output.OutputPlace | None:
     """Return where the figures and the result go; None if nothing is written.
 
     Raises:
@@ -387,4 +387,4 @@ def _place(
         if arguments.format is not None:
             raise UsageError("--format is of figures: --plot or --count draw them")
         return None
-    return output.Place.of(arguments, ends, kinds=(".json",))
+    return output.OutputPlace.of(arguments, ends, kinds=(".json",))

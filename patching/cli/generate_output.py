@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from patching.cli import generate_report
 from patching.cli.common import output, tables
-from patching.cli.common.command import tell
+from patching.cli.common.command import print_line
 from patching.text import escaped
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write(
     models: Sequence[ModelRun],
     request: GenerateRequest,
     arguments: argparse.Namespace,
-    place: output.Place,
+    place: output.OutputPlace,
 ) -> dict[Path, bool]:
     """Write the figures and the result.
 
@@ -225,4 +225,4 @@ def print_json(models: Sequence[ModelRun], request: GenerateRequest, paths: Sequ
                         for step in run.steps[prompt, number]
                     ]
                 fields["paths"] = [str(path) for path in paths]
-                tell(json.dumps(fields, allow_nan=False), sys.stdout)
+                print_line(json.dumps(fields, allow_nan=False), sys.stdout)

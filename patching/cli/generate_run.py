@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from patching.cli import generate_report
 from patching.cli.common import output, tables
-from patching.cli.common.command import tell
+from patching.cli.common.command import print_line
 from patching.cli.common.models import LoadedModel, load_model
 from patching.cli.common.progress import Bars
 from patching.errors import CountError
@@ -122,7 +122,7 @@ def run_model(
 
     Args:
         name: as of --model; None for the default model.
-        say: prints a text; see `output.speaker`.
+        say: prints a text; see `output.make_say`.
         alone: there is no other model, so that results are printed as they come.
     """
     loaded = load_model(arguments, name, Bars(arguments.quiet))
@@ -291,10 +291,10 @@ class _Session:
             for number, one in enumerate(samples if self.prints else ()):
                 sample, text = one.sample, generate_report.readable(one.text)
                 head = self._head(run.settings, (prompt, number), sample.score)
-                tell(f"{head}{text}", self.out)
+                print_line(f"{head}{text}", self.out)
                 if not self.quiet:
                     end = (len(sample.ids), sample.log_prob, sample.ended)
-                    tell(generate_report.sample_end(*end), self.out)
+                    print_line(generate_report.sample_end(*end), self.out)
 
     def _transcript(
         self,
@@ -306,7 +306,7 @@ class _Session:
 
         request = self.request
         return generate_report.Transcript(
-            lambda text: tell(text, self.out, end=""),
+            lambda text: print_line(text, self.out, end=""),
             self.tokenizer,
             list(product(range(len(request.prompts)), range(request.num_samples))),
             lambda key: self._head(settings, key),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from mingpt.sites import SITES, heads_at
 from mingpt.version import __version__
 from patching.cli.common import output
-from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, texts_asked
-from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, parse_texts
+from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.models import load_model
 from patching.cli.common.progress import Bars
 from patching.sweep.engine.memory import parse_size
@@ -193,7 +193,7 @@ def _add_speed_arguments(parser: Parser) -> None:
 def run(argv: Sequence[str]) -> None:
     """Parse, load, sweep, print and write."""
     arguments = build_parser().parse_args(argv)
-    texts = texts_asked(arguments, EXAMPLE)
+    texts = parse_texts(arguments, EXAMPLE)
     request = _request(arguments)
 
     # Only now import what takes time to import.
@@ -203,7 +203,7 @@ def run(argv: Sequence[str]) -> None:
 
     output.check_output(arguments)
     place = _place(arguments, request)
-    say = output.speaker(arguments)
+    say = output.make_say(arguments)
     bars = Bars(arguments.quiet)
     loaded = load_model(arguments, arguments.model, bars)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
@@ -223,13 +223,13 @@ def run(argv: Sequence[str]) -> None:
         agreement = compare_sweeps(result, results[1])
         say(f"\n{patch_report.agreement_table(result, results[1], agreement)}\n")
     written = _write(results, place, loaded.model, arguments.cmap)
-    output.tell_written(say, written)
+    output.say_written(say, written)
     if arguments.json:
         more: dict[str, Any] = {}
         if agreement:
             more["agreement"] = {name: asdict(found) for name, found in agreement.items()}
         more["paths"] = [str(path) for path in written]
-        tell(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
+        print_line(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
 
 
 def _request(arguments: argparse.Namespace) -> Request:
@@ -265,7 +265,7 @@ def _indices(arguments: argparse.Namespace, config: GPTConfig, T: int) -> dict[s
     }
 
 
-def _place(arguments: argparse.Namespace, request: Request) -> output.Place:
+def _place(arguments: argparse.Namespace, request: Request) -> output.OutputPlace:
     """Return where the figures (one for each metric) and results go."""
     metrics = request.metrics
     ends = [f"-{metric.name}" if len(metrics) > 1 else "" for metric in metrics]
@@ -273,7 +273,7 @@ def _place(arguments: argparse.Namespace, request: Request) -> output.Place:
     if arguments.compare_exact:
         ends += [f"{end}-compared" for end in ends]
         results.append("-exact")
-    return output.Place.of(arguments, ends, results)
+    return output.OutputPlace.of(arguments, ends, results)
 
 
 def _sweep(
@@ -317,7 +317,7 @@ def _run_name(result: SweepResult, model: GPT) -> str:
         del command[name]
     del arguments["max_memory"]
     defining = (
-        output.of_model(model, result.checksum, result.notes),
+        output.model_identity(model, result.checksum, result.notes),
         (arguments, result.rows, command),
         (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
         (result.versions["device"], result.versions["dtype"]),
@@ -326,7 +326,7 @@ def _run_name(result: SweepResult, model: GPT) -> str:
 
 
 def _write(
-    results: Sequence[SweepResult], place: output.Place, model: GPT, cmap: str | None
+    results: Sequence[SweepResult], place: output.OutputPlace, model: GPT, cmap: str | None
 ) -> dict[Path, bool]:
     """Write figures and results; return the paths, and whether each file was there before."""
     from patching.sweep import figures

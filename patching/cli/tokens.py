@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from mingpt.files import expanded
 from mingpt.version import __version__
 from patching.cli.common import output
-from patching.cli.common.arguments import MODEL_NAMES, Parser, add_source_arguments, lines_of
-from patching.cli.common.command import UsageError, run_command, tell
+from patching.cli.common.arguments import MODEL_NAMES, Parser, add_source_arguments, read_lines
+from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.models import load_tokenizers
 from patching.cli.common.progress import Bars
 from patching.text import escaped
@@ -120,7 +120,7 @@ def run(argv: Sequence[str]) -> None:
     from patching.alignment import replaced_words, suggest
 
     replaced = None if words is None else replaced_words(texts[0], texts[1])
-    say = output.speaker(arguments)
+    say = output.make_say(arguments)
     views = []
     for loaded in load_tokenizers(arguments, Bars(arguments.quiet)):
         tokenizer = loaded.tokenizer
@@ -130,7 +130,7 @@ def run(argv: Sequence[str]) -> None:
     _print(say, texts, views, replaced)
     if arguments.json:
         found = {"texts": list(texts), "tokenizers": [view.to_dict() for view in views]}
-        tell(json.dumps(found, allow_nan=False), sys.stdout)
+        print_line(json.dumps(found, allow_nan=False), sys.stdout)
 
 
 def parse_words(asked: str) -> list[str]:
@@ -143,7 +143,7 @@ def parse_words(asked: str) -> list[str]:
     with contextlib.suppress(OSError):  # such as a name that is too long: then it is no file
         is_file = path.is_file()
     is_file = is_file or asked.endswith(".txt") or "/" in asked or os.sep in asked
-    parts = lines_of("--suggest", path).values() if is_file else asked.split(",")
+    parts = read_lines("--suggest", path).values() if is_file else asked.split(",")
     words = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not words:
         raise UsageError(f"--suggest {asked!r}: there is no word in it")

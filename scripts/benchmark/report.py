@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mingpt.config import GPTConfig
-from patching.cli.common.command import tell
+from patching.cli.common.command import print_line
 
 
 class Report:
@@ -24,7 +24,7 @@ class Report:
         """Add and print a line."""
         self.step("")
         self.lines.append(line)
-        tell(line, sys.stdout)
+        print_line(line, sys.stdout)
 
     def row(self, *cells: str) -> None:
         """Add a row of a table."""

@@ -211,7 +211,3 @@ class IndexList:
                 raise UsageError(f"{what}s {self.text!r}: the range {part!r} runs backwards")
             chosen.update(range(first, last + 1))
         return sorted(chosen)
-
-
-texts_asked = parse_texts  # until the merge
-lines_of = read_lines  # until the merge

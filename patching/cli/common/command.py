@@ -57,6 +57,3 @@ def print_line(text: str, stream: TextIO, end: str = "\n") -> None:
         print(text, end=end, file=stream, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-tell = print_line  # until the merge

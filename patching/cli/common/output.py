@@ -234,9 +234,3 @@ def slug(text: str, most: int = 40) -> str:
     """Return the first words of `text` in characters that are safe in any file name."""
     words = re.findall(r"[a-z0-9]+", text.lower())
     return "-".join(words)[:most].strip("-") or "prompt"
-
-
-Place = OutputPlace  # until the merge
-speaker = make_say  # until the merge
-tell_written = say_written  # until the merge
-of_model = model_identity  # until the merge
