@@ -1,7 +1,9 @@
-"""Checks of numbers: counts, indices from the end, logits that must be finite."""
+"""Checks of numbers: counts, indices from the end, finite logits, a hash of parameters."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,19 @@ def from_the_end(what: str, number: int, size: int, error: type[Exception]) -> i
     return number % size
 
 
+def check_ids(idx: Tensor, most: int) -> None:
+    """Raise ConfigError unless `idx` is token ids (B, T) with 1 <= T <= `most`."""
+    if idx.dim() != 2 or str(idx.dtype) not in ("torch.int64", "torch.int32"):
+        raise ConfigError(
+            f"ids must be an integer tensor (B, T), not {idx.dtype} {tuple(idx.shape)}"
+        )
+    B, T = idx.shape
+    if B < 1 or not 1 <= T <= most:
+        raise ConfigError(
+            f"ids are {B} x {T}; the model reads at least one sequence of 1 to {most} tokens"
+        )
+
+
 def widened(x: Tensor) -> Tensor:
     """Return `x` in float32 where it is in half precision; otherwise `x` itself.
 
@@ -55,3 +70,15 @@ def finite(logits: Tensor) -> Tensor:
         dtype = str(logits.dtype).removeprefix("torch.")
         raise GenerationError(f"the model's logits are not finite in {dtype}")
     return logits
+
+
+def sha256_of(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 (hex) over every tensor's name, dtype, shape and bytes, by name."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # Through bytes, because NumPy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

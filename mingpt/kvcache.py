@@ -62,6 +62,15 @@ class KVCache:
         """Size in bytes."""
         return sum(kept.nbytes for kept in self._kept.values())
 
+    def check_room(self, B: int, T: int) -> None:
+        """Raise ConfigError unless there is room for T more tokens of B sequences."""
+        if self.B != B:
+            raise ConfigError(f"{B} sequences for a cache of {self.B}")
+        if self.length + T > self.room:
+            raise ConfigError(
+                f"the cache has room for {self.room} tokens, not for {self.length} and {T} more"
+            )
+
     def after(self, tap: LayerTap) -> LayerTap:
         """Wrap `tap` so that attention sees the cached keys and values followed by the new ones."""
 

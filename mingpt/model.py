@@ -14,7 +14,6 @@ Shapes, here and in the whole project:
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -25,14 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mingpt.checks import check_whole, finite
+from mingpt.checks import check_ids, check_whole, finite, sha256_of
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError, PatchError
 from mingpt.linear import Linear, by_shared_heads
 from mingpt.sites import (
     DEFAULT_SITE,
     LayerTap,
-    Patch,
+    PatchLike,
     ResolvedPatch,
     Tap,
     Taps,
@@ -92,8 +91,6 @@ class CausalSelfAttention(nn.Module):
         z = tap("z", self.mix(self.attn_dropout(pattern), v))  # (B, nh, T, hs), each head's output
         return self.resid_dropout(self.c_proj(z.transpose(1, 2).reshape(B, T, C)))
 
-    # The steps by themselves: forward uses some, the engine and the explanations all of them.
-
     def heads(self, x: Tensor) -> Tensor:
         """Return the view (..., n, T, hs) of (..., T, n hs): q, k, v or z head by head."""
         return x.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
@@ -108,40 +105,9 @@ class CausalSelfAttention(nn.Module):
             q, k = q.to(wide), k.to(wide)
         return by_shared_heads(q, k.transpose(-2, -1)) / self.divisor
 
-    def pattern(self, q: Tensor, k: Tensor, future: Tensor) -> Tensor:
-        """Return each query's weights over the keys (..., nh, queries, T); they sum to 1."""
-        scores = self.scores(q, k).masked_fill(future, float("-inf"))
-        return F.softmax(scores, dim=-1).to(q.dtype)
-
     def mix(self, pattern: Tensor, v: Tensor) -> Tensor:
         """Return z (..., nh, queries, hs) of pattern (..., nh, queries, T), v (..., nkv, T, hs)."""
         return by_shared_heads(pattern, v)
-
-    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split c_attn's output into q (..., C), k and v (..., nkv hs)."""
-        q, k, v = qkv.split(self.sizes, dim=-1)
-        return q, k, v
-
-    def queries(self, x: Tensor) -> Tensor:
-        """Return the q part of c_attn's output alone: (..., C) -> (..., C)."""
-        return self._part_of_c_attn(x, slice(None, x.size(-1)))
-
-    def keys_values(self, x: Tensor) -> Tensor:
-        """Return the k and v parts of c_attn's output: (..., C) -> (..., 2 nkv hs)."""
-        return self._part_of_c_attn(x, slice(x.size(-1), None))
-
-    def _part_of_c_attn(self, x: Tensor, rows: slice) -> Tensor:
-        bias = self.c_attn.bias
-        return F.linear(x, self.c_attn.weight[rows], None if bias is None else bias[rows])
-
-    def of_each_query(self, x: Tensor) -> Tensor:
-        """Repeat k or v for the query heads that share it: (..., nkv, T, hs), (..., nh, T, hs)."""
-        shared = self.n_head // x.size(-3)
-        return x if shared == 1 else x.repeat_interleave(shared, dim=-3)
-
-    def output_heads(self) -> Tensor:
-        """Return W_O head by head (nh, hs, C), a view: what c_proj makes of each head's z."""
-        return self.c_proj.weight.t().unflatten(0, (self.n_head, -1))
 
 
 class MLP(nn.Module):
@@ -199,14 +165,11 @@ class GPT(nn.Module):
     """GPT-2 (Radford et al. 2019) with `record` and `patch`.
 
     Attributes:
-        config: the shape it was built with.
-        name: what it was loaded as; "GPT" for one that was built by hand.
-        recording: the last recording, site -> (n_layer, B, ...), with the
-            shapes of mingpt.sites; empty if there was none.
-        activations: the recording of resid_post (n_layer, B, T, C), the
-            residual stream after each block; None if there is none.
-        last_logits: None, or the last forward's logits at its last position
-            (B, V).
+        config: its shape.
+        name: what it was loaded as; "GPT" if it was built by hand.
+        recording: the last recording, site -> (n_layer, B, ...), as mingpt.sites says.
+        activations: the recording of resid_post (n_layer, B, T, C), or None.
+        last_logits: the last forward's logits at its last position (B, V), or None.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -257,7 +220,7 @@ class GPT(nn.Module):
 
     @property
     def activations(self) -> Tensor | None:
-        """The recording of resid_post (n_layer, B, T, C); None if there is none."""
+        """The recording of resid_post, the stream after each block (n_layer, B, T, C), or None."""
         return self.recording.get(DEFAULT_SITE)
 
     @activations.setter
@@ -272,38 +235,32 @@ class GPT(nn.Module):
         targets: Tensor | None = None,
         *,
         record: bool | str | Iterable[str] = False,
-        patch: tuple[int, int] | Patch | Sequence[Patch] | None = None,
+        patch: PatchLike | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return next-token logits, and the loss if targets are given.
 
         Args:
-            idx: token ids (B, T), 1 <= T <= block_size. That they are below
-                vocab_size is not checked here, which on CUDA would wait for the
-                device: PyTorch's IndexError, or a device assert.
+            idx: token ids (B, T), 1 <= T <= block_size. An id from vocab_size on is
+                PyTorch's IndexError: checking here would make CUDA wait.
             targets: the next tokens (B, T), already shifted; -1 is ignored.
-            record: True keeps the residual stream after every block, as a copy,
-                in `activations`; a site's name, or several, keep those in
-                `recording`. A forward without it leaves the last recording.
-            patch: (layer, position): once block `layer` has produced its
-                output, replace the vector at `position` by the one in the last
-                recording. A Patch replaces at any site, by the recording or by
-                a value of its own; a list of patches is applied in order.
-                Negative numbers count from the end. With `record` too, the
-                patch is read from the previous recording, which the patched
-                run then replaces.
+            record: True keeps a copy of the residual stream after every block in
+                `activations`; a site's name, or several, keep those in `recording`.
+                A forward without it leaves the last recording.
+            patch: (layer, position): once block `layer` has produced its output,
+                replace the vector at `position` by the recorded one. A Patch does so at
+                any site, by the recording or a value of its own; a list is applied in
+                order. Negative numbers count from the end. With `record` too, the
+                patch is read from the previous recording, which the run then replaces.
 
         Returns:
-            logits (B, T, V) in the model's dtype, and the mean cross-entropy in
-            nats (or None). `last_logits` keeps a copy of the last position's.
+            logits (B, T, V) in the model's dtype, and the mean cross-entropy in nats or
+            None. `last_logits` keeps a copy of the last position's.
 
         Raises:
-            ConfigError: ids that are no (B, T) integer tensor, or too many;
-                targets of another shape.
-            PatchError: an unknown site, nothing recorded there, a recording or
-                a value of another shape, dtype or device, or a layer, head or
-                position out of range.
+            ConfigError: ids that are no (B, T) integers, or too many; other targets.
+            PatchError: see mingpt.sites.resolve_patches.
         """
-        self._check_ids(idx)
+        check_ids(idx, self.config.block_size)
         if targets is not None and targets.shape != idx.shape:
             raise ConfigError(f"targets {tuple(targets.shape)} for ids {tuple(idx.shape)}")
         logits = self._run(idx, sites_to_record(record), self.resolve(idx, patch))
@@ -313,11 +270,7 @@ class GPT(nn.Module):
         return logits, loss
 
     def next_logits(
-        self,
-        idx: Tensor,
-        cache: KVCache | None = None,
-        *,
-        patches: Sequence[ResolvedPatch] = (),
+        self, idx: Tensor, cache: KVCache | None = None, *, patches: Sequence[ResolvedPatch] = ()
     ) -> Tensor:
         """Return the next token's logits alone (B, V): forward's last position.
 
@@ -354,30 +307,19 @@ class GPT(nn.Module):
 
         Args:
             idx: as in `forward`.
-            tap: called as tap(layer, site, x) with every activation that has a
-                name, in the order of the pass. The pass goes on with what it
-                returns. `forward` records and patches by such a tap.
+            tap: called as tap(layer, site, x) with every named activation, in the order
+                of the pass, which goes on with what it returns.
             cache: as in `next_logits`. The tap sees the new tokens' activations;
                 keys and values are cached as it returns them.
-
-        Raises:
-            ConfigError: as `next_logits`.
         """
-        self._check_ids(idx)
+        check_ids(idx, self.config.block_size)
         T, before = idx.size(1), 0
         if cache is not None:
-            before = cache.length
-            if len(idx) != cache.B:
-                raise ConfigError(f"{len(idx)} sequences for a cache of {cache.B}")
-            if before + T > cache.room:
-                raise ConfigError(
-                    f"the cache has room for {cache.room} tokens, not for {before} and {T} more"
-                )
+            cache.check_room(*idx.shape)
+            before, tap = cache.length, cache.after(tap)
         keys = torch.arange(before + T, device=idx.device)
         future = keys > keys[before:, None]  # (T, before + T)
         x = self.embed(idx, keys[before:])  # (B, T, C)
-        if cache is not None:
-            tap = cache.after(tap)
         for layer, block in enumerate(self.transformer.h):
             tap_layer = partial(tap, layer)
             x = block(tap_layer("resid_pre", x), future, tap_layer)  # (B, T, C)
@@ -390,21 +332,7 @@ class GPT(nn.Module):
         """Return token plus position embeddings (..., C) of ids and positions that broadcast."""
         return self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position))
 
-    def _check_ids(self, idx: Tensor) -> None:
-        if idx.dim() != 2 or idx.dtype not in (torch.int64, torch.int32):
-            raise ConfigError(
-                f"ids must be an integer tensor (B, T), not {idx.dtype} {tuple(idx.shape)}"
-            )
-        B, T = idx.shape
-        if B < 1 or not 1 <= T <= self.config.block_size:
-            raise ConfigError(
-                f"ids are {B} x {T}; the model reads at least one sequence"
-                f" of 1 to {self.config.block_size} tokens"
-            )
-
-    def resolve(
-        self, idx: Tensor, patch: tuple[int, int] | Patch | Iterable[Patch] | None
-    ) -> list[ResolvedPatch]:
+    def resolve(self, idx: Tensor, patch: PatchLike | None) -> list[ResolvedPatch]:
         """Check patches of a run of `idx` (B, T); see mingpt.sites.resolve_patches."""
         if patch is None:
             return []
@@ -422,13 +350,12 @@ class GPT(nn.Module):
         top_k: int | None = None,
         *,
         record: bool | str | Iterable[str] = False,
-        patch: tuple[int, int] | Patch | Iterable[Patch] | None = None,
+        patch: PatchLike | None = None,
     ) -> Tensor:
         """Append tokens to each sequence (B, T): minGPT's loop, one forward a token, no cache.
 
         mingpt.generate (cache, seeds, places to stop) is tested equal to this definition.
-        A sequence longer than block_size is read through its last block_size tokens. In
-        training mode dropout is active here too.
+        A sequence longer than block_size is read through its last block_size tokens.
 
         Args:
             do_sample: draw by PyTorch's global generator; False takes the likeliest token.
@@ -440,9 +367,8 @@ class GPT(nn.Module):
             ids (B, T + max_new_tokens).
 
         Raises:
-            ConfigError: no ids, or a temperature, top_k or count out of range.
+            ConfigError, PatchError: as `forward`; or a number out of its range.
             GenerationError: logits that are not finite.
-            PatchError: as `forward`; or a prompt longer than block_size.
         """
         limit, sites = self.config.block_size, sites_to_record(record)
         check_whole("max_new_tokens", max_new_tokens, 0)
@@ -451,7 +377,7 @@ class GPT(nn.Module):
             raise ConfigError(f"temperature must be a number above 0, not {temperature!r}")
         if patch is not None and idx.size(-1) > limit:
             raise PatchError(f"the prompt has {idx.size(-1)} tokens, the model reads {limit}")
-        self._check_ids(idx[..., -limit:])
+        check_ids(idx[..., -limit:], limit)
         patches = self.resolve(idx, patch)
         for step in range(max_new_tokens):
             is_whole = idx.size(1) <= limit  # else the window has moved on from the prompt
@@ -483,19 +409,11 @@ class GPT(nn.Module):
         It is worked out once and again only after the parameters have changed.
         """
         if any(parameter.is_inference() for parameter in self.parameters()):
-            return self._hash_parameters()  # inference tensors do not count their changes
+            return sha256_of(self.named_parameters())  # these do not count their changes
         state = tuple((p.data_ptr(), p.dtype, p._version) for p in self.parameters())
         if self._checksum is None or self._checksum[0] != state:
-            self._checksum = (state, self._hash_parameters())
+            self._checksum = (state, sha256_of(self.named_parameters()))
         return self._checksum[1]
-
-    def _hash_parameters(self) -> str:
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.named_parameters()):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-            # Through bytes, because NumPy has no bfloat16.
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
 
 def _layer_norm(config: GPTConfig) -> nn.LayerNorm:

@@ -75,6 +75,9 @@ class Patch:
         return ours == theirs and self.value is other.value
 
 
+PatchLike = tuple[int, int] | Patch | Iterable[Patch]  # (layer, position) is of resid_post
+
+
 @dataclass(frozen=True)
 class ResolvedPatch:
     """A patch that has been checked: where it writes, and what."""
@@ -130,7 +133,7 @@ def heads_at(site: str, config: GPTConfig) -> int:
     return config.kv_heads if site in SHARED_SITES else config.n_head
 
 
-def as_patches(patch: tuple[int, int] | Patch | Iterable[Patch]) -> list[Patch]:
+def as_patches(patch: PatchLike) -> list[Patch]:
     """Return the patches as a list; a pair (layer, position) is a patch of resid_post.
 
     Raises:
@@ -154,7 +157,7 @@ def as_patches(patch: tuple[int, int] | Patch | Iterable[Patch]) -> list[Patch]:
 
 
 def resolve_patches(
-    patch: tuple[int, int] | Patch | Iterable[Patch],
+    patch: PatchLike,
     recording: Mapping[str, Tensor],
     config: GPTConfig,
     idx: Tensor,

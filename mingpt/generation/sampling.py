@@ -8,7 +8,7 @@ is GPT.generate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -22,7 +22,7 @@ from mingpt.errors import ConfigError, PatchError
 from mingpt.generation.decoding import Decoding, draw, with_penalty
 from mingpt.generation.sequences import Sequences
 from mingpt.model import GPT
-from mingpt.sites import Patch, as_patches
+from mingpt.sites import Patch, PatchLike, as_patches
 
 BATCH_BYTES = 1 << 29  # a batch may hold so much of what grows with its size
 
@@ -111,7 +111,7 @@ def generate(
     seed: int = 0,
     greedy: bool = False,
     stop: Stop | None = None,
-    patch: tuple[int, int] | Patch | Iterable[Patch] | None = None,
+    patch: PatchLike | None = None,
     use_cache: bool = True,
     observe: Callable[[Choice], None] | None = None,
 ) -> list[list[Sample]]:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from mingpt.checks import widened
 from mingpt.model import CausalSelfAttention
+from patching.attention import of_each_query, output_heads
 
 # Values of (t, s, C) held at a time: 32 M of them take 128 MB in float32.
 MOST_VALUES = 1 << 25
@@ -83,7 +84,7 @@ def contributions(
     B, T, C = x.shape
     # Nearness is a small difference of large sums: half precision would lose it.
     pattern, v, x, y = map(widened, (pattern, v, x, y))
-    written = attention.of_each_query(v) @ widened(attention.output_heads())  # (B, nh, T, C)
+    written = of_each_query(attention, v) @ widened(output_heads(attention))  # (B, nh, T, C)
     at_a_time = max(1, MOST_VALUES // (B * T * C))  # queries
     rows = []
     for queries in torch.arange(T, device=x.device).split(at_a_time):

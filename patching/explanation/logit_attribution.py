@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mingpt.model import GPT
+from patching.attention import of_each_query, output_heads
 from patching.explanation.recording import RecordedRun
 
 
@@ -68,8 +69,8 @@ def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
     towards = _through_fixed_norm(norm, unembedding, wide(run.final))  # (B, 2, C)
     read, bias = [], []
     for block, pattern, v in zip(model.transformer.h, run.pattern, run.v, strict=True):
-        heads = wide(block.attn.output_heads())  # (nh, hs, C)
-        values = block.attn.of_each_query(wide(v))  # (B, nh, T, hs)
+        heads = wide(output_heads(block.attn))  # (nh, hs, C)
+        values = of_each_query(block.attn, wide(v))  # (B, nh, T, hs)
         read.append(_head_terms(heads, wide(pattern), values, towards))
         bias.append(_dot(towards, _or_zeros(block.attn.c_proj.bias, towards)))
     by_head = torch.stack(read)  # (L, B, 2, nh, T)

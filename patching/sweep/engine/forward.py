@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mingpt.model import GPT, Block
+from patching.attention import keys_values, of_each_query, queries, split
 from patching.sweep.engine.packing import Batch, BlockRuns, Job, Layout, by_rows, rows_of
 from patching.sweep.engine.plan import READ_LATER, Experiment
 from patching.sweep.engine.site_rules import RULES, new_rows
@@ -162,12 +163,12 @@ def _attend(block: Block, normed: Tensor, layout: Layout, record: Record) -> Ten
     for group in layout.groups:
         # Write every sequence out whole, with the rows of the base run that it reads.
         whole = rows_of(qkv, group.read).unflatten(0, (-1, group.T))  # (E, T, C + 2 nkv hs)
-        q, k, v = (attn.of_each_query(attn.heads(part)) for part in attn.split(whole))
+        q, k, v = (of_each_query(attn, attn.heads(part)) for part in split(attn, whole))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         out = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (E, nh, T, hs) -> (E * T, C)
         # Keep the positions that are the sequences' own.
         z[group.rows] = rows_of(out, group.own)
-    for site, part in zip(("q", "k", "v"), attn.split(qkv), strict=True):
+    for site, part in zip(("q", "k", "v"), split(attn, qkv), strict=True):
         record(site, part)
     record("z", z)
     return z
@@ -181,12 +182,12 @@ def _attend_last(block: Block, x: Tensor, normed: Tensor, layout: Layout, record
         normed: the projected rows after ln_1 (P, C); of these only k and v are read.
     """
     attn, scale = block.attn, 1 / block.attn.divisor
-    q = attn.queries(block.ln_1(x))  # (sequences, C)
-    kv = attn.keys_values(normed)  # (P, 2 nkv hs)
+    q = queries(attn, block.ln_1(x))  # (sequences, C)
+    kv = keys_values(attn, normed)  # (P, 2 nkv hs)
     z = torch.empty_like(q)
     for group in layout.groups:
         whole = rows_of(kv, group.read).unflatten(0, (-1, group.T)).chunk(2, dim=-1)
-        k, v = (attn.of_each_query(attn.heads(part)) for part in whole)  # (E, nh, T, hs)
+        k, v = (of_each_query(attn, attn.heads(part)) for part in whole)  # (E, nh, T, hs)
         q_last = attn.heads(rows_of(q, group.sequences)[:, None])  # (E, nh, 1, hs)
         out = F.scaled_dot_product_attention(q_last, k, v, scale=scale)
         z[group.sequences] = out.flatten(1)  # (E, C)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mingpt.model import Block
 from mingpt.sites import SHARED_SITES
+from patching.attention import pattern_of
 from patching.sweep.engine.packing import BlockRuns, by_rows, rows_of, to_device
 from patching.sweep.engine.plan import Experiment
 
@@ -173,9 +174,9 @@ def _pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
 
 def _by_pattern(changed: ChangedRows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     attn = changed.block.attn
-    pattern = attn.pattern(q, k, changed.future)  # (nh, P, T)
+    pattern = pattern_of(attn, q, k, changed.future)  # (nh, P, T)
     z = changed.of_readers(attn.mix(pattern, changed.base_heads("v")))  # (n, 1, hs)
-    before = attn.pattern(changed.base_heads("q"), changed.base_heads("k"), changed.future)
+    before = pattern_of(attn, changed.base_heads("q"), changed.base_heads("k"), changed.future)
     return z, changed.of_readers((pattern == before).all(-1)).squeeze(-1)
 
 
@@ -183,7 +184,7 @@ def _k(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     attn, q = changed.block.attn, changed.base_heads("q")
     is_same = _is_same_head(changed)
     if changed.position is None:
-        pattern = attn.pattern(q, changed.source_heads("k"), changed.future)  # (nh, P, T)
+        pattern = pattern_of(attn, q, changed.source_heads("k"), changed.future)  # (nh, P, T)
         return changed.of_readers(attn.mix(pattern, changed.base_heads("v"))), is_same
     # One key is another: replace its column of the scores, and take the softmax again.
     at = changed.position[:, None]  # (n, 1)
@@ -202,7 +203,7 @@ def _k(changed: ChangedRows) -> tuple[Tensor, Tensor]:
 def _v(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     attn = changed.block.attn
     is_same = _is_same_head(changed)
-    pattern = attn.pattern(changed.base_heads("q"), changed.base_heads("k"), changed.future)
+    pattern = pattern_of(attn, changed.base_heads("q"), changed.base_heads("k"), changed.future)
     if changed.position is None:
         return changed.of_readers(attn.mix(pattern, changed.source_heads("v"))), is_same
     # One value is another: z changes by its difference, times the weight of its position.
