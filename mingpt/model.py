@@ -1,11 +1,9 @@
 """A GPT-2 whose forward pass records its activations and can be patched.
 
 The design follows minGPT: one file, read from top to bottom, with GPT-2's own
-parameter names. What is added is two keyword arguments of `GPT.forward`,
-`record` and `patch`; everything else in the project is built on those two. The
-forward pass hands every activation that has a name (sites.py) to a `tap`. The
-tap may keep a copy, and the pass goes on with what the tap gives back.
-This file knows nothing of files, networks, sweeps or plots.
+parameter names. It adds two keyword arguments of `GPT.forward`, `record` and
+`patch`. The pass hands every named activation (sites.py) to a `tap`, which may
+keep a copy, and goes on with what the tap returns.
 
 Shapes, here and in the whole project:
     B batch, T tokens, C = n_embd, nh = n_head, hs = C / nh, V = vocab_size,
@@ -50,14 +48,8 @@ class CausalSelfAttention(nn.Module):
     Vaswani et al. 2017, "Attention Is All You Need", eq. 1, with a causal mask.
     Keys and values may have fewer heads than queries; query head h then reads
     head h // (nh / nkv) (Ainslie et al. 2023, arXiv 2305.13245, section 2.2).
-    The softmax is written out and is the same code in every run, so that a run
-    that records or patches is bit for bit the run that does not.
-
-    Attributes:
-        divisor: the scores are divided by it: sqrt(hs), changed by two flags of
-            the configuration.
-        upcast: True if scores and softmax are in float32 where q and k are in
-            half precision.
+    The softmax is written out, so that a run that records or patches is bit for
+    bit the run that does not.
     """
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
@@ -67,21 +59,18 @@ class CausalSelfAttention(nn.Module):
         self.head_size = config.head_size
         kv_size = config.kv_heads * config.head_size
         self.sizes = (config.n_embd, kv_size, kv_size)  # of q, k and v in c_attn's output
+        # The scores are divided by it.
         self.divisor = math.sqrt(config.head_size) if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             self.divisor *= layer + 1
-        self.upcast = config.reorder_and_upcast_attn
+        self.upcast = config.reorder_and_upcast_attn  # half-precision scores in float32
         self.c_attn = Linear(config.n_embd, sum(self.sizes), bias=config.bias)
         self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor, future: Tensor, tap: Tap = untouched) -> Tensor:
-        """Return what attention adds to the stream: (B, T, C) -> (B, T, C).
-
-        Args:
-            future: (T, T), True where a key comes after the query.
-        """
+        """Return what attention adds to x (B, T, C); `future` (T, T) is True for later keys."""
         B, T, C = x.size()
         q, k, v = self.c_attn(x).split(self.sizes, dim=-1)  # (B, T, C) and twice (B, T, nkv hs)
         q = tap("q", self.heads(q))  # (B, nh, T, hs)
@@ -96,10 +85,7 @@ class CausalSelfAttention(nn.Module):
         return x.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """Return q k / divisor before the mask (..., nh, queries, T).
-
-        q is (..., nh, queries, hs), k (..., nkv, T, hs).
-        """
+        """Return scores (..., nh, queries, T) of q (..., nh, queries, hs), k (..., nkv, T, hs)."""
         if self.upcast:
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = q.to(wide), k.to(wide)
@@ -190,12 +176,10 @@ class GPT(nn.Module):
             self.lm_head.weight = self.transformer.wte.weight
 
     def _init_weights(self) -> None:
-        """Draw the weights by GPT-2's scheme.
+        """Draw the weights by GPT-2's scheme: normal matrices, zero biases.
 
-        matrices        normal, standard deviation initializer_range
-        c_proj.weight   the same divided by sqrt(2 n_layer): each block adds to the
-                        residual stream twice, and the stream keeps its size
-        biases          zero
+        c_proj is drawn sqrt(2 n_layer) times smaller: each block adds to the
+        residual stream twice, and so the stream keeps its size.
         """
         if self.transformer.wte.weight.is_meta:
             return  # a model without storage is given its weights by the loader
@@ -226,8 +210,6 @@ class GPT(nn.Module):
     @activations.setter
     def activations(self, recorded: Tensor | None) -> None:
         self.recording = {} if recorded is None else {DEFAULT_SITE: recorded}
-
-    # ------------------------------------------------------------- the forward pass
 
     def forward(
         self,
@@ -280,7 +262,7 @@ class GPT(nn.Module):
             patches: already checked, by `resolve`.
 
         Raises:
-            ConfigError: as `forward`; or no room for the tokens in the cache.
+            ConfigError: as `forward`; or no room in the cache.
         """
         return self._run(idx, (), patches, cache, slice(-1, None))[:, 0]
 
@@ -338,8 +320,6 @@ class GPT(nn.Module):
             return []
         return resolve_patches(patch, self.recording, self.config, idx, self.transformer.wte.weight)
 
-    # ------------------------------------------------------------- generation
-
     @torch.no_grad()
     def generate(
         self,
@@ -394,8 +374,6 @@ class GPT(nn.Module):
             idx = torch.cat((idx, token), dim=1)
         return idx
 
-    # ------------------------------------------------------------- weights
-
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **settings: Any) -> GPT:
         """Return a model with trained weights: see mingpt.loading.model_files.load_model."""
@@ -404,10 +382,7 @@ class GPT(nn.Module):
         return load_model(name_or_path, model_class=cls, **settings)
 
     def checksum(self) -> str:
-        """Return the SHA-256 (hex) over every parameter's name, dtype, shape and bytes.
-
-        It is worked out once and again only after the parameters have changed.
-        """
+        """Return the parameters' SHA-256 (hex); it is computed again only when they change."""
         if any(parameter.is_inference() for parameter in self.parameters()):
             return sha256_of(self.named_parameters())  # these do not count their changes
         state = tuple((p.data_ptr(), p.dtype, p._version) for p in self.parameters())
