@@ -98,13 +98,13 @@ def _without_unchanged(
     """Split off the experiments whose rows equal the base run's bit for bit.
 
     Returns:
-        the experiments that are left, those that are split off, and the rows (R, C)
-        of the former.
+        The experiments that are kept, those that are split off, and the rows (R, C)
+        of those that are kept.
     """
     positions, owner = runs.positions_of(joining)
     base = rows_of(runs.base("resid_post"), torch.from_numpy(positions - runs.first_position))
     differs = (rows != base).any(1).numpy()  # (R,)
-    is_kept = np.array([one.window_end > one.first_block for one in joining])  # it patches again
+    is_kept = np.array([one.window_end > one.first_block for one in joining])  # a window
     np.logical_or.at(is_kept, owner, differs)
     if is_kept.all():
         return joining, [], rows
@@ -119,8 +119,8 @@ def _run_block(
     """Run all rows through a block: (N, C) -> (N, C); the last one gives (sequences, C).
 
     Returns:
-        the stream after the block; and what the base and source runs did in it, at
-        the sites that the rule of `site` reads.
+        The stream after the block; and the base and source runs' activations in it,
+        of the sites that the rule of `site` reads.
     """
     recorded: dict[str, Tensor] = {}
     reads = RULES[site].reads

@@ -168,7 +168,7 @@ class Batch:
     def block_runs(
         self, number: int, block: Block | None, recorded: dict[str, Tensor], *, at_top: bool
     ) -> BlockRuns:
-        """Return what job `number`'s runs computed in `block`, out of what all jobs' runs did."""
+        """Return what the two runs of job `number` computed in `block`."""
         T, first = int(self._T[number]), self.jobs[number].first_difference
         return BlockRuns(block, T, at_top, recorded, first, self._base_rows[number], number)
 

@@ -122,8 +122,8 @@ class ChangedRows:
 
 
 def _of_source(changed: ChangedRows) -> Tensor:
-    # A patched resid_pre is the block before's resid_post. After a patched resid_mid
-    # comes the MLP, which reads this position alone, and computes what it does in the source.
+    # A patched resid_pre is the resid_post of the block before. A patched resid_mid enters
+    # the MLP, which reads this position alone, so its output is the source run's too.
     return changed.source("resid_post")  # (n, C)
 
 

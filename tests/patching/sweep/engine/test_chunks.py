@@ -42,7 +42,7 @@ def test_little_memory_means_several_passes_and_the_same_numbers(several, varian
 
 @pytest.fixture
 def jobs(several) -> list[Job]:
-    """The experiments of `v` by position, of several pairs, in 3 layers of 2 heads."""
+    """Return the experiments of `v` by position, of several pairs, in 3 layers of 2 heads."""
     request, config = Request("v", by_position=True), make_model().config
     return [
         measure._PairPlan.of(pair, request.grid(config, len(pair)), "denoise").job

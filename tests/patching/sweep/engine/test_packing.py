@@ -20,7 +20,7 @@ def experiment(first_block: int, first_position: int, **more) -> Experiment:
 
 
 def batch_at(layer: int, *experiments: Experiment) -> Batch:
-    """The batch of one pair of 4 tokens that differ at position 1, as block `layer` gets it."""
+    """Return the batch that block `layer` gets, of one pair of 4 tokens that differ at 1."""
     batch = Batch([Job((5, 6, 7, 8), (5, 9, 7, 8), 1, experiments)], CPU)
     for block in range(layer + 1):
         for number, joining in batch.joining(block):

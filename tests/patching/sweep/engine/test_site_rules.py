@@ -69,7 +69,7 @@ def test_a_rule_gives_the_stream_after_the_patched_block(pair, request_, n_kv_he
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:
-    """The heads side by side: (n, T, hs) -> (T, n hs)."""
+    """Put the heads side by side: (n, T, hs) -> (T, n hs)."""
     return x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
 
 
