@@ -54,8 +54,7 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.n_head = config.n_head
-        self.kv_heads = config.kv_heads
+        self.n_head, self.kv_heads = config.n_head, config.kv_heads
         self.head_size = config.head_size
         kv_size = config.kv_heads * config.head_size
         self.sizes = (config.n_embd, kv_size, kv_size)  # of q, k and v in c_attn's output
@@ -102,11 +101,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.c_fc = Linear(config.n_embd, config.inner_size, bias=config.bias)
-        self.act = {
-            "gelu_new": nn.GELU(approximate="tanh"),
-            "gelu": nn.GELU(),
-            "relu": nn.ReLU(),
-        }[config.activation]
+        known = {"gelu_new": nn.GELU(approximate="tanh"), "gelu": nn.GELU(), "relu": nn.ReLU()}
+        self.act = known[config.activation]
         self.c_proj = Linear(config.inner_size, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.resid_pdrop)
 

@@ -7,6 +7,7 @@ global state, and a second less to import.
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -82,6 +83,21 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(
             temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=dateless.get(suffix, {})
         )
+        if suffix == "svg":
+            _number_clip_paths(temporary)
+
+
+def _number_clip_paths(path: Path) -> None:
+    """Rename the clip paths of an SVG to clip1, clip2, ...
+
+    matplotlib names them after a hash of their coordinates to the last bit, and the last
+    bits of a layout of nested panels are not the same each time.
+    """
+    text = path.read_text(encoding="utf-8")
+    for number, name in enumerate(re.findall(r'<clipPath id="(\w+)">', text), 1):
+        text = text.replace(f'"{name}"', f'"clip{number}"')
+        text = text.replace(f"url(#{name})", f"url(#clip{number})")
+    path.write_text(text, encoding="utf-8")
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -35,7 +35,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ran(here, capsys):
-    """Runs the command in an empty folder; what it said on stdout."""
+    """Run the command in an empty folder; return its stdout."""
 
     def run(*arguments: str, model: str = "builtin") -> str:
         assert main(["--model", model, *arguments]) == 0, capsys.readouterr().err
@@ -48,7 +48,7 @@ def ran(here, capsys):
 
 @pytest.fixture
 def small(here) -> str:
-    """A second model, with the shipped one's tokenizer."""
+    """Save a second model, with the shipped one's tokenizer."""
     rows = tokenizer_in(BUILTIN_DIRECTORY).vocab_size
     model = make_model(vocab_size=rows, block_size=40, n_head=4, n_kv_head=1)
     save(model, here / "small", tokenizer_in(BUILTIN_DIRECTORY))

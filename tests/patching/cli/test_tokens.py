@@ -27,7 +27,7 @@ AWKWARD = "東京 cafe\u0301 \u0301 \U0001f469\u200d\U0001f467 tab\t\nline  \x1b
 
 @pytest.fixture(scope="session")
 def bytes_only(tmp_path_factory) -> str:
-    """A model whose tokenizer merges "on" and nothing else."""
+    """Save a model whose tokenizer merges "on" and nothing else."""
     directory = tmp_path_factory.mktemp("bytes")
     vocab = {char: byte for byte, char in _CHAR_OF_BYTE.items()} | {"on": 256}
     tokenizer = BPETokenizer(vocab, [("o", "n")])

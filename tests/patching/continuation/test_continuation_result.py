@@ -173,7 +173,7 @@ def test_damaged_files_are_refused_in_one_line(result, tmp_path):
 
 
 def saved_by_01(model: str, prompt: str, seed: int, temperature: float) -> dict:
-    """A sample as version 0.1 wrote it."""
+    """Return a sample as version 0.1 wrote it."""
     return {
         "model": model, "prompt": prompt, "text": " are on", "ids": [530, 456],
         "tokens": [" are", " on"], "log_probs": [-2.09808349609375e-05, -2.2046127319335938],

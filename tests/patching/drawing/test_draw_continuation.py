@@ -43,7 +43,7 @@ def step(token: int, decoding: Decoding, *, greedy: bool = False) -> list[Candid
 
 
 def texts_of(figure: Figure) -> str:
-    """All that is written in a figure and its panels."""
+    """Return every text in a figure and its panels."""
     return "\n".join(text.get_text() for text in figure.findobj(match=_is_text))
 
 
