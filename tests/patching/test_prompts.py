@@ -139,3 +139,24 @@ def test_bad_ids_are_refused(arguments, message):
 def test_a_question_has_a_text(builtin):
     with pytest.raises(PromptError, match="the text is empty"):
         Question.from_text(builtin[1], "", "hot", "cold")
+
+
+def test_a_pair_without_its_tokenizer_is_small_and_equal(tokenizer):
+    pair = PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", "Smith")
+    bare = pair.without_tokenizer()
+    assert bare == pair
+    assert bare.text_of(7) == "id:7"
+    assert len(pickle.dumps(bare)) < 2000 < len(pickle.dumps(pair))
+
+
+def test_a_question_from_ids():
+    question = Question.from_ids([1, 2], 3, 4, tokens=["a", "b", "c", "d", "e"])
+    assert (question.text, question.ids) == ("bc", (1, 2))
+    assert (question.target_id, question.foil_id) == (3, 4)
+    for arguments, message in (
+        (([], 3, 4), "the prompt is empty"),
+        (([1], 3, 3), "target and foil are the same token"),
+        (([-1], 3, 4), "ids must be 0 or more"),
+    ):
+        with pytest.raises(PromptError, match=message):
+            Question.from_ids(*arguments)

@@ -6,6 +6,7 @@ from matplotlib.image import imread
 
 from patching import METRICS, DrawingError, PromptPair, SweepResult, draw_heatmap
 from patching.drawing.style import has_glyph
+from patching.drawing.sweep import Comparison, Heatmaps, draw_comparison, draw_heatmaps
 from patching.sweep.result import MetricValues
 from patching.text import escaped, shortened, visible
 
@@ -250,3 +251,43 @@ def test_bad_requests_are_refused(tmp_path, name, settings, message):
     with pytest.raises(DrawingError, match=message):
         draw_heatmap(result_for(MICHELLE, MICHELLE_SMITH), tmp_path / name, **settings)
     assert not [*tmp_path.iterdir()]
+
+
+def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figure = draw_heatmap(result_for(MICHELLE, MICHELLE_SMITH), title="a title")
+    assert figure.axes[0].get_title(loc="left") == "a title"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_plain_values_are_enough(tmp_path):
+    """The drawing itself knows nothing of a sweep."""
+    values = np.arange(6.0).reshape(2, 3)
+    plain = Heatmaps(
+        panels=(("left", values), ("right", -values)),
+        columns=("a", "b", "c"),
+        bold=(1,),
+        columns_are="letter",
+        caption="how much",
+        title=("a line", "and another"),
+        limits=(-5.0, 5.0),
+        centre=1.0,
+    )
+    figure = draw_heatmaps(plain, tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").exists()
+    left, right, bar = figure.axes
+    assert [axes.get_title() for axes in (left, right)] == ["left", "right"]
+    assert (left.images[0].norm.vmin, left.images[0].norm.vmax) == (-5, 7)  # centred at 1
+    assert bar.get_ylabel() == "how much"
+    points = Comparison(
+        exact=np.array([0.0, 1.0]), approximate=np.array([0.5, 1.0]), layer=np.array([0, 1]),
+        n_layer=2, rank_correlation=None, caption="how much", title=("a line",),
+    )  # fmt: skip
+    axes = draw_comparison(points).axes[0]
+    assert axes.get_title(loc="left") == "a line\nrank correlation (Spearman) undefined"
+
+
+def test_patches_of_ones_own_are_in_the_title():
+    result = result_for(MICHELLE, MICHELLE_SMITH, method="loop", patches="zero_ablation")
+    title = drawn(result).axes[0].get_title(loc="left").replace("\n", " ")
+    assert title.startswith("Patches of zero_ablation() for each cell of resid_post, into corrupt")

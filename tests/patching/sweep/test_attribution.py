@@ -1,6 +1,4 @@
-"""Attribution patching against derivatives of patched runs, and its comparison with them."""
-
-import dataclasses
+"""Attribution patching against derivatives of patched runs."""
 
 import numpy as np
 import pytest
@@ -8,22 +6,17 @@ import torch
 from helpers import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.image import imread
 
 from mingpt import SITES
 from mingpt.sites import HEAD_SITES
 from patching import (
     METRICS,
-    DrawingError,
     PromptPair,
     SweepError,
-    compare_sweeps,
-    draw_agreement,
     patch_sweep,
 )
 from patching.sweep.metrics import Metric, Readout
 from patching.sweep.request import DIRECTIONS, WINDOW_SITES, Request
-from patching.sweep.result import SweepResult
 
 STEP = 1e-5  # of the activation on its way from base to source
 
@@ -219,97 +212,6 @@ def test_progress_counts_passes(model, pair):
         progress=lambda *step: seen.append(step),
     )  # fmt: skip
     assert seen == [(done, 8) for done in range(9)]
-
-
-# --------------------------------------------------------------------- the comparison
-
-
-def result_of(values, like: SweepResult) -> SweepResult:
-    metrics = {"logit_diff": like.metrics["logit_diff"]._replace(values=np.array(values, float))}
-    return dataclasses.replace(like, metrics=metrics)
-
-
-def brute_force_spearman(x, y) -> float:
-    def ranks(values):
-        return [sum(v < w for v in values) + (sum(v == w for v in values) - 1) / 2 for w in values]
-
-    return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
-
-
-@settings(max_examples=40)
-@given(
-    both=st.lists(
-        st.tuples(st.integers(-3, 3), st.floats(-3, 3, width=16)), min_size=2, max_size=12
-    )
-)
-def test_the_rank_correlation_is_spearmans(both):
-    model, pair = make_model(), PromptPair.from_ids([1, 2], [1, 3], 5, 6)
-    like = patch_sweep(model, pair, layers=[0])
-    x, y = (np.array(values, float)[None] for values in zip(*both, strict=True))
-    found = compare_sweeps(result_of(x, like), result_of(y, like))["logit_diff"].rank_correlation
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        assert found is None
-    else:
-        assert found == pytest.approx(brute_force_spearman(x[0], y[0]), abs=1e-12)
-
-
-def test_the_largest_misses_come_first_and_only_swept_cells_count(model, pair):
-    like = patch_sweep(model, pair)
-    exact = [[0.0, 1.0, np.nan], [2.0, 3.0, 4.0]]
-    near = [[0.5, 1.0, np.nan], [2.0, 1.0, 5.0]]
-    found = compare_sweeps(result_of(near, like), result_of(exact, like), most=3)["logit_diff"]
-    assert [miss.index for miss in found.misses] == [(1, 1), (1, 2), (0, 0)]
-    assert [(miss.approximate, miss.exact) for miss in found.misses] == [(1, 3), (5, 4), (0.5, 0)]
-    assert found.rank_correlation == pytest.approx(
-        brute_force_spearman([0, 1, 2, 3, 4], [0.5, 1, 2, 1, 5])
-    )
-    some = compare_sweeps(result_of(near, like), result_of(exact, like), most=99)["logit_diff"]
-    assert len(some.misses) == 5
-    with pytest.raises(SweepError, match="not of the same cells"):
-        compare_sweeps(result_of(np.nan_to_num(near), like), result_of(exact, like))
-
-
-@pytest.mark.parametrize(
-    ("site", "change", "message"),
-    [
-        ("resid_post", {"site": "z"}, "differ in site: resid_post and z"),
-        ("resid_post", {"direction": "noise"}, "differ in direction: denoise and noise"),
-        ("resid_post", {"metric": "kl"}, "differ in their metrics: logit_diff and kl"),
-        ("resid_post", {"layers": [0]}, "not of the same cells"),
-        ("mlp_out", {"window": 3}, "differ in window: 1 and 3"),
-        ("z", {"by_position": True}, "differ in axes"),
-        ("z", {"method": "attribution"}, "the second sweep must be the exact one"),
-    ],
-)
-def test_only_like_is_compared_with_like(model, pair, tmp_path, site, change, message):
-    ours = patch_sweep(model, pair, site=site, method="attribution")
-    theirs = patch_sweep(model, pair, **{"site": site, **change})
-    for act in (compare_sweeps, lambda a, b: draw_agreement(a, b, tmp_path / "x.png")):
-        with pytest.raises(SweepError, match=message):
-            act(ours, theirs)
-    model.name = "another"
-    with pytest.raises(SweepError, match="differ in model name: GPT and another"):
-        compare_sweeps(ours, patch_sweep(model, pair, site=site))
-    assert not [*tmp_path.iterdir()]
-
-
-def test_the_picture_of_an_agreement(model, pair, tmp_path):
-    for more in ({"site": "z"}, {"site": "v", "by_position": True}, {"layers": [1]}):
-        both = [
-            patch_sweep(model, pair, metric=["recovery", "kl"], method=method, **more)
-            for method in ("attribution", "fast")
-        ]
-        path = tmp_path / "x.png"
-        axes = draw_agreement(*both, path, metric="kl").axes[0]
-        assert imread(path).shape[1] >= 800
-        near, exact = (one.metrics["kl"].values for one in both)
-        points = axes.collections[0].get_offsets()
-        swept = np.isfinite(exact)
-        np.testing.assert_array_equal(points, np.stack((exact[swept], near[swept]), axis=1))
-        assert axes.get_xlabel().endswith("exact")
-        assert axes.get_ylabel().endswith("approximate")
-    with pytest.raises(DrawingError, match="no metric 'loss' in it; there are recovery, kl"):
-        draw_agreement(*both, tmp_path / "x.png", metric="loss")
 
 
 @pytest.mark.cuda
