@@ -1,4 +1,4 @@
-"""Which words made the model say it, from a clone: python scripts/explain.py --help
+"""Explain one prediction, from a clone: `python scripts/explain.py --help`.
 
 The command itself is patching/cli/explain.py; installed, it is `mingpt-explain`.
 """

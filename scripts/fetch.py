@@ -1,4 +1,4 @@
-"""Models onto this machine ahead of time, from a clone: python scripts/fetch.py --help
+"""Fetch models ahead of time, from a clone: `python scripts/fetch.py --help`.
 
 The command itself is patching/cli/fetch.py; installed, it is `mingpt-fetch`.
 """

@@ -1,4 +1,4 @@
-"""What a model says next, from a clone: python scripts/generate.py --help
+"""Continue prompts, from a clone: `python scripts/generate.py --help`.
 
 The command itself is patching/cli/generate.py; installed, it is `mingpt-generate`.
 """

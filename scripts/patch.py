@@ -1,4 +1,4 @@
-"""The main job, from a clone: python scripts/patch.py --help
+"""Patch activations, from a clone: `python scripts/patch.py --help`.
 
 The command itself is patching/cli/patch.py; installed, it is `mingpt-patch`.
 """

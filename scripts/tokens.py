@@ -1,4 +1,4 @@
-"""Tokens on view, from a clone: python scripts/tokens.py --help
+"""Show how texts become tokens, from a clone: `python scripts/tokens.py --help`.
 
 The command itself is patching/cli/tokens.py; installed, it is `mingpt-tokens`.
 """

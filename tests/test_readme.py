@@ -1,4 +1,4 @@
-"""What the README shows is run; what it names is there."""
+"""What the READMEs show is run; what they name is there."""
 
 import re
 import shlex
@@ -9,36 +9,62 @@ from helpers import ROOT
 
 from patching.cli import explain, generate, patch, tokens
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+READMES = [
+    path
+    for path in sorted(ROOT.rglob("README.md"))
+    if not {".git", ".venv", "build"} & {*path.relative_to(ROOT).parts}
+]
+TEXTS = {str(path.parent.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in READMES}
+PYTHON = {
+    folder: blocks
+    for folder, text in TEXTS.items()
+    if (blocks := re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+}
 MAIN = {
     "mingpt-patch": patch.main,
     "mingpt-explain": explain.main,
     "mingpt-tokens": tokens.main,
     "mingpt-generate": generate.main,
 }
-COMMANDS = [
-    line.strip()
-    for line in README.replace("\\\n", "").splitlines()
-    if line.startswith(tuple(f"    {name} " for name in MAIN))
-]
+COMMANDS = sorted(
+    {
+        line.strip()
+        for text in TEXTS.values()
+        for line in text.replace("\\\n", "").splitlines()
+        if line.startswith(tuple(f"    {name} " for name in MAIN))
+    }
+)
+# README -> the files that its examples leave behind.
+WRITTEN = {
+    ".": ["michelle.json", "michelle.npz", "michelle.png"],
+    "patching/explanation": ["cabinet.json", "cabinet.npz", "lens.png"],
+}
 
 
-def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", PYTHON)
+def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
-    assert len(PYTHON) == 5
     names: dict[str, object] = {}
-    for block in PYTHON:
+    for block in PYTHON[folder]:
         exec(block, names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "cabinet.json", "cabinet.npz", "lens.png", "michelle.json", "michelle.npz", "michelle.png"
-    ]  # fmt: skip
-    assert names["samples"][1][3].sample.seed == 3
-    assert len(names["best"][0]) == 2
-    assert names["found"].alti_logit.shape == (3, len(names["question"].ids))
-    assert names["results"][1].metrics["kl"].values.shape == (4, 4)
-    assert [*names["results"][0].metrics] == ["recovery", "kl", "margin"]
-    assert names["model"].last_logits.shape == (1, names["tokenizer"].vocab_size)
+    assert sorted(path.name for path in tmp_path.iterdir()) == WRITTEN.get(folder, [])
+    if folder == "patching/sweep":
+        assert names["results"][1].metrics["kl"].values.shape == (4, 4)
+        assert [*names["results"][0].metrics] == ["recovery", "kl", "margin"]
+        assert names["ablated"].values.shape == (4, len(names["pair"]))
+    if folder == "patching/continuation":
+        assert names["samples"][1][3].sample.seed == 3
+        assert len(names["best"][0]) == 2
+    if folder == "mingpt":
+        assert names["model"].recording["z"].shape[2] == 4
+        assert len(names["samples"][0]) == 3
+
+
+def test_there_are_examples_to_run():
+    assert {*PYTHON} == {
+        ".", "mingpt", "patching/sweep", "patching/explanation", "patching/continuation"
+    }  # fmt: skip
+    assert len(COMMANDS) == 13
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -53,17 +79,43 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
         assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".json", ".png"]
         return
     compared = line.count("--compare-exact")
-    figures = 5 if command == "mingpt-explain" else 1 + line.count(",kl") + compared
+    figures = 1 + line.count(",kl") + compared
+    if command == "mingpt-explain":
+        figures = 2 if "--show" in line else 5
     assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * (1 + compared)
 
 
-def test_there_are_commands_to_run():
-    assert len(COMMANDS) == 11
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (path.parent / target).exists(), target
 
 
-def test_everything_it_links_and_lists_is_there():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_the_readme_is_short_and_its_tree_is_the_clones():
+    text = TEXTS["."]
+    assert len(text.splitlines()) <= 130
+    tree = re.search(r"```\n(mingpt/ .*?)```", text, re.DOTALL).group(1)
+    folders: list[str] = []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        del folders[depth:]
+        # Names come first; the words about them follow after two spaces or more.
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        for name in names:
+            is_room = name in ("request", "run", "result", "figures")
+            place = ROOT.joinpath(*folders, f"{name}.py" if is_room else name)
+            assert place.exists(), place
+        if names[0].endswith("/"):
+            folders.append(names[0])
+
+
+def test_every_folder_of_code_is_in_the_tree():
+    tree = re.search(r"```\n(mingpt/ .*?)```", TEXTS["."], re.DOTALL).group(1)
+    for package in ("mingpt", "patching"):
+        for path in (ROOT / package).rglob("__init__.py"):
+            name = f"{path.parent.name}/"
+            assert name in tree, name
 
 
 def test_ci_finds_the_test_command():

@@ -40,6 +40,10 @@ class _Beam:
         """Return the total divided by a power of the number of generated tokens."""
         return self.total / len(self.ids) ** length_penalty
 
+    def finished(self, prompt: Sequence[int], length_penalty: float) -> Sample:
+        score = self.score(length_penalty)
+        return Sample(tuple(prompt), self.ids, self.log_probs, self.ended, score=score)
+
 
 @torch.no_grad()
 def beam_search(
@@ -87,10 +91,9 @@ def beam_search(
     for length in range(1, max_new_tokens + 1):
         logits = finite(sequences.logits())  # (beams, V)
         candidates = _candidates(running, logits, sequences.ids, 2 * num_beams, repetition_penalty)
-        going_on, ended = _parted(candidates, stop, num_beams, is_last=length == max_new_tokens)
-        running = going_on[:num_beams]
-        both = finished + ended
-        finished = sorted(both, key=lambda beam: -beam.score(length_penalty))[:num_beams]
+        running, ended = _parted(candidates, stop, num_beams, is_last=length == max_new_tokens)
+        ranked = sorted(finished + ended, key=lambda beam: -beam.score(length_penalty))
+        finished = ranked[:num_beams]
         if not running or _is_over(running[0], finished, num_beams, length_penalty):
             step(max_new_tokens - length + 1)
             break
@@ -98,12 +101,7 @@ def beam_search(
         rows = torch.tensor([beam.row for beam in running], device=idx.device)
         sequences.select(rows)
         sequences.append(torch.tensor([beam.ids[-1] for beam in running], device=idx.device))
-    return [
-        Sample(
-            tuple(prompt), beam.ids, beam.log_probs, beam.ended, score=beam.score(length_penalty)
-        )
-        for beam in finished[:num_samples]
-    ]
+    return [beam.finished(prompt, length_penalty) for beam in finished[:num_samples]]
 
 
 def _parted(
@@ -117,7 +115,7 @@ def _parted(
             going_on.append(beam)
         elif rank < num_beams:  # candidates ranked lower may only go on
             ended.append(replace(beam, ended=reason))
-    return going_on, ended
+    return going_on[:num_beams], ended
 
 
 def check_beams(

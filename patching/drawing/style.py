@@ -205,9 +205,3 @@ def _font() -> FT2Font:
     font = FT2Font(findfont(FONT))
     font.set_size(PIXELS, 72)  # at 72 dots per inch, a point is a pixel
     return font
-
-
-def write(path: str | Path, draw: Callable[[], Figure]) -> Path:
-    """Draw a figure and write it to `path`; see `render`."""
-    render(draw, path)
-    return Path(path)

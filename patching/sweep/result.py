@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mingpt.sites import RESIDUAL_SITES
-from patching import frames
+from patching.frames import frame, tidy
 from patching.next_tokens import NextTokens, TokenScore
 from patching.prompts import PromptPair
 from patching.result_files import open_result, save, to_json_lists
@@ -161,14 +161,14 @@ class SweepResult:
             ResultError: pandas is not installed.
         """
         patched = np.isfinite(self.values).ravel()
-        columns: dict[str, Any] = frames.tidy(self.values, self.axes)
+        columns: dict[str, Any] = tidy(self.values, self.axes)
         if "position" in columns:
             for run in ("clean", "corrupt"):
                 tokens = np.array(getattr(self.pair, f"{run}_tokens"), dtype=object)
                 columns[f"{run}_token"] = tokens[columns["position"]]
         for name, found in self.metrics.items():  # a metric of one's own may be called "layer"
             columns[f"{name}_value" if name in columns else name] = found.values.ravel()
-        return frames.frame({name: column[patched] for name, column in columns.items()})
+        return frame({name: column[patched] for name, column in columns.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field in types that JSON has, with None for a number that is not finite.
