@@ -183,7 +183,7 @@ class BPETokenizer:
         if symbol is None and self.is_padding(int(number)):
             return f"<pad:{number}>".encode()
         if symbol is None:
-            raise TokenizerError(f"no token has the id {number}; they go to {self.vocab_size - 1}")
+            raise TokenizerError(f"no token has the id {number}; ids go to {self.vocab_size - 1}")
         if symbol in self._added or not all(char in _BYTE_OF_CHAR for char in symbol):
             return symbol.encode()  # a special token that is written out in the file
         return bytes(_BYTE_OF_CHAR[char] for char in symbol)

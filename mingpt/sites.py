@@ -138,7 +138,7 @@ def as_patches(patch: PatchLike) -> list[Patch]:
     """Return the patches as a list; a pair (layer, position) is a patch of resid_post.
 
     Raises:
-        PatchError: neither a pair, nor a Patch, nor several.
+        PatchError: `patch` is not a pair, a Patch or several Patches.
     """
     if isinstance(patch, Patch):
         return [patch]

@@ -162,7 +162,7 @@ class Trainer:
     def restore(self, path: str | Path) -> None:
         """Restore a checkpoint that `save` wrote.
 
-        The batches are not restored: the caller skips those that were used.
+        The batches are not restored: the caller must skip the batches already used.
 
         Raises:
             CheckpointError: not such a file, or one of another model.

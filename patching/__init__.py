@@ -1,4 +1,4 @@
-"""Activation patching on mingpt's GPT, explanations of one prediction, and what comes next.
+"""Activation patching on mingpt's GPT, explanations of one prediction, continuations.
 
 Example:
     model, tokenizer = mingpt.load("builtin")

@@ -88,7 +88,7 @@ def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
     clean_spans, corrupt_spans = zip(*places, strict=True) if places else ((), ())
     originals = [clean[at:to] for at, to in clean_spans]
     if _replaced(corrupt, corrupt_spans, originals) != clean:
-        raise PromptError("the prompts differ in white space, which no other word makes up for")
+        raise PromptError("the prompts differ in white space, and no word can change that")
     texts = list(dict.fromkeys(corrupt[at:to] for at, to in corrupt_spans))
     if len(texts) > 1:
         raise PromptError(

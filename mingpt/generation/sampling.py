@@ -92,7 +92,7 @@ class Stop:
 def check_stop_texts(texts: Sequence[str]) -> None:
     """Raise ConfigError unless `texts` is a sequence of non-empty, valid texts."""
     if isinstance(texts, str):
-        raise ConfigError(f"texts to stop at are several, in a tuple, not {texts!r}")
+        raise ConfigError(f"texts to stop at must be a tuple of texts, not {texts!r}")
     for text in texts:
         if not isinstance(text, str) or not text:
             raise ConfigError(f"a text to stop at is empty, or none: {text!r}")
@@ -115,7 +115,7 @@ def generate(
     use_cache: bool = True,
     observe: Callable[[Choice], None] | None = None,
 ) -> list[list[Sample]]:
-    """Sample what follows each prompt; return each prompt's samples in the order of their seeds.
+    """Sample continuations of each prompt; return each prompt's samples in the order of seeds.
 
     Args:
         model: in eval mode. Its last_logits are the last step's afterwards.

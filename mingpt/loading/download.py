@@ -65,7 +65,7 @@ class _Statement:
 
     @property
     def hash(self) -> str | None:
-        """The file's hash: 64 hex digits are its SHA-256, 40 git's SHA-1 of it as a blob."""
+        """The file's hash in hex: SHA-256 (64 digits), or SHA-1 as a git blob (40)."""
         return self.linked or self.etag
 
     def read(self, answer: requests.Response) -> None:
@@ -195,7 +195,7 @@ def _attempt(
         if expected is None and verify:
             raise DownloadError(
                 f"{_shown(url)}: the server states no hash to check the file by;"
-                " mingpt-fetch --no-verify takes it all the same"
+                " mingpt-fetch --no-verify accepts it without a hash"
             )
         if part.expect(expected):
             part.is_whole = part.sha256() == expected  # True after a kill at the last byte
@@ -282,7 +282,7 @@ def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -
     if isinstance(outcome[0], requests.exceptions.ConnectionError | requests.exceptions.Timeout):
         raise _BrokenError(f"cannot be reached: {_reason(outcome[0])}", answered=False)
     if isinstance(outcome[0], Exception):
-        raise DownloadError(f"{_shown(url)} cannot be asked for: {_reason(outcome[0])}")
+        raise DownloadError(f"{_shown(url)} cannot be requested: {_reason(outcome[0])}")
     return outcome[0]
 
 
@@ -298,7 +298,7 @@ def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> No
             raise DownloadError(f"{says} and asks to come back in {wait:.0f} s")
         raise _BrokenError(f"answers HTTP {status}", answered=True, wait=wait)
     if _origin(answer.url) != _origin(url):
-        raise DownloadError(f"{says}: the storage that the hub hands over to refuses the file")
+        raise DownloadError(f"{says}: the storage that the hub redirects to refuses the file")
     if code == "GatedRepo":
         raise DownloadError(
             f"{says}: the repository is gated; accept its terms on its page, and set HF_TOKEN"

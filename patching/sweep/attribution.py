@@ -66,7 +66,7 @@ def measure(
     """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise SweepError(
-            "attribution takes gradients, and PyTorch has none of a model that was"
+            "attribution takes gradients, and PyTorch has none for a model that was"
             " made in torch.inference_mode: load it outside"
         )
     base, source = DIRECTIONS[direction]

@@ -59,7 +59,7 @@ class Request:
     method: str = "fast"
     # The patches of each cell; None: the source run's activation at `site`.
     patches: Callable[[Cell], Sequence[Patch]] | None = None
-    max_memory: int | None = None  # bytes beside the model; None: half of what is free
+    max_memory: int | None = None  # bytes beside the model; None: half of the free memory
     tf32: bool = False  # CUDA: round float32 factors to 10 bits
     rows: int = ROWS  # tokens in each next-token table
 

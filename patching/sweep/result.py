@@ -63,8 +63,8 @@ class SweepResult:
     max_memory: int | None = None  # bytes that the fast method was allowed, if a limit was given
     tf32: bool = False  # CUDA rounded float32 factors to 10 bits
     checksum: str | None = None  # SHA-256 of the model's weights
-    clean_next: NextTokens | None = None  # what the clean run predicts next
-    corrupt_next: NextTokens | None = None  # what the corrupt run predicts next
+    clean_next: NextTokens | None = None  # the clean run's next tokens
+    corrupt_next: NextTokens | None = None  # the corrupt run's next tokens
     rows: int = ROWS  # tokens in these two tables
     versions: dict[str, str] = field(default_factory=dict)  # of packages; device, dtype, threads
     seconds: float = 0.0  # wall-clock time to the last number; pairs swept together share it

@@ -74,7 +74,7 @@ def patch_sweep(
         method: "fast"; "loop", the definition: the whole model once per cell; or
             "attribution": approximate, by gradients (see attribution.py).
         patches: a function from a Cell to its list of mingpt.Patch, for "loop".
-        max_memory: bytes for "fast" beside the model; None for half of what is free.
+        max_memory: bytes for "fast" beside the model; None for half of the free memory.
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
         progress: a function (done, total); None for a bar; False for none.
