@@ -92,7 +92,7 @@ class Stop:
 def check_stop_texts(texts: Sequence[str]) -> None:
     """Raise ConfigError unless `texts` is a sequence of non-empty, valid texts."""
     if isinstance(texts, str):
-        raise ConfigError(f"texts to stop at must be a tuple of texts, not {texts!r}")
+        raise ConfigError(f"texts to stop at are several, in a tuple, not {texts!r}")
     for text in texts:
         if not isinstance(text, str) or not text:
             raise ConfigError(f"a text to stop at is empty, or none: {text!r}")

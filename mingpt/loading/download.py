@@ -38,7 +38,7 @@ SECONDS_BETWEEN = 1.0  # after the first failure; the wait doubles with each fur
 LONGEST_WAIT = 60.0  # seconds that a server may ask for with Retry-After
 MOST_REDIRECTS = 5
 _CHUNK = 1 << 18  # bytes
-_WORTH_ANOTHER_TRY = 1 << 20  # bytes; an attempt that gets so many further sets the failures to 1
+_WORTH_ANOTHER_TRY = 1 << 20  # bytes; an attempt with so many new ones sets the failures to 1
 
 
 class NotFoundError(DownloadError):
@@ -198,7 +198,7 @@ def _attempt(
                 " mingpt-fetch --no-verify accepts it without a hash"
             )
         if part.expect(expected):
-            part.is_whole = part.sha256() == expected  # True after a kill at the last byte
+            part.is_whole = part.sha256() == expected  # killed when all bytes were there
             return statement.commit
         size = _begin(answer, part, statement.size)
         is_chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()

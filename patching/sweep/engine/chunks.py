@@ -93,7 +93,7 @@ def bytes_needed(
     """
     T, sequences, rows, run_rows = size
     C = config.n_embd
-    # In each row: x twice, ln_1's output, qkv, z, and the block's output before it is added.
+    # In each row: x twice, ln_1's output, qkv, z, and attention's or the MLP's output.
     of_rows = rows * (8 * C + (3 * T if heads else 0))
     recorded = run_rows * 7 * C
     written_out = min(sequences * T, max(packing.ATTENTION_ROWS, T))  # positions at a time

@@ -61,7 +61,7 @@ def run_packed(
     results = []
     for number in range(len(jobs)):
         experiments, sequences = batch.results(number)
-        base, source = finals[2 * number].clone(), finals[2 * number + 1].clone()  # not a view
+        base, source = finals[2 * number].clone(), finals[2 * number + 1].clone()  # no views of all
         of_experiments = rows_of(finals, sequences)
         results.append(
             PackedRuns(base, source, experiments, of_experiments, batch.unchanged[number])
