@@ -70,7 +70,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> object:
-    from mingpt.lazy import public_name  # not at the top: `import mingpt.model` needs no such file
+    from mingpt.lazy import public_name  # here, so that `import mingpt.model` does not load it
 
     return public_name(__name__, _HOME, name)
 

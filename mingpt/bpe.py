@@ -1,9 +1,10 @@
-"""Byte-level byte-pair encoding, GPT-2's and any other with the same kind of files.
+"""Byte-level byte-pair encoding: GPT-2's, and any other with the same kind of files.
 
 A text is cut into pieces by a regular expression, each piece is spelt as its
 UTF-8 bytes, and neighbouring symbols are merged in the order of the merges
 (Sennrich et al. 2016, arXiv 1508.07909, algorithm 1; over bytes: Radford et al.
-2019, section 2.2). Files are read by loading/tokenizer_files.py; the shipped
+2019, section 2.2). Vocabulary files write each byte as one printable character,
+the byte alphabet. Files are read by loading/tokenizer_files.py; the shipped
 vocabulary is trained by scripts/train_builtin.py.
 """
 
@@ -22,10 +23,10 @@ from mingpt.errors import TokenizerError
 END_OF_TEXT = "<|endoftext|>"
 
 # GPT-2's rule: the English contractions, then runs of letters, digits or other
-# signs, each with the one space before it, then white space. White space leaves
-# its last space to the word that follows.
+# signs, each with the one space before it, then white space. Of several spaces
+# before a word, the last one goes with the word.
 PIECES = regex.compile(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-_LONGEST_CACHED_PIECE = 64  # characters: longer ones are rarely words that come again
+_LONGEST_CACHED_PIECE = 64  # characters; a longer piece rarely occurs twice
 _MOST_CACHED_PIECES = 50_000
 
 
@@ -53,8 +54,8 @@ class PieceWork:
 
     piece: str  # as the regular expression cut it
     data: bytes  # its UTF-8 bytes
-    merges: tuple[tuple[str, str], ...]  # in the order applied, in the file's alphabet
-    symbols: tuple[str, ...]  # what is left, in the file's alphabet
+    merges: tuple[tuple[str, str], ...]  # in the order applied, in the byte alphabet
+    symbols: tuple[str, ...]  # after the last merge, in the byte alphabet
     ids: tuple[int, ...]
     tokens: tuple[str, ...] = field(default=())  # decoded, as `BPETokenizer.tokens`
 
@@ -65,12 +66,12 @@ class BPETokenizer:
     mingpt.load_tokenizer reads one from a model's files.
 
     Args:
-        vocab: symbol -> id, in the files' alphabet.
+        vocab: symbol, in the byte alphabet -> id.
         merges: pairs of symbols, the most important first.
-        added: symbols of the vocabulary that are text as it is, not in the
-            files' alphabet.
-        rows: of the embedding of the model that it goes with. Ids below it
-            that the vocabulary lacks are padding; without it there is none.
+        added: symbols of the vocabulary that are plain text, not in the byte
+            alphabet.
+        rows: number of rows of the model's embedding. Ids below it that the
+            vocabulary does not have are padding. None: there is no padding.
 
     Raises:
         TokenizerError: a vocabulary that cannot spell every text, or has more
@@ -143,7 +144,7 @@ class BPETokenizer:
         return ids
 
     def _merge(self, piece: str, trace: list[tuple[str, str]] | None = None) -> tuple[str, ...]:
-        """Spell `piece` in the byte alphabet, and merge until no ranked pair is left."""
+        """Return `piece` in the byte alphabet, merged until no pair of `merges` is left."""
         symbols = [_CHAR_OF_BYTE[byte] for byte in _utf8(piece)]
         last = len(self._rank)
         while len(symbols) > 1:
@@ -182,7 +183,7 @@ class BPETokenizer:
         if symbol is None and self.is_padding(int(number)):
             return f"<pad:{number}>".encode()
         if symbol is None:
-            raise TokenizerError(f"no token has the id {number}; they go to {self.vocab_size - 1}")
+            raise TokenizerError(f"no token has the id {number}; ids go to {self.vocab_size - 1}")
         if symbol in self._added or not all(char in _BYTE_OF_CHAR for char in symbol):
             return symbol.encode()  # a special token that is written out in the file
         return bytes(_BYTE_OF_CHAR[char] for char in symbol)
@@ -207,7 +208,7 @@ class BPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The smallest number above every id."""
+        """One more than the largest id."""
         return max(self._symbol_of_id) + 1
 
     def _check(self) -> None:

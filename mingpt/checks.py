@@ -20,10 +20,10 @@ def check_whole(what: str, value: object, least: int) -> None:
 
 
 def from_the_end(what: str, number: int, size: int, error: type[Exception]) -> int:
-    """Return `number` in [-size, size), counted as Python counts, as a number in [0, size).
+    """Turn an index in [-size, size), negative from the end, into one in [0, size).
 
     Args:
-        what: names what is counted, in the error's message.
+        what: the name of the axis for the error's message, such as "layer".
         error: the type of the error.
 
     Raises:
@@ -53,7 +53,7 @@ def check_ids(idx: Tensor, most: int) -> None:
 def widened(x: Tensor) -> Tensor:
     """Return `x` in float32 where it is in half precision; otherwise `x` itself.
 
-    Sums, differences and exponentials of logits are taken of the widened ones.
+    Use it before sums, differences and exponentials of logits.
     """
     import torch  # not at the top: commands check their numbers before PyTorch is imported
 
@@ -61,7 +61,7 @@ def widened(x: Tensor) -> Tensor:
 
 
 def finite(logits: Tensor) -> Tensor:
-    """Return `logits` once they are known to be finite.
+    """Return `logits` unchanged, after checking that they are finite.
 
     Raises:
         GenerationError: a logit is infinite or not a number.
@@ -73,7 +73,7 @@ def finite(logits: Tensor) -> Tensor:
 
 
 def sha256_of(named: Iterable[tuple[str, Tensor]]) -> str:
-    """Return the SHA-256 (hex) over every tensor's name, dtype, shape and bytes, by name."""
+    """Return the SHA-256 (hex) of all tensors' names, dtypes, shapes and bytes, in name order."""
     import torch
 
     digest = hashlib.sha256()

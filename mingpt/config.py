@@ -46,7 +46,7 @@ class GPTConfig:
     n_inner: int | None = None  # width of the MLP's hidden layer; None is 4 * n_embd
     activation: str = "gelu_new"  # of the MLP: gelu_new (tanh form), gelu (exact) or relu
     layer_norm_epsilon: float = 1e-5  # added to the variance in every layer norm
-    bias: bool = True  # of linear layers and layer norms; nanoGPT can do without
+    bias: bool = True  # of linear layers and layer norms; nanoGPT's models may have none
     tie_word_embeddings: bool = True  # the unembedding is the embedding's own matrix
     scale_attn_weights: bool = True  # attention scores are divided by sqrt(hs)
     scale_attn_by_inverse_layer_idx: bool = False  # ... and by the block's number, from 1

@@ -1,8 +1,8 @@
 """Every error that mingpt raises on purpose.
 
-The library raises one of these with a short fact as its message; a command
-turns it, and what the operating system refuses, into one line on stderr. Any
-other exception keeps its traceback, so that a bug stays visible as a bug.
+The library raises one of these with a short fact as its message. A command
+turns these errors, and OSError, into one line on stderr. Any other exception
+keeps its traceback, because it is a bug.
 """
 
 

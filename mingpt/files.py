@@ -23,13 +23,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: some writers choose the format by it.
+    # The suffix must stay last: some writers choose the format by it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part" + path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 is for secrets
+        temporary.chmod(0o666 & ~_umask())  # as open() would; mkstemp allows the owner only
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ def contained(path: Path, root: Path | None) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return `path` with a leading ~ replaced by the home it names; an unknown ~name stays."""
+    """Return `path` with a leading ~ or ~name expanded; a ~name without a home stays."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises for ~nobody)
 
 

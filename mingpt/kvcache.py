@@ -1,9 +1,9 @@
 """A cache of keys and values, so that each step of generation reads the new tokens only.
 
-A position's keys and values depend on the tokens up to it and on its place, and
-on nothing that follows. They stay valid as long as no position moves. In a
-sequence longer than the context every position moves in each step, so nothing
-can be cached (generation/sequences.py).
+A token's keys and values depend on its position and on the tokens up to it, not on
+later ones. They stay valid as long as the token keeps its position. In a sequence
+longer than block_size every token moves in each step, so nothing can be cached
+(generation/sequences.py).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class KVCache:
     def _extended(self, layer: int, site: str, x: Tensor) -> Tensor:
         """Cache (B, nkv, T, hs) of new tokens; return all tokens' (B, nkv, length + T, hs)."""
         kept, end = self._kept[site][layer], self.length + x.size(-2)
-        kept[:, :, self.length : end] = x.detach()  # or it would hold the graph of every step
+        kept[:, :, self.length : end] = x.detach()  # detached, so that no step's graph is kept
         return kept[:, :, :end]
 
     def select(self, rows: Tensor) -> None:
@@ -92,6 +92,6 @@ class KVCache:
             return
         for site, kept in self._kept.items():
             chosen = kept.new_empty(len(kept), len(rows), *kept.shape[2:])
-            for layer, old in zip(chosen, kept, strict=True):  # a copy of one at a time
+            for layer, old in zip(chosen, kept, strict=True):  # one layer at a time, to save memory
                 layer[:, :, : self.length] = old[rows, :, : self.length]
             self._kept[site] = chosen

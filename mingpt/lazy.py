@@ -1,7 +1,7 @@
-"""Packages whose names are imported when they are first used (PEP 562).
+"""Import a package's public names when they are first used (PEP 562).
 
-PyTorch takes a second to import: a command's --help, and a mistyped option,
-should not wait for it. And whoever imports one submodule gets no other.
+PyTorch takes a second to import; a command's --help and its errors about options
+should not wait for it. Importing one submodule then imports no other.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 
 def public_name(package: str, home: Mapping[str, str], name: str) -> object:
-    """Return what `name` of a package stands for: the `__getattr__` of its __init__.py.
+    """Import and return a public name; a package's `__getattr__` calls this.
 
     Args:
-        package: its `__name__`.
+        package: the package's `__name__`.
         home: public name -> the module that defines it.
 
     Raises:

@@ -1,10 +1,10 @@
-"""Matrix products that PyTorch does not do well by itself: of few vectors, of shared heads.
+"""Two matrix products at which PyTorch is slow: with few vectors, and with shared heads.
 
-A step of generation multiplies each matrix by one vector, or by as many as there
-are samples. Reading the matrix from memory takes the time, and PyTorch has one
-core read it. `Linear` cuts the matrix into one part a core, as a batch of
-products, so that all cores read. Every number is the same sum of the same
-products as in nn.Linear.
+A step of generation multiplies each matrix by few vectors, one for each sample.
+Nearly all the time goes into reading the matrix from memory, and PyTorch reads it
+with one core. `Linear` cuts the matrix into one part for each core and multiplies
+the parts as a batch, so that all cores read. Every number is the same sum of the
+same products as in nn.Linear.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOST_VECTORS = 8  # for more, PyTorch shares the product out by itself
-FEWEST_WEIGHTS = 1 << 18  # a smaller matrix lies in the caches, where one core is fast enough
+MOST_VECTORS = 8  # with more, PyTorch uses all cores by itself
+FEWEST_WEIGHTS = 1 << 18  # a smaller matrix fits into the CPU's caches, where one core is enough
 
 
 class Linear(nn.Linear):
-    """nn.Linear, with the product of a few vectors shared out among the cores."""
+    """nn.Linear that splits the product with a few vectors among the CPU's cores."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T + b: (..., in_features) -> (..., out_features)."""
@@ -48,10 +48,10 @@ def shared_out(x: Tensor, weight: Tensor, parts: int) -> Tensor:
 
 
 def by_shared_heads(x: Tensor, shared: Tensor) -> Tensor:
-    """Multiply (..., nh, n, a) by (..., nkv, a, b), each head by the one it reads: (..., nh, n, b).
+    """Multiply x (..., nh, n, a) by shared (..., nkv, a, b), head by head: (..., nh, n, b).
 
-    The query heads that share a key head become rows of one product, so that
-    nothing is copied.
+    Head h of x is multiplied by head h // (nh / nkv) of `shared`. The heads of x
+    that share one become rows of one product, so that nothing is copied.
     """
     nh, nkv = x.size(-3), shared.size(-3)
     if nh == nkv:

@@ -58,7 +58,7 @@ class CausalSelfAttention(nn.Module):
         self.head_size = config.head_size
         kv_size = config.kv_heads * config.head_size
         self.sizes = (config.n_embd, kv_size, kv_size)  # of q, k and v in c_attn's output
-        # The scores are divided by it.
+        # Attention scores are divided by this.
         self.divisor = math.sqrt(config.head_size) if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             self.divisor *= layer + 1
@@ -148,7 +148,7 @@ class GPT(nn.Module):
 
     Attributes:
         config: its shape.
-        name: what it was loaded as; "GPT" if it was built by hand.
+        name: the name or path it was loaded by; "GPT" if it was built by hand.
         recording: the last recording, site -> (n_layer, B, ...), as mingpt.sites says.
         activations: the recording of resid_post (n_layer, B, T, C), or None.
         last_logits: the last forward's logits at its last position (B, V), or None.
@@ -160,7 +160,7 @@ class GPT(nn.Module):
         self.name = "GPT"
         self.recording: dict[str, Tensor] = {}
         self.last_logits: Tensor | None = None
-        self._checksum: tuple[object, str] | None = None  # state of the parameters -> their hash
+        self._checksum: tuple[object, str] | None = None  # (parameters' state, hash)
         self.transformer = Transformer(config)
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie_weights()
@@ -218,12 +218,12 @@ class GPT(nn.Module):
         """Return next-token logits, and the loss if targets are given.
 
         Args:
-            idx: token ids (B, T), 1 <= T <= block_size. An id from vocab_size on is
-                PyTorch's IndexError: checking here would make CUDA wait.
+            idx: token ids (B, T), 1 <= T <= block_size. An id >= vocab_size raises
+                PyTorch's own error: a check here would make CUDA wait.
             targets: the next tokens (B, T), already shifted; -1 is ignored.
             record: True keeps a copy of the residual stream after every block in
                 `activations`; a site's name, or several, keep those in `recording`.
-                A forward without it leaves the last recording.
+                With False the last recording stays as it is.
             patch: (layer, position): once block `layer` has produced its output,
                 replace the vector at `position` by the recorded one. A Patch does so at
                 any site, by the recording or a value of its own; a list is applied in
@@ -235,7 +235,7 @@ class GPT(nn.Module):
             None. `last_logits` keeps a copy of the last position's.
 
         Raises:
-            ConfigError: ids that are no (B, T) integers, or too many; other targets.
+            ConfigError: ids that are no (B, T) integers, or too many; targets of another shape.
             PatchError: see mingpt.sites.resolve_patches.
         """
         check_ids(idx, self.config.block_size)
@@ -274,7 +274,7 @@ class GPT(nn.Module):
         taps = Taps(record, patches)
         x = self.stream(idx, taps.tap, cache)  # (B, T, C)
         logits = self.lm_head(self.transformer.ln_f(x[:, positions]))  # (B, T, V)
-        # Only now, so that a forward that fails leaves both as they were.
+        # Set last, so that a forward that fails leaves both as they were.
         if record:
             self.recording = {site: torch.stack(xs) for site, xs in taps.recorded.items()}
         self.last_logits = logits[:, -1].detach().clone()  # (B, V)
@@ -356,7 +356,7 @@ class GPT(nn.Module):
         check_ids(idx[..., -limit:], limit)
         patches = self.resolve(idx, patch)
         for step in range(max_new_tokens):
-            is_whole = idx.size(1) <= limit  # else the window has moved on from the prompt
+            is_whole = idx.size(1) <= limit  # if not, the prompt's first tokens are cut off
             logits = self._run(idx[:, -limit:], () if step else sites, patches if is_whole else [])
             logits = finite(logits[:, -1]) / temperature  # (B, V)
             if top_k is not None:
@@ -380,7 +380,7 @@ class GPT(nn.Module):
     def checksum(self) -> str:
         """Return the parameters' SHA-256 (hex); it is computed again only when they change."""
         if any(parameter.is_inference() for parameter in self.parameters()):
-            return sha256_of(self.named_parameters())  # these do not count their changes
+            return sha256_of(self.named_parameters())  # they have no _version to compare
         state = tuple((p.data_ptr(), p.dtype, p._version) for p in self.parameters())
         if self._checksum is None or self._checksum[0] != state:
             self._checksum = (state, sha256_of(self.named_parameters()))

@@ -1,9 +1,10 @@
 """The places in a forward pass that can be recorded and patched, and the tap that does both.
 
-A block computes, in this order (x enters it, row by row of the table below):
+A block computes, in this order:
 
-    x -> ln_1 -> q, k, v -> pattern -> z -> attn_out; x + attn_out
-      -> ln_2 -> mlp_out; x + attn_out + mlp_out
+    resid_pre -> ln_1 -> q, k, v -> pattern -> z -> attn_out
+    resid_mid = resid_pre + attn_out -> ln_2 -> mlp_out
+    resid_post = resid_mid + mlp_out
 
 The names are the field's (Elhage et al. 2021, "A Mathematical Framework for
 Transformer Circuits"; Nanda's TransformerLens). At every site the next to last
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
     from mingpt.config import GPTConfig
 
-Tap = Callable[[str, "Tensor"], "Tensor"]  # (site, activation) -> the activation to go on with
-LayerTap = Callable[[int, str, "Tensor"], "Tensor"]  # the same with the layer in front
+Tap = Callable[[str, "Tensor"], "Tensor"]  # (site, activation) -> the activation that replaces it
+LayerTap = Callable[[int, str, "Tensor"], "Tensor"]  # (layer, site, activation)
 
-# Site -> what it is; the shapes are of one layer.
+# Site -> description, with the shape in one layer.
 RESIDUAL_SITES = {
     "resid_pre": "the residual stream entering the block (B, T, C)",
     "resid_mid": "the residual stream between attention and MLP (B, T, C)",
@@ -52,7 +53,7 @@ DEFAULT_SITE = "resid_post"
 
 @dataclass(frozen=True)
 class Patch:
-    """One activation to replace in a forward pass, and what replaces it.
+    """One activation to replace in a forward pass, and the value that replaces it.
 
     Negative numbers count from the end.
     """
@@ -61,7 +62,7 @@ class Patch:
     layer: int
     position: int | None = None  # None: every position; of `pattern`, the query's
     head: int | None = None  # None: every head, and the only choice where there are none
-    # What is put in, in the model's dtype and on its device, of a shape that broadcasts to
+    # The value to put in, in the model's dtype, on its device, of a shape that broadcasts to
     # the part that is replaced: (B, C) for one position of a residual site, (B, hs) for one
     # position of one head, (B, T, C) for a whole layer. None: the recorded activation.
     value: Tensor | None = None
@@ -75,12 +76,12 @@ class Patch:
         return ours == theirs and self.value is other.value
 
 
-PatchLike = tuple[int, int] | Patch | Iterable[Patch]  # (layer, position) is of resid_post
+PatchLike = tuple[int, int] | Patch | Iterable[Patch]  # the pair: (layer, position)
 
 
 @dataclass(frozen=True)
 class ResolvedPatch:
-    """A patch that has been checked: where it writes, and what."""
+    """A patch that has been checked: the place it writes to, and the value."""
 
     site: str
     layer: int
@@ -88,13 +89,13 @@ class ResolvedPatch:
     value: Tensor
 
 
-# --------------------------------------------------------------------- what is asked for
+# --------------------------------------------------------------------- the request
 
 
 def sites_to_record(record: bool | str | Iterable[str]) -> tuple[str, ...]:
     """Return the sites that `record` names, in the order of SITES.
 
-    True is resid_post, False no site.
+    True stands for resid_post, False for no site.
 
     Raises:
         PatchError: no such site.
@@ -137,7 +138,7 @@ def as_patches(patch: PatchLike) -> list[Patch]:
     """Return the patches as a list; a pair (layer, position) is a patch of resid_post.
 
     Raises:
-        PatchError: neither a pair, nor a Patch, nor several.
+        PatchError: `patch` is not a pair, a Patch or several Patches.
     """
     if isinstance(patch, Patch):
         return [patch]
@@ -163,7 +164,7 @@ def resolve_patches(
     idx: Tensor,
     weight: Tensor,
 ) -> list[ResolvedPatch]:
-    """Check patches against a run of `idx`, and take the values that the recording gives.
+    """Check patches against a run of `idx`, and copy their values from the recording.
 
     Args:
         recording: site -> (n_layer, B, ...), as GPT.recording.
@@ -193,7 +194,7 @@ def resolve_patches(
 def _recorded(
     site: str, recording: Mapping[str, Tensor], axes: Mapping[str, int], weight: Tensor
 ) -> Tensor:
-    """Return the recording of a site, once it fits the run and the model."""
+    """Return the recording of a site, after checking that it fits the run and the model."""
     if not recording:
         raise PatchError("nothing is recorded: run a forward with record=True first")
     if site not in recording:
@@ -214,7 +215,7 @@ def _recorded(
 def _own_value(
     value: Tensor, where: tuple[int | slice, ...], axes: Mapping[str, int], weight: Tensor
 ) -> Tensor:
-    """Return a copy of a patch's own value, once it broadcasts to the part it replaces."""
+    """Return a copy of a patch's own value, after checking that it fits the part it replaces."""
     if not hasattr(value, "detach"):
         raise PatchError(f"a patch's value is a tensor, not {value!r:.80}")
     _check_kind("the patch's value", value, weight, "convert it with .to()")
@@ -256,7 +257,7 @@ def _place(patch: Patch, shape: tuple[int, ...]) -> tuple[int, tuple[int | slice
     elif patch.head is not None:
         raise PatchError(f"{patch.site} has no heads, so none can be patched alone")
     where += (_one_or_all("position", patch.position, shape[-2]),)
-    return layer, (*where, slice(shape[-1]))  # a longer run has longer rows of `pattern`
+    return layer, (*where, slice(shape[-1]))  # in GPT.generate later runs have more keys
 
 
 def _one_or_all(what: str, number: int | None, size: int) -> int | slice:
@@ -279,10 +280,10 @@ def untouched(site: str, x: Tensor) -> Tensor:
 
 
 class Taps:
-    """What one forward pass records and replaces.
+    """Records and patches the activations of one forward pass.
 
-    The pass hands every site's activation to `tap`, and goes on with what it
-    gets back. One mechanism serves all sites: a site is a name, not a flag.
+    The pass calls `tap` with every site's activation, and continues with the
+    tensor that `tap` returns.
 
     Attributes:
         recorded: site -> the activation of each layer so far.
@@ -297,7 +298,7 @@ class Taps:
     def tap(self, layer: int, site: str, x: Tensor) -> Tensor:
         """Return `x`, or a patched copy of it; keep a copy if the site is recorded."""
         for patch in self._patches.get((site, layer), ()):
-            x = x.clone()  # never in place: a hook may hold it, and autograd needs it
+            x = x.clone()  # not in place: hooks may keep it, and autograd needs it
             x[patch.where] = patch.value
         if site in self.recorded:
             self.recorded[site].append(x.detach().clone())

@@ -44,11 +44,11 @@ class TrainerConfig:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW's two groups: weights of linear layers, which decay, and all others.
 
-    Biases, layer norms and embeddings do not decay, nor does a linear layer
-    that shares its weight with an embedding.
+    The others are biases, layer norms, embeddings, and the weight of a linear
+    layer that shares it with an embedding.
 
     Raises:
-        ConfigError: a parameter that is in no group (named).
+        ConfigError: a parameter belongs to neither group; the message names it.
     """
     linear: set[int] = set()
     exempt: set[int] = set()
@@ -85,7 +85,7 @@ class Trainer:
     Args:
         model: any module that `loss_function` can call.
         config: the constants.
-        batches: what `loss_function` takes, one per step.
+        batches: yields one batch per step, as `loss_function` takes it.
         loss_function: (model, batch) -> scalar tensor.
         progress: called with (steps done, steps in all) after each step.
 
@@ -120,7 +120,7 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the last step, from the first or from the restored one.
+        """Train from the current step, which is 0 or the restored one, to the last.
 
         Raises:
             ConfigError: the loss is no longer finite, or the batches end too soon.
@@ -136,7 +136,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.loss_function(self.model, batch)
             self.loss = loss.item()
-            if not math.isfinite(self.loss):  # before it gets into the weights
+            if not math.isfinite(self.loss):  # checked before the weights change
                 raise ConfigError(f"the loss is {self.loss} at step {self.step + 1}")
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_norm_clip)
@@ -162,7 +162,7 @@ class Trainer:
     def restore(self, path: str | Path) -> None:
         """Restore a checkpoint that `save` wrote.
 
-        The batches are not restored: the caller skips those that were used.
+        The batches are not restored: the caller must skip the batches already used.
 
         Raises:
             CheckpointError: not such a file, or one of another model.

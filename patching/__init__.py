@@ -1,4 +1,4 @@
-"""Activation patching on mingpt's GPT, explanations of one prediction, and what comes next.
+"""Activation patching on mingpt's GPT, explanations of one prediction, continuations.
 
 Example:
     model, tokenizer = mingpt.load("builtin")
@@ -77,7 +77,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> object:
-    from mingpt.lazy import public_name  # not at the top: `import mingpt.model` needs no such file
+    from mingpt.lazy import public_name  # here, as in mingpt/__init__.py
 
     return public_name(__name__, _HOME, name)
 

@@ -1,7 +1,7 @@
-"""Two prompts, token by token: which positions correspond, and which words make them equally long.
+"""Align two prompts token by token, and try words that make them equally long.
 
-Patching needs prompts with equally many tokens, and only the tokenizer decides how many
-there are. These functions need no model.
+Patching needs prompts with equally many tokens. How many a prompt has depends on the
+tokenizer, so these functions need a tokenizer, but no model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patching.errors import PromptError
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
 
-# Prompts are compared word by word; every other character but white space is a word of its own.
+# Prompts are compared word by word. A punctuation mark or other sign is a word by itself.
 WORDS = regex.compile(r"[\p{L}\p{M}\p{N}_]+|(?!\s)\X")
 
 Span = tuple[int, int]  # first character, and the one after the last
@@ -28,7 +28,7 @@ Span = tuple[int, int]  # first character, and the one after the last
 
 @dataclass(frozen=True)
 class Row:
-    """A position of prompt `a` and the corresponding one of prompt `b`; None: there is none."""
+    """A position of prompt `a` and the corresponding one of prompt `b`; None if there is none."""
 
     a: int | None
     b: int | None
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ReplacedWords:
-    """The words of the corrupt prompt that stand in place of others in the clean one."""
+    """The words of the corrupt prompt that replace words of the clean one."""
 
     text: str  # the words in the corrupt prompt, the same at every place
     clean_spans: tuple[Span, ...]  # characters of the clean prompt, one span a place
@@ -46,7 +46,7 @@ class ReplacedWords:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A corrupt prompt with another word in it."""
+    """The corrupt prompt with another word in place of the replaced words."""
 
     word: str
     prompt: str
@@ -55,11 +55,11 @@ class Suggestion:
 
 
 def align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[Row]:
-    """Return which position of one prompt corresponds to which of another.
+    """Return the corresponding positions of two prompts, in order.
 
-    In prompts with equally many tokens, every position corresponds to the same position,
-    as in patching. Otherwise difflib matches the tokens that both have; between two
-    matches, positions correspond one by one until one prompt has no more.
+    In prompts with equally many tokens, a position corresponds to the same position, as
+    in patching. Otherwise difflib matches the tokens that both have. Between two
+    matches, positions correspond one by one until one of the prompts has no more.
 
     Args:
         a, b: token ids, or any other items that the prompts consist of.
@@ -76,7 +76,7 @@ def align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[Row]:
 
 
 def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
-    """Find the words that the corrupt prompt has in place of words of the clean one.
+    """Return the words of the corrupt prompt that replace words of the clean one.
 
     Raises:
         PromptError: the prompts are equal, or differ in white space; one has words where
@@ -88,7 +88,7 @@ def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
     clean_spans, corrupt_spans = zip(*places, strict=True) if places else ((), ())
     originals = [clean[at:to] for at, to in clean_spans]
     if _replaced(corrupt, corrupt_spans, originals) != clean:
-        raise PromptError("the prompts differ in white space, which no other word makes up for")
+        raise PromptError("the prompts differ in white space, and no word can change that")
     texts = list(dict.fromkeys(corrupt[at:to] for at, to in corrupt_spans))
     if len(texts) > 1:
         raise PromptError(
@@ -99,7 +99,7 @@ def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
 
 
 def _differing_places(clean: str, corrupt: str) -> list[tuple[Span, Span]]:
-    """Return the characters at which the words differ: spans of the clean and corrupt prompt.
+    """Return the places where the words differ, as spans of the clean and corrupt prompt.
 
     Raises:
         PromptError: one of the prompts has no word at such a place.
@@ -132,11 +132,10 @@ def _differing_places(clean: str, corrupt: str) -> list[tuple[Span, Span]]:
 def suggest(
     tokenizer: BPETokenizer, clean: str, corrupt: str, words: Iterable[str]
 ) -> list[Suggestion]:
-    """Return the corrupt prompt with each of `words` in place of its own words.
+    """Try each of `words` in the corrupt prompt, in place of those that `replaced_words` finds.
 
-    Its own words are those that stand in place of the clean prompt's, at one place or,
-    the same ones, at several. A word fits if the new prompt has as many tokens as the
-    clean one, and its tokens differ only where the word is.
+    A word fits if the new prompt has as many tokens as the clean one, and its tokens
+    differ only where the word is.
 
     Returns:
         One suggestion for each of `words`, in their order.
@@ -181,7 +180,7 @@ def _positions(
     tokenizer: BPETokenizer, text: str, ids: Sequence[int], spans: Sequence[Span]
 ) -> set[int]:
     """Return the positions of the tokens that share a character with any of `spans`."""
-    # Tokens are counted in bytes: one may end in the middle of a character.
+    # Counted in bytes, because a token may end in the middle of a character.
     ends = accumulate((len(tokenizer.data(number)) for number in ids), initial=0)
     in_bytes = [tuple(len(text[:end].encode()) for end in span) for span in spans]
     return {

@@ -1,7 +1,7 @@
-"""Parts of a block's attention by themselves, for code that computes outside a forward pass.
+"""Single steps of CausalSelfAttention.forward, for code outside a forward pass.
 
-The engine (sweep/engine) and the explanations need the projections, the shared
-heads and the pattern alone. Each function is a step of CausalSelfAttention.forward.
+The sweep's engine (sweep/engine) and the explanations compute projections, shared
+heads and patterns with them.
 Shapes are those of mingpt/model.py.
 """
 
@@ -47,7 +47,7 @@ def of_each_query(attention: CausalSelfAttention, x: Tensor) -> Tensor:
 
 
 def output_heads(attention: CausalSelfAttention) -> Tensor:
-    """Return W_O head by head (nh, hs, C), a view: what c_proj makes of each head's z."""
+    """Return W_O, the part of c_proj's weight for each head's z, as a view (nh, hs, C)."""
     return attention.c_proj.weight.t().unflatten(0, (attention.n_head, -1))
 
 

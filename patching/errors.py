@@ -34,10 +34,12 @@ class DrawingError(MinGPTError, ValueError):
 
 @contextlib.contextmanager
 def named(number: int, count: int) -> Iterator[None]:
-    """Put the pair's number, from 0, before the message of a SweepError, if there are several.
+    """Put the pair's number before the message of a SweepError of the block.
+
+    A single pair gets no number.
 
     Args:
-        number: the pair that the block works on.
+        number: the number of the pair that the block works on, from 0.
         count: how many pairs there are.
     """
     try:

@@ -26,7 +26,7 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class NextTokens:
-    """What a run predicts after its last position."""
+    """A run's prediction of the next token, after its last position."""
 
     top: tuple[TokenScore, ...]  # the likeliest tokens, in order
     target: TokenScore
@@ -39,7 +39,7 @@ class NextTokens:
         """Return the `k` likeliest tokens, target and foil by the last position's logits (V,).
 
         Args:
-            text_of: a token's text; an id that has none is written "id:50300".
+            text_of: returns a token's text; an id without one is shown as "id:50300".
         """
         top = likeliest(logits, k, text_of)
         return cls(top, *token_scores(logits, (target, foil), text_of))
@@ -49,11 +49,11 @@ def likeliest(logits: Tensor, k: int, text_of: Callable[[int], str]) -> tuple[To
     """Return the `k` likeliest tokens by logits (V,), in order.
 
     Args:
-        text_of: a token's text; an id that has none is written "id:50300".
+        text_of: returns a token's text; an id without one is shown as "id:50300".
     """
     top = logits.topk(min(k, len(logits)))
     values = top.values.tolist()
-    rank_of: dict[float, int] = {}  # tokens with equal logits share the first one's rank
+    rank_of: dict[float, int] = {}  # tokens with equal logits have the same rank
     for rank, value in enumerate(values, 1):
         rank_of.setdefault(value, rank)
     ranks = [rank_of[value] for value in values]
@@ -66,7 +66,7 @@ def token_scores(
     """Return the scores of the tokens with the ids `numbers`, by logits (V,).
 
     Args:
-        text_of: a token's text; an id that has none is written "id:50300".
+        text_of: returns a token's text; an id without one is shown as "id:50300".
     """
     ids = list(numbers)
     ranks = [1 + int((logits > logits[number]).sum()) for number in ids]

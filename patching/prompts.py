@@ -1,7 +1,6 @@
-"""What a model is asked: a pair of prompts, or one prompt, with a target and a foil token.
+"""The input of an experiment: a pair of prompts, or one prompt, with target and foil token.
 
-Whatever can be checked without a model is checked here, when a pair or a question
-is made.
+All checks that need no model are made here, when a pair or a question is made.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from patching.errors import PromptError
 
 
 class Tokenizer(Protocol):
-    """What patching calls of a tokenizer; mingpt.BPETokenizer has it."""
+    """The methods of a tokenizer that patching calls; mingpt.BPETokenizer has them."""
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text."""
@@ -31,7 +30,7 @@ class Tokenizer(Protocol):
         """Return the text of one token."""
 
     def is_padding(self, number: int) -> bool:
-        """Return True for an id that is a row of the embedding but no token."""
+        """Return True for an id that is a row of the embedding but stands for no token."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class _TextOf:
 
 @dataclass(frozen=True)
 class PromptPair:
-    """Clean and corrupt prompt, equally long, and the target and foil tokens.
+    """Clean and corrupt prompt, with equally many tokens, and the target and foil tokens.
 
     The clean prompt asks for the target, the corrupt prompt for the foil.
     """
@@ -68,7 +67,7 @@ class PromptPair:
     foil_id: int
     target_token: str
     foil_token: str
-    # Gives any token's text, for tables of other tokens; "id:5437" in a loaded pair.
+    # Returns any token's text, for tables of other tokens; "id:5437" in a loaded pair.
     text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
     @classmethod
@@ -132,7 +131,7 @@ class PromptPair:
         target, foil = answers
         _check_answers(target, foil, text_of)
         clean_tokens, corrupt_tokens = tuple(map(text_of, clean)), tuple(map(text_of, corrupt))
-        if texts is None:  # a text that was given is kept: a token can be half a character
+        if texts is None:  # a token can be half a character, which joining them loses
             texts = "".join(clean_tokens), "".join(corrupt_tokens)
         return cls(
             clean_text=texts[0],
@@ -175,7 +174,7 @@ class Question:
     ids: tuple[int, ...]  # (T,)
     target_id: int
     foil_id: int
-    # Gives any token's text, for the tables and figures of an explanation.
+    # Returns any token's text, for the tables and figures of an explanation.
     text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
     @classmethod
@@ -226,14 +225,13 @@ class Question:
 
 
 def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
-    """Return the id of the one token that `text` stands for as the next word.
+    """Return the id of the single token that `text` is as the next word.
 
     Args:
-        text: a word is looked up with a leading space, which is how GPT-2
-            spells a word inside a sentence. Text that starts with white space
-            or a punctuation mark is taken as it is. "id:5437" names a token by
-            its id.
-        name: what the answer is called in messages, such as "target".
+        text: a word gets a leading space, as GPT-2 spells a word inside a
+            sentence. Text that starts with white space or a punctuation mark
+            is taken as it is. "id:5437" names a token by its id.
+        name: the answer's name in messages, such as "target".
 
     Raises:
         PromptError: no text, several tokens (listed), or no such id.

@@ -1,4 +1,4 @@
-"""How results lie on disk: two files, one to compute with and one to read."""
+"""Save a result as two files: an .npz to compute with, and a .json to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from mingpt.files import replacing
 from patching.errors import ResultError
 
-# What reading a file raises that is damaged or was written by something else.
+# Errors when reading a file that is damaged or was not written by `save`.
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -46,14 +46,15 @@ def save(path: str | Path, arrays: dict[str, Any], fields: dict[str, Any]) -> tu
 def open_result(path: str | Path, what: str) -> Iterator[Mapping[str, np.ndarray]]:
     """Open a result that `save` wrote, and yield its arrays.
 
-    What the block raises because of the file's content becomes a ResultError.
+    An error in the block that comes from the file's content, such as a missing
+    field, is raised as a ResultError.
 
     Args:
         path: with the suffix .npz or .json, or without either.
         what: the kind of result, for the message: "sweep".
 
     Raises:
-        ResultError: no such file, or not one that `save` wrote for such a result.
+        ResultError: there is no such file, or it holds no such result.
     """
     try:
         npz, _ = result_paths(path)

@@ -1,4 +1,4 @@
-"""How a model is run: its mode and precision, memory that runs out, progress, versions."""
+"""Run a model: set mode and precision, handle full memory, show progress, note versions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ready(model: GPT, out_of_memory: MinGPTError, *, tf32: bool = False) -> Iter
     Afterwards the model's mode and PyTorch's precision are what they were.
 
     Args:
-        out_of_memory: raised in place of what PyTorch raises when memory runs out.
+        out_of_memory: raised in place of PyTorch's error when memory runs out.
         tf32: let CUDA round the factors of float32 products to TF32's 10 bits.
 
     Raises:
@@ -44,7 +44,7 @@ def ready(model: GPT, out_of_memory: MinGPTError, *, tf32: bool = False) -> Iter
 
 @contextlib.contextmanager
 def eval_mode(model: GPT) -> Iterator[None]:
-    """Switch dropout off; afterwards the model is in the mode it was in."""
+    """Run the block in eval mode, without dropout; then restore the model's mode."""
     was_training = model.training
     model.eval()
     try:
@@ -55,7 +55,7 @@ def eval_mode(model: GPT) -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_products(model: GPT, tf32: bool = False) -> Iterator[None]:
-    """Multiply float32 matrices in float32, whatever was set before, or in TF32.
+    """Run the block with float32 products exact, or in TF32; then restore the setting.
 
     Raises:
         SweepError: `tf32` for a model that is not float32 on CUDA.
@@ -74,12 +74,12 @@ def float32_products(model: GPT, tf32: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
-    """Raise `otherwise` in place of what PyTorch raises when memory runs out."""
+    """Raise `otherwise` in place of PyTorch's error when memory runs out."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise otherwise from None
-    except RuntimeError as error:  # the CPU's allocator has no class of its own
+    except RuntimeError as error:  # the CPU's allocator raises no class of its own
         if "allocate memory" not in str(error):
             raise
         raise otherwise from None
@@ -109,12 +109,12 @@ def steps(progress: Progress | None, total: int) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def progress_or_bar(progress: Progress | bool | None, label: str) -> Iterator[Progress | None]:
-    """Yield the caller's own `progress`, or one that draws a bar after two seconds.
+    """Yield `progress` if it is a function, or a function that draws a bar after two seconds.
 
     Args:
         progress: a function; None for a bar (tqdm.auto) in a notebook or on a
-            terminal; False for neither.
-        label: what the bar is called.
+            terminal; False for None to be yielded.
+        label: the text before the bar.
     """
     if callable(progress):
         yield progress
@@ -141,7 +141,7 @@ def progress_or_bar(progress: Progress | bool | None, label: str) -> Iterator[Pr
 
 
 def _in_a_notebook() -> bool:
-    """Return whether this process is a Jupyter kernel."""
+    """Return True if this process is a Jupyter kernel."""
     return "ipykernel" in sys.modules
 
 
@@ -149,7 +149,7 @@ def _in_a_notebook() -> bool:
 
 
 def versions(model: GPT) -> dict[str, str]:
-    """Return what a result depends on beside its arguments: packages, device, dtype, threads."""
+    """Return the versions of the packages, the device, the dtype and the number of threads."""
     return {
         "mingpt": __version__,
         "python": platform.python_version(),

@@ -1,7 +1,8 @@
-"""Tokens and prompts as a person can read them, on a terminal or in a figure.
+"""Make tokens and prompts readable on a terminal and in a figure.
 
-A token may hold anything: the space before a word, line ends, terminal escape
-codes, half a character. No such character may reach a terminal or a figure as it is.
+A token may hold any bytes: the space before a word, line ends, terminal escape
+codes, half a character. Characters that are not printable are escaped before they
+are shown.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ def escaped(text: str, drawable: Callable[[str], bool] = lambda char: True) -> s
     r"""Return `text` with an escape for every character that is not printable or not drawable.
 
     Args:
-        text: what is to be shown.
-        drawable: True for a character that can be drawn.
+        text: the text to show.
+        drawable: returns True for a character that the figure's font has.
 
     Example:
         escaped("a\nb")  # a\nb, four characters
@@ -43,7 +44,7 @@ def readable(text: str) -> str:
 def squeezed(text: str, most: int) -> str:
     """Return `text` cut to `most` characters, with an ellipsis in the middle.
 
-    For prompts, which may differ at either end.
+    Use it for prompts, because they may differ at either end.
     """
     if len(text) <= most:
         return text

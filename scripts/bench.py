@@ -1,6 +1,6 @@
 """Measure how fast the sweep is, from a clone: `python scripts/bench.py --help`.
 
-The benchmark itself is scripts/benchmark/.
+The code is in scripts/benchmark/.
 """
 
 import sys

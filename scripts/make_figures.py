@@ -1,6 +1,6 @@
-"""Draw the README's pictures again, with the shipped model.
+"""Draw the READMEs' figures again, with the shipped model.
 
-Run python scripts/make_figures.py; it needs no network and no arguments. The
+Run: python scripts/make_figures.py. It needs no network and takes no arguments. The
 same versions of the packages give the same files.
 """
 

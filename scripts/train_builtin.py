@@ -1,6 +1,6 @@
 """Train the shipped model again, or measure it.
 
-Run python scripts/train_builtin.py --help; builtin_model/train.py does the work.
+Run: python scripts/train_builtin.py --help. The code is in scripts/builtin_model/train.py.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""What a model says next, token by token: samples with seeds, beam search, a cache of keys."""
+"""Continue prompts token by token: samples with seeds, beam search, a cache of keys and values."""

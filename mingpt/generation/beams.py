@@ -1,10 +1,10 @@
 """Beam search: a search for the likeliest continuations that keeps the best few in each step.
 
-In each step the best continuations of all beams are kept, until no running beam
-can beat those that have ended (Graves 2012, arXiv 1211.3711, section 3). The
-score divides by a power of the length (Wu et al. 2016, arXiv 1609.08144, divide
-by another function of it). The candidates and the end of the search are those
-of transformers with early_stopping=False, so that the two give the same ids.
+The search ends when no running beam can beat those that have ended (Graves 2012,
+arXiv 1211.3711, section 3). A continuation's score is its log-probability divided
+by a power of its length (Wu et al. 2016, arXiv 1609.08144, divide by another
+function of it). The candidates of a step and the rule for the end are those of
+transformers with early_stopping=False, so that the two give the same ids.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LARGEST_LENGTH_PENALTY = 10
 
 @dataclass(frozen=True)
 class _Beam:
-    """A continuation on its way, and its total by which the search ranks it."""
+    """An unfinished continuation, and the total that the search ranks it by."""
 
     total: float  # sum of the tokens' log-probabilities, the repetition penalty applied
     ids: tuple[int, ...] = ()
@@ -63,14 +63,14 @@ def beam_search(
 
     Args:
         model, prompt, max_new_tokens, stop, use_cache: as for sampling.generate.
-        num_beams: continuations followed at a time; 1 is greedy, but for the
-            repetition penalty.
+        num_beams: continuations kept in each step; 1 takes the likeliest token each
+            time, apart from the repetition penalty.
         num_samples: continuations returned, at most num_beams.
         length_penalty: n tokens score log-probability / n ** length_penalty:
             0 favours short continuations, above 1 long ones.
-        repetition_penalty: see decoding.py; here it changes log-probabilities.
-        step: called with the number of tokens done: 1 after each step, at the
-            end all that are left of max_new_tokens.
+        repetition_penalty: as in Decoding, but applied to log-probabilities.
+        step: called with the number of tokens done since its last call: 1 after
+            each step, and at the end the rest of max_new_tokens.
 
     Returns:
         Samples ranked by `score`; `log_probs` are the model's own. Fewer than
@@ -107,7 +107,7 @@ def beam_search(
 def _parted(
     candidates: Sequence[_Beam], stop: Stop, num_beams: int, *, is_last: bool
 ) -> tuple[list[_Beam], list[_Beam]]:
-    """Return the candidates that go on, and those that end here and rank high enough to count."""
+    """Return the candidates that go on, and those that end here and rank among the best beams."""
     going_on, ended = [], []
     for rank, beam in enumerate(candidates):
         reason = stop.reason(beam.ids) or ("length" if is_last else None)
@@ -154,5 +154,5 @@ def _candidates(
 
 
 def _is_over(best: _Beam, finished: Sequence[_Beam], num_beams: int, penalty: float) -> bool:
-    """Return True if the best running beam, ended as it is, would not rank among the finished."""
+    """Return True if the best running beam, ended now, would not rank among the finished."""
     return len(finished) == num_beams and best.score(penalty) <= finished[-1].score(penalty)

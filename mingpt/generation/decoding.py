@@ -1,6 +1,6 @@
-"""From the logits of the next token to the token: penalty, temperature, top-k, top-p, draw.
+"""Choose the next token from its logits: penalty, temperature, top-k, top-p, draw.
 
-The order is transformers'. There is no model here, and no state: a draw is a
+The order is transformers'. This file has no model and no state: a draw is a
 function of the logits and of a number in [0, 1).
 
 Shapes: B sequences, T tokens of each so far, V = vocab_size.
@@ -49,7 +49,7 @@ class Decoding:
             raise ConfigError(f"top_p must be a number in (0, 1], not {self.top_p!r}")
 
     def scores(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Return the logits (B, V) after penalty and temperature, up to a constant in each row.
+        """Return the logits (B, V) after penalty and temperature, each row's largest moved to 0.
 
         Args:
             logits: (B, V), as the model gives them.
@@ -62,7 +62,7 @@ class Decoding:
         return lowered / max(self.temperature, torch.finfo(wide.dtype).tiny)
 
     def keep(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what top-k keeps, and what top-k and top-p keep: True where kept, (B, V) each."""
+        """Return two masks (B, V), True for kept tokens: by top-k, and by top-k and top-p."""
         by_k = torch.ones_like(scores, dtype=torch.bool)
         if self.top_k is not None:
             by_k = within_top_k(scores, self.top_k)
@@ -71,7 +71,7 @@ class Decoding:
         return by_k, by_k & within_top_p(scores.masked_fill(~by_k, -math.inf), self.top_p)
 
     def filtered(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Return the scores (B, V), -inf where a token is cut; a token is drawn by their softmax.
+        """Return the scores (B, V), with -inf for the tokens that top-k or top-p removes.
 
         Args:
             logits, ids: as for `scores`.
@@ -90,7 +90,7 @@ def check_penalty(penalty: float) -> None:
 
 
 def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Return the logits (B, V) with those of the tokens in `ids` (B, T) made less likely."""
+    """Return the logits (B, V) after the repetition penalty on the tokens in `ids` (B, T)."""
     if penalty == 1:
         return logits
     there = logits.gather(-1, ids)
@@ -98,18 +98,19 @@ def with_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
 
 
 def within_top_k(scores: Tensor, k: int) -> Tensor:
-    """Return True (B, V) where a score is among its row's k largest, or equal to the k-th."""
+    """Return a mask (B, V): True for a row's k largest scores and those equal to the k-th."""
     return scores >= scores.topk(min(k, scores.size(-1))).values[:, -1:]
 
 
 def within_top_p(scores: Tensor, p: float) -> Tensor:
-    """Return True (B, V) where a score is in the smallest set of its row that reaches p.
+    """Return a mask (B, V): True for the smallest set of a row whose probability reaches p.
 
-    Of scores that tie at the edge, as many are kept as it takes. The sum starts
-    at the unlikeliest token, as transformers' does: at the edge rounding decides.
+    Of equal scores at the edge of the set, only as many are kept as are needed.
+    Probabilities are summed from the least likely token up, as in transformers,
+    so that rounding at the edge decides in the same way.
     """
     candidates = int(scores.isfinite().sum(-1).max())
-    if candidates < scores.size(-1):  # after top-k there are few to sort
+    if candidates < scores.size(-1):  # after top-k, sorting the few that are left is faster
         rising, order = (part.flip(-1) for part in scores.topk(candidates))
     else:
         rising, order = scores.sort(dim=-1)
@@ -119,9 +120,9 @@ def within_top_p(scores: Tensor, p: float) -> Tensor:
 
 
 def draw(scores: Tensor, uniform: Tensor) -> Tensor:
-    """Draw tokens (B,) by inversion: the first whose cumulative probability exceeds the number.
+    """Draw tokens (B,): in each row the first whose cumulative probability exceeds `uniform`.
 
-    In float64, so that the same numbers draw the same tokens on every device.
+    The sums are float64, so that the same numbers draw the same tokens on every device.
 
     Args:
         scores: (B, V), -inf where a token cannot be drawn.

@@ -1,9 +1,8 @@
-"""Samples of what follows prompts: several prompts, several samples of each, seeds, stops.
+"""Sample continuations of several prompts, several for each, with seeds and places to stop.
 
-Prompts of one length are run together, each read once. A batch changes nothing:
-the draws of a sample depend on its own seed alone, so every sample is what it
-would be by itself. Beam search is in beams.py; the definition by a plain loop
-is GPT.generate.
+Prompts of one length are run together, and each is read once. The batch has no
+influence on a sample, because its draws depend on its own seed alone. Beam search
+is in beams.py; the definition by a plain loop is GPT.generate.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from mingpt.generation.sequences import Sequences
 from mingpt.model import GPT
 from mingpt.sites import Patch, PatchLike, as_patches
 
-BATCH_BYTES = 1 << 29  # a batch may hold so much of what grows with its size
+BATCH_BYTES = 1 << 29  # for a batch's cache, attention scores and logits together
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Sample:
 
     prompt: tuple[int, ...]  # token ids
     ids: tuple[int, ...]  # the tokens that follow
-    log_probs: tuple[float, ...]  # of each, in nats, by the model itself: nothing cut or changed
-    ended: str  # "length"; "end": the end-of-text token, its last; "stop": one of the texts
+    log_probs: tuple[float, ...]  # of each of `ids`, in nats, by the model's own logits
+    ended: str  # "length"; "end": its last token is the end of text; "stop": see Stop.texts
     seed: int | None = None  # draws this sample again; None where nothing was drawn
     score: float | None = None  # of a beam: see beams.py
 
@@ -46,10 +45,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Choice:
-    """One step of one sample, as it is made. Its tensors are parts of the batch's."""
+    """The token chosen in one step of one sample. The tensors are views of the batch's."""
 
-    prompt: int  # number of the prompt
-    sample: int  # number of the sample, of that prompt
+    prompt: int  # number of the prompt, from 0
+    sample: int  # number of the sample among its prompt's, from 0
     step: int  # tokens that the sample had before
     logits: Tensor  # (V,) as the model gives them
     ids: Tensor  # (T,) the sequence before the step
@@ -60,7 +59,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Stop:
-    """What ends a sample before it has max_new_tokens tokens.
+    """Conditions that end a sample before it has max_new_tokens tokens.
 
     Raises:
         ConfigError: a text that is empty, or texts without `decode`.
@@ -80,8 +79,9 @@ class Stop:
         if generated and generated[-1] == self.end:
             return "end"
         if self.texts and self.decode is not None:
-            # Only a text that the last token completes is new. A token has at least one byte,
-            # and the first of these tokens may begin in the middle of a character (4 bytes).
+            # Earlier steps have looked for texts that end earlier. A token has at least one
+            # byte, so a text is in the last `longest` tokens; 4 more, because the first of
+            # them may begin in the middle of a character.
             longest = max(len(text.encode()) for text in self.texts)
             said = self.decode(generated[-longest - 4 :])
             if any(text in said for text in self.texts):
@@ -90,7 +90,7 @@ class Stop:
 
 
 def check_stop_texts(texts: Sequence[str]) -> None:
-    """Raise ConfigError unless `texts` are several texts that a sample can be stopped at."""
+    """Raise ConfigError unless `texts` is a sequence of non-empty, valid texts."""
     if isinstance(texts, str):
         raise ConfigError(f"texts to stop at are several, in a tuple, not {texts!r}")
     for text in texts:
@@ -115,10 +115,10 @@ def generate(
     use_cache: bool = True,
     observe: Callable[[Choice], None] | None = None,
 ) -> list[list[Sample]]:
-    """Sample what follows each prompt; return each prompt's samples in the order of their seeds.
+    """Sample continuations of each prompt; return each prompt's samples in the order of seeds.
 
     Args:
-        model: in eval mode. Its last_logits are those of the last step.
+        model: in eval mode. Its last_logits are the last step's afterwards.
         prompts: token ids, 1 to block_size for each prompt.
         max_new_tokens: of each sample. Beyond block_size tokens in all, each
             step reads the last block_size again (see sequences.py).
@@ -127,15 +127,15 @@ def generate(
         seed: of each prompt's first sample; the next samples have the next
             numbers. All prompts share the seeds, so that a prompt's samples do
             not depend on the other prompts.
-        greedy: take the likeliest token, one sample; of `decoding` only the
-            repetition penalty matters.
+        greedy: take the likeliest token each time; num_samples must be 1, and of
+            `decoding` only the repetition penalty is used.
         stop: ends samples early.
-        patch: as in GPT.generate. A value from the recording needs a recording
-            of the one prompt; patches with values of their own work for several.
-        use_cache: False reads the whole sequence in each step, with the same
-            result: the definition.
-        observe: called with each choice as it is made; the samples of a batch
-            take turns, and one batch follows another.
+        patch: as in GPT.generate. With several prompts, every patch needs a value
+            of its own, not one from the recording.
+        use_cache: False reads the whole sequence in each step: slower, and the
+            definition of the result.
+        observe: called with each choice as it is made: step by step for all
+            samples of a batch, one batch after another.
 
     Raises:
         ConfigError: a number out of its range, no prompt, an empty one, or one
@@ -164,7 +164,7 @@ def generate(
 
 @torch.no_grad()
 def log_likelihood(model: GPT, ids: Sequence[int]) -> list[float]:
-    """Return ln p of each token of a text given those before it, in nats; the first has none.
+    """Return ln p, in nats, of each token but the first, given the tokens before it.
 
     Raises:
         ConfigError: no ids, too many, or an id that the model does not have.
@@ -184,7 +184,7 @@ def check(
     seed: int = 0,
     num_samples: int = 1,
 ) -> None:
-    """Raise ConfigError for whatever `generate` refuses before anything is run."""
+    """Raise ConfigError for arguments that `generate` refuses; no model is run."""
     check_whole("max_new_tokens", max_new_tokens, 0)
     check_whole("num_samples", num_samples, 1)
     check_whole("seed", seed, 0)
@@ -206,15 +206,16 @@ def at_once(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
     """Return how many sequences of `length` tokens fit in a batch of BATCH_BYTES.
 
     Args:
-        read: tokens that a step reads at most.
+        read: most tokens that one step reads.
+        length: tokens of a finished sequence.
         itemsize: bytes of a number in the model's dtype.
     """
     T = min(length, config.block_size)
     cached = 2 * config.n_layer * config.kv_heads * config.head_size * T  # keys and values
-    if length > T:  # where the window moves along, each step reads all of it
+    if length > T:  # beyond block_size, each step reads the whole window
         read = T
     scores = 3 * config.n_head * read * T  # of attention
-    candidates = 48 * config.vocab_size  # bytes: logits, scores, masks, and what is sorted
+    candidates = 48 * config.vocab_size  # bytes: logits, scores, masks and sorted copies
     return max(1, BATCH_BYTES // (itemsize * (cached + scores) + candidates))
 
 
@@ -251,7 +252,7 @@ def _batches(
     num_samples: int,
     use_cache: bool,
 ) -> Iterator[list[_Row]]:
-    """Yield the samples to make in batches that fit, each of prompts of one length."""
+    """Yield batches of samples that fit into BATCH_BYTES, each of prompts of one length."""
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for T, numbers in groupby(by_length, key=lambda number: len(prompts[number])):
         rows = [_Row(n, sample, prompts[n]) for n in numbers for sample in range(num_samples)]
@@ -263,7 +264,7 @@ def _batches(
 
 @dataclass(frozen=True)
 class _Run:
-    """What all batches of a call share."""
+    """The settings that all batches of one call share."""
 
     model: GPT
     max_new_tokens: int
@@ -285,7 +286,7 @@ class _Run:
         copies = torch.tensor([row_of[row.prompt] for row in rows], device=device)
         for step in range(self.max_new_tokens):
             logits = finite(sequences.logits())  # (B, V)
-            if step == 0:  # one sequence for each sample from here on
+            if step == 0:  # each prompt has been read once; now one sequence per sample
                 logits = logits[copies]
                 sequences.select(copies)
             tokens = _choose(logits, sequences.ids, rows, self.decoding)  # (B,)
@@ -300,7 +301,7 @@ class _Run:
     def _take(
         self, step: int, rows: Sequence[_Row], logits: Tensor, ids: Tensor, tokens: Tensor
     ) -> list[int]:
-        """Give each row its token; return the rows that go on."""
+        """Append each row's token (B,) to it; return the indices of the rows that go on."""
         is_last = step + 1 == self.max_new_tokens
         log_probs, going_on = log_probs_of(logits, tokens).tolist(), []
         for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):

@@ -4,7 +4,7 @@ Up to block_size tokens, a step reads the new tokens only and takes the keys and
 values of the others from a cache. A longer sequence is read through a window,
 its last block_size tokens. In each step every token of the window moves one
 position to the left, so nothing cached is valid and the whole window is read
-again. GPT-2's positions are learnt one by one: there is no other exact way.
+again. With GPT-2's absolute position embeddings there is no other exact way.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Sequences:
         ids: the prompts (B, T).
         room: most tokens that a sequence will have.
         use_cache: False reads the whole sequence in each step: the definition.
-        patches: positions are those of `ids`; applied as long as the window
-            begins where `ids` does.
+        patches: positions count in `ids`; applied until the window leaves out the
+            first token.
 
     Attributes:
         ids: (B, T), the prompts and the tokens appended so far.

@@ -2,8 +2,8 @@
 
 Our cache is one directory, MINGPT_CACHE or ~/.cache/mingpt. GPT-2's two
 tokenizer files are at its top. Each repository's files are in <owner>--<name>/,
-with SHA256SUMS, the hash of every file that was fetched, and COMMIT, the
-repository's commit that they belong to.
+beside SHA256SUMS (the hash of every fetched file) and COMMIT (the repository's
+commit that the files belong to).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMIT_FILE = "COMMIT"
 # The states of a file that `verify` reports.
 INTACT, WRONG, MISSING, UNKNOWN = "intact", "WRONG", "MISSING", "no hash is known"
 TOKENIZER = "gpt2-tokenizer"  # the name of the two files at the top of our cache
-SECONDS_BETWEEN_LOOKS = 0.2  # while another process holds the lock
+SECONDS_BETWEEN_LOOKS = 0.2  # at the progress of the process that holds the lock
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Entry:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether the configuration and all weights are there."""
+        """True if configuration and all weights are there; always for TOKENIZER."""
         repository = hub.repository(self.name)
         return repository is None or _is_complete(self.place, repository)
 
@@ -74,7 +74,7 @@ def directory() -> Path:
 
 
 def hub_directory() -> Path:
-    """Return the directory of the hub library's cache, found as that library finds it."""
+    """Return the directory of the hub library's cache, by the same variables as that library."""
     for_all = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{for_all}/huggingface"
     names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
@@ -138,7 +138,7 @@ def entry(name: str, place: Place, files: Iterable[Path] | None = None) -> Entry
     """Return the entry for a model in a directory.
 
     Args:
-        files: the model's files; by default all but hidden ones and our own notes.
+        files: the model's files; None: all but hidden ones, SHA256SUMS and COMMIT.
     """
     if files is None:
         files = (path for path in place.directory.iterdir() if path.is_file())
@@ -173,8 +173,8 @@ def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[
 def expected_hash(path: Path, repository: Repository | None) -> str | None:
     """Return the hash that a cached file should have, 64 or 40 digits; None if unknown.
 
-    A hash that is known beforehand comes first, then SHA256SUMS, then the file's
-    own name: the hub's cache names files after their hashes.
+    The first that exists is taken: the hash in hub.py, the one in SHA256SUMS, the
+    file's own name (the hub's cache names files after their hashes).
     """
     known = hub.TOKENIZER_SHA256 if repository is None else repository.sha256
     blob = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", path.resolve().name)
@@ -190,13 +190,13 @@ def record(path: Path, sha256: str) -> None:
 
 
 def commit_in(place: Path) -> str | None:
-    """Return the commit that the files in one of our folders belong to, if it was noted."""
+    """Return the commit in a folder's COMMIT; None if there is none."""
     found = re.fullmatch(r"[0-9a-f]{40}", _text(place / COMMIT_FILE).strip())
     return found and found[0]
 
 
 def note_commit(place: Path, commit: str) -> None:
-    """Write down the commit, so that files fetched later are taken from it too."""
+    """Write COMMIT, so that files fetched later are taken from the same commit."""
     with replacing(place / COMMIT_FILE) as temporary:
         temporary.write_text(f"{commit}\n", encoding="utf-8")
 
@@ -241,7 +241,7 @@ def adding_to(place: Path, progress: Progress | None = None) -> Iterator[None]:
             contained(place, directory()).mkdir(exist_ok=True)
             yield
         finally:
-            # Removed while it is held: a process that waits for it then takes a new one.
+            # Deleted before it is released: a waiting process then makes a new lock file.
             with contextlib.suppress(OSError):
                 Path(lock.lock_file).unlink()
             lock.release()
@@ -249,7 +249,7 @@ def adding_to(place: Path, progress: Progress | None = None) -> Iterator[None]:
         raise DownloadError(f"{place} cannot be written: {error.strerror or error}") from None
     finally:
         for path in made:
-            with contextlib.suppress(OSError):  # it is not empty, then
+            with contextlib.suppress(OSError):  # raised if it is not empty
                 path.rmdir()
 
 
@@ -297,7 +297,7 @@ def _is_complete(place: Place, repository: Repository) -> bool:
 
 
 def _is_gpt2(place: Place, repository: Repository) -> bool:
-    """Return whether a snapshot's configuration is a GPT-2's, or is too damaged to tell."""
+    """Return True if a snapshot's configuration is a GPT-2's, or cannot be read."""
     path = place.directory / config_json.NAME
     if not path.is_file():
         return repository.preset is not None

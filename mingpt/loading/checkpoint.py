@@ -1,9 +1,9 @@
 """Open a model on disk: its configuration, and its tensors, which are read later.
 
 There are two kinds: a directory as transformers writes it, and a single file as
-torch.save writes it for nanoGPT or minGPT. The kind decides whether the file's
-matrices are transposed: the shape of a square matrix does not show it. Finding
-the files is sources.py's business.
+torch.save writes it for nanoGPT or minGPT. The first holds transposed matrices,
+the second does not; the shape of a square matrix does not show which. sources.py
+finds the files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mingpt.files import contained, replacing
 from mingpt.loading import config_json, state_dict, tensor_files
 from mingpt.loading.tensor_files import Container
 
-# The file that holds a directory's tensors is the first of these that exists.
+# The files that may hold a directory's tensors; `weights_in` chooses one.
 WEIGHTS_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -42,7 +42,7 @@ class Checkpoint:
     is_conv1d: bool  # matrices are stored as in transformers' Conv1D, not as in nn.Linear
 
     def __post_init__(self) -> None:
-        # Checked before a model is built: with millions of layers that would never end.
+        # Checked here, because building a model of millions of layers would never end.
         tensors = len(self.container.headers())
         if self.config.n_layer > tensors + 1000:
             raise CheckpointError(
@@ -106,7 +106,7 @@ def check_directory(directory: Path, *, preset: GPTConfig | None = None) -> None
 def config_in(
     directory: Path, *, preset: GPTConfig | None = None, root: Path | None = None
 ) -> GPTConfig:
-    """Return the configuration in a directory; for arguments and errors see of_directory."""
+    """Return the configuration in a directory; arguments and errors as of_directory's."""
     path = directory / config_json.NAME
     if preset is not None and not path.is_file():
         return preset
@@ -126,7 +126,7 @@ def weights_in(directory: Path, root: Path | None = None) -> Path | None:
 
 
 def weights_complete(directory: Path, root: Path) -> bool:
-    """Return whether a cached directory has its tensors, every shard included.
+    """Return True if a cached directory has all tensors, every shard included.
 
     Raises:
         CheckpointError: an index of shards is outside `root`.
@@ -136,7 +136,7 @@ def weights_complete(directory: Path, root: Path) -> bool:
 
 
 def _is_whole(path: Path, root: Path | None) -> bool:
-    """Return whether `path` is a single file, or an index whose shards all exist."""
+    """Return True for a single file, or an index whose shards all exist."""
     if path.suffix != ".json":
         return True
     contained(path, root)

@@ -1,7 +1,7 @@
 """Read a model's configuration from transformers', nanoGPT's or minGPT's files, and write it.
 
-A field that changes what the model computes is either read here or refused with
-its name; none is ignored. The tensors are state_dict.py's business.
+A field that changes what the model computes is either read here or refused by
+name; none is ignored. state_dict.py reads the tensors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mingpt.errors import CheckpointError, ConfigError
 
 NAME = "config.json"
 
-# model_type of files that transformers' GPT-2 can read, and of files that only we can.
+# model_type of files that transformers' GPT-2 can read, and of files that only mingpt can.
 _GPT2, _OURS = "gpt2", "mingpt"
-# Fields that only the second kind has.
+# Fields that only files of model_type _OURS have.
 _ONLY_OURS = ("bias", "n_kv_head")
 # Our field -> the key in transformers' GPT2Config, in the order of the file.
 _KEYS = {
@@ -102,9 +102,9 @@ def read(path: str | Path) -> GPTConfig:
 def to_fields(config: GPTConfig) -> dict[str, object]:
     """Return the fields of a config.json, which `read` reads again.
 
-    A model that transformers' GPT-2 can compute gets its model_type. A model
-    without biases, or whose heads share keys and values, gets one that
-    transformers refuses.
+    The model_type is "gpt2" for a model that transformers' GPT-2 can compute. For
+    a model without biases, or whose heads share keys and values, it is "mingpt",
+    which transformers refuses.
     """
     only_ours = _only_ours(config)
     head = {"model_type": _OURS if only_ours else _GPT2, "add_cross_attention": False}
@@ -178,7 +178,7 @@ def of_mingpt(path: Path, sizes: Mapping[str, int], *, tied: bool, n_head: int |
 
 
 def is_gpt2(fields: Mapping[str, object]) -> bool:
-    """Return whether a config.json's model_type is GPT-2's or ours."""
+    """Return True if a config.json's model_type is GPT-2's or ours, or is left out."""
     return fields.get("model_type", _GPT2) in (_GPT2, _OURS)
 
 
@@ -201,7 +201,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
 
 
 def _mingpt_fields(path: Path) -> dict[str, Any]:
-    """Return the fields that a config.json gives; minGPT writes null for what it derives later."""
+    """Return our fields in a config.json, without those that are null, as minGPT writes some."""
     fields = read_fields(path)
     if not isinstance(fields.get("model"), dict):
         return _known(path, {key: value for key, value in fields.items() if value is not None})
@@ -215,7 +215,7 @@ def _mingpt_fields(path: Path) -> dict[str, Any]:
 
 
 def _known(path: str | Path, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return our fields among transformers', under either of its names.
+    """Return our fields from transformers' fields, which may have either of two names.
 
     Raises:
         CheckpointError: another field changes what is computed, or two names of

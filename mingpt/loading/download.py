@@ -1,9 +1,9 @@
 """Fetch one file over HTTP: resume it after a break, check it, then move it into place.
 
-The file's address is the caller's business (hub.py). The expected hash is known
-before the first byte is kept: from the caller, else from the headers of the
-server's own answer. A server may redirect to a storage on another host; only
-the server's headers count, and the token is not sent to the storage.
+The caller gives the file's address (hub.py). The expected hash is known before the
+first byte is kept: from the caller, or from the headers of the server's own
+answer. A server may redirect to a storage on another host. Only the headers of the
+first host count, and the token is not sent to the storage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import urljoin, urlsplit
 
 from mingpt.errors import DownloadError
 
-if TYPE_CHECKING:  # imported where it is used: most runs never touch the network
+if TYPE_CHECKING:  # at run time imported where it is used: most runs need no network
     import requests
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all or 0 if unknown)
@@ -38,7 +38,7 @@ SECONDS_BETWEEN = 1.0  # after the first failure; the wait doubles with each fur
 LONGEST_WAIT = 60.0  # seconds that a server may ask for with Retry-After
 MOST_REDIRECTS = 5
 _CHUNK = 1 << 18  # bytes
-_WORTH_ANOTHER_TRY = 1 << 20  # new bytes in one attempt that set the count of failures to 1
+_WORTH_ANOTHER_TRY = 1 << 20  # bytes; an attempt with so many new ones sets the failures to 1
 
 
 class NotFoundError(DownloadError):
@@ -56,7 +56,7 @@ class Fetched:
 
 @dataclass
 class _Statement:
-    """What the first server states about the file; the storage's headers do not count."""
+    """The first server's statements about the file; the storage's headers do not count."""
 
     linked: str | None = None  # X-Linked-Etag: the hash of a file that is in a storage
     etag: str | None = None  # ETag: the file's hash if the server sends the file itself
@@ -65,11 +65,11 @@ class _Statement:
 
     @property
     def hash(self) -> str | None:
-        """The file's hash: 64 hex digits are its SHA-256, 40 git's SHA-1 of it as a blob."""
+        """The file's hash in hex: SHA-256 (64 digits), or SHA-1 as a git blob (40)."""
         return self.linked or self.etag
 
     def read(self, answer: requests.Response) -> None:
-        """Note what this answer states and no earlier one did."""
+        """Fill the fields that no earlier answer has filled."""
         headers = answer.headers
         self.linked = self.linked or _hash_in(headers.get("X-Linked-Etag"))
         self.etag = self.etag or _hash_in(headers.get("ETag"))
@@ -80,11 +80,11 @@ class _Statement:
 
 
 class _BrokenError(Exception):
-    """An attempt that failed, where another one may succeed."""
+    """An attempt that failed; another one may succeed."""
 
     def __init__(self, words: str, *, answered: bool, wait: float | None = None) -> None:
         super().__init__(words)
-        self.answered = answered  # the server answered
+        self.answered = answered  # True if the server answered
         self.wait = wait  # seconds that the server asks us to wait
 
 
@@ -100,16 +100,15 @@ def fetch(
 ) -> Fetched:
     """Download `url` to `path`, whole and checked, or leave nothing behind.
 
-    A process that is killed leaves a hidden part of the file, which the next
-    process completes. The caller must not fetch the same file twice at once
-    (cache.adding_to).
+    A killed process leaves a hidden part of the file, which the next process
+    completes. Two processes must not fetch the same file at the same time: the
+    caller holds a lock (cache.adding_to).
 
     Args:
         token: sent to the host of `url` only.
-        sha256: the file's hash, in hex. Without it the file must have the hash
-            that the server states.
+        sha256: the file's hash, in hex; None: the hash that the server states.
         verify: False accepts a file for which no hash is known.
-        check: called with the temporary file before it is moved; may raise.
+        check: called with the temporary file before it is moved; raises to refuse it.
         progress: called with (bytes done, bytes in all) as they arrive; the
             second is 0 if the server does not state it.
 
@@ -149,10 +148,10 @@ def fetch(
 
 
 def reach(url: str) -> None:
-    """Check that a server answers at `url`, whatever the answer.
+    """Check that a server answers at `url`, with any status.
 
     Raises:
-        DownloadError: none does within SECONDS_TO_CONNECT.
+        DownloadError: no answer within SECONDS_TO_CONNECT.
     """
     try:
         _ask(url, {}, None, SECONDS_TO_CONNECT).close()
@@ -173,11 +172,11 @@ def _attempt(
 ) -> str | None:
     """Fetch the file, or the rest of it, and check its hash; return the hub's commit.
 
-    Once the hash is known, a part of the same file may be found on the disk.
-    This attempt then fetches nothing, and the next one fetches the rest.
+    The server's answer may give the hash by which a part of the file is found on
+    the disk. This attempt then fetches nothing, and the next one fetches the rest.
     """
     if part.has_no_hash:
-        part.restart()  # nothing would tell whether two pieces belong together
+        part.restart()  # without a hash, two pieces cannot be checked to fit together
     answer, statement = _open(url, token, part.size)
     with answer:
         _check_status(url, answer, has_token=token is not None)
@@ -196,10 +195,10 @@ def _attempt(
         if expected is None and verify:
             raise DownloadError(
                 f"{_shown(url)}: the server states no hash to check the file by;"
-                " mingpt-fetch --no-verify takes it all the same"
+                " mingpt-fetch --no-verify accepts it without a hash"
             )
         if part.expect(expected):
-            part.is_whole = part.sha256() == expected  # killed after the last byte
+            part.is_whole = part.sha256() == expected  # killed when all bytes were there
             return statement.commit
         size = _begin(answer, part, statement.size)
         is_chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
@@ -214,7 +213,7 @@ def _attempt(
         raise _BrokenError(f"broke off after {part.size} of {size} bytes", answered=True)
     got = part.git_sha1() if len(expected or "") == 40 else part.sha256()
     if expected is not None and got != expected:
-        if part.is_pieced or size is None:  # pieces of two files, perhaps, or not the whole
+        if part.is_pieced or size is None:  # pieces of two files, or an incomplete file
             part.restart()
             raise _BrokenError("gave pieces that do not fit together", answered=True)
         raise _wrong(url, got, expected)
@@ -223,7 +222,7 @@ def _attempt(
 
 
 def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, _Statement]:
-    """Return the answer, its body not read yet, and what the first host states."""
+    """Return the answer, its body not read yet, and the first host's statement."""
     headers = {
         "Accept-Encoding": "identity",  # Content-Length must count the file's own bytes
         **({"Range": f"bytes={offset}-"} if offset else {}),
@@ -245,11 +244,10 @@ def _open(url: str, token: str | None, offset: int) -> tuple[requests.Response, 
 
 
 def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -> requests.Response:
-    """Return one answer, its body not read yet, within so many seconds.
+    """Return the answer, its body not read yet; fail after `seconds`.
 
-    The request runs in a thread, because no time-out of requests bounds the
-    look-up of a name, and its connection time-out starts anew for each address
-    of a host.
+    The request runs in a thread, because the time-outs of requests do not bound
+    the look-up of a host's name, and start again for each of the host's addresses.
     """
     import requests
 
@@ -273,7 +271,7 @@ def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -
                     timeout=(SECONDS_TO_CONNECT, SECONDS_TO_STALL),
                 )
             )
-        except Exception as error:  # handed over to the caller's thread
+        except Exception as error:  # raised in the caller's thread
             outcome.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -284,7 +282,7 @@ def _ask(url: str, headers: dict[str, str], token: str | None, seconds: float) -
     if isinstance(outcome[0], requests.exceptions.ConnectionError | requests.exceptions.Timeout):
         raise _BrokenError(f"cannot be reached: {_reason(outcome[0])}", answered=False)
     if isinstance(outcome[0], Exception):
-        raise DownloadError(f"{_shown(url)} cannot be asked for: {_reason(outcome[0])}")
+        raise DownloadError(f"{_shown(url)} cannot be requested: {_reason(outcome[0])}")
     return outcome[0]
 
 
@@ -300,7 +298,7 @@ def _check_status(url: str, answer: requests.Response, *, has_token: bool) -> No
             raise DownloadError(f"{says} and asks to come back in {wait:.0f} s")
         raise _BrokenError(f"answers HTTP {status}", answered=True, wait=wait)
     if _origin(answer.url) != _origin(url):
-        raise DownloadError(f"{says}: the storage that the hub hands over to refuses the file")
+        raise DownloadError(f"{says}: the storage that the hub redirects to refuses the file")
     if code == "GatedRepo":
         raise DownloadError(
             f"{says}: the repository is gated; accept its terms on its page, and set HF_TOKEN"
@@ -384,14 +382,14 @@ class _Part:
         self.target = target
         self.path = target.with_name(f".{target.name}.part")
         self.size = 0  # bytes written so far
-        self.is_pieced = False  # they came from more than one answer
-        self.is_whole = False  # they are the whole file, checked
+        self.is_pieced = False  # the bytes came from more than one answer
+        self.is_whole = False  # the bytes are the whole file, and checked
         self._digest = hashlib.sha256()
-        self._is_named = False  # expect() was called: the server has answered
+        self._is_named = False  # expect() was called, so the server has answered
         self._expected: str | None = None
 
     def expect(self, expected: str | None) -> bool:
-        """Name the file after its hash; return whether a part of it was found and is kept."""
+        """Name the hidden file after its hash; return True if a part of it was on the disk."""
         if self._is_named and self._expected == expected:
             return False
         self.discard()  # the file has changed since the last attempt
@@ -425,7 +423,7 @@ class _Part:
     def _write(self, file: BinaryIO, data: bytes) -> None:
         try:
             file.write(data)
-        except OSError as error:  # an OSError would be taken for a broken connection
+        except OSError as error:  # _receive takes an OSError for a broken connection
             raise _unwritten(self.target, error) from None
         self._digest.update(data)
         self.size += len(data)
@@ -439,11 +437,11 @@ class _Part:
         return self._digest.hexdigest()
 
     def git_sha1(self) -> str:
-        """Return git's SHA-1 of the file as a blob: of a header, then the bytes."""
+        """Return the file's hash as a git blob: SHA-1 of a header and the bytes."""
         return file_hash(self.path, 40)
 
     def keep(self) -> None:
-        """Move the file into place, after it is on the disk."""
+        """Write the file out to the disk, then move it into place."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         self.path.replace(self.target)
@@ -455,7 +453,7 @@ class _Part:
 
 
 def file_hash(path: Path, digits: int, progress: Callable[[int], None] | None = None) -> str:
-    """Return a file's SHA-256 (64 digits), or its SHA-1 as a blob of git's (40).
+    """Return a file's SHA-256 (64 hex digits), or its SHA-1 as a git blob (40).
 
     Args:
         digits: 64 or 40.
@@ -536,7 +534,7 @@ def _reason(error: Exception) -> str:
         requests.exceptions.ProxyError: "the proxy refuses",
         requests.exceptions.Timeout: "time-out",
         requests.exceptions.ConnectionError: "no connection",
-        ValueError: "it is no address",  # InvalidURL, MissingSchema and their like
+        ValueError: "it is no address",  # the base class of InvalidURL and MissingSchema
     }
     for kind, words in reasons.items():
         if isinstance(error, kind):

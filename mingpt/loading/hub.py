@@ -21,7 +21,7 @@ class Repository:
 
     owner: str
     name: str
-    revision: str = "main"  # the commit that the hashes below belong to, if there are any
+    revision: str = "main"  # a branch or commit; the hashes below belong to it
     sha256: Mapping[str, str] = field(default_factory=dict)  # file -> hash, where known beforehand
     megabytes: int | None = None  # size of the download, to tell the user
     preset: GPTConfig | None = None  # the configuration, for models that have a short name
@@ -33,7 +33,7 @@ class Repository:
         """Return the address of a file.
 
         Args:
-            revision: in place of the repository's own.
+            revision: a commit to use in place of the repository's own.
 
         Raises:
             DownloadError: HF_ENDPOINT is not an address.
@@ -74,8 +74,8 @@ _LONGEST_PART = 96
 def repository(name: str) -> Repository | None:
     """Return the repository that a short name or "owner/name" stands for.
 
-    None if the hub allows no such name. Owner and name are also safe in a
-    folder's name, and "owner--name" is different for different repositories.
+    Return None if the hub allows no such name. Owner and name hold no "--" and no
+    "/", so "owner--name" is a safe folder name and names one repository only.
     """
     if name in KNOWN:
         return KNOWN[name]
@@ -110,7 +110,7 @@ def token() -> str | None:
 
 
 def is_offline() -> bool:
-    """Return whether HF_HUB_OFFLINE forbids the network."""
+    """Return True if HF_HUB_OFFLINE forbids the network."""
     return os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
 
 

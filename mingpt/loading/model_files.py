@@ -1,7 +1,6 @@
 """Load a model and its tokenizer by name or path, and save them.
 
-Where the files are is sources.py's business, what is in them checkpoint.py's
-and tokenizer_files.py's.
+sources.py finds the files; checkpoint.py and tokenizer_files.py read them.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def load(
             tokens than the model's embedding has rows.
     """
     source = as_source(name_or_path, n_head=n_head, offline=offline)
-    # Weights come last: other errors are found before the largest file is fetched.
+    # The weights come last, so that other errors are found before the largest file is fetched.
     tokenizer = _tokenizer(source, source.config(progress).vocab_size, progress)
     return load_model(source, dtype=dtype, progress=progress), tokenizer
 
@@ -54,14 +53,14 @@ def load_model(
 ) -> GPT:
     """Return a model with trained weights, in eval mode, on the CPU.
 
-    Where the file stores the weights in `dtype`, they are the file itself,
-    mapped into memory: loading takes no time, and changing the weights does not
-    change the file. Writing over the file in place would change the model.
+    Where the file stores the weights in `dtype`, the parameters are the file itself,
+    mapped into memory. Loading then takes no time. Changing the parameters does not
+    change the file, but writing into the file changes the model.
 
     Args:
         name_or_path: a name that mingpt.loading.sources.resolve takes, or the
             Source that it returned.
-        dtype: of the parameters, whatever the file holds.
+        dtype: of the parameters; the file's may be another.
         progress: called with (bytes done, bytes in all) while fetching.
         n_head: the number of attention heads, for a .pt file that does not say.
         offline: never use the network.

@@ -32,8 +32,8 @@ BUILTIN_DIRECTORY = Path(__file__).resolve().parent.parent / "builtin"
 
 BY_HAND = f"put it there by hand, or use the model {BUILTIN!r}, which needs no network"
 OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
-# A model without a tokenizer gets GPT-2's if its embedding has so many rows: one for
-# each of the 50257 tokens, or nanoGPT's number, which is a multiple of 64.
+# A model without a tokenizer gets GPT-2's if its embedding has one of these numbers of
+# rows: GPT-2's number of tokens, 50257, or nanoGPT's next multiple of 64.
 GPT2_ROWS = (PRESETS["gpt2"].vocab_size, 50304)
 
 
@@ -158,18 +158,18 @@ class HubSource:
         return True
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
-        """Return the model's configuration; for known models nothing is fetched."""
+        """Return the model's configuration; for models with a short name nothing is fetched."""
         preset, place = self.repository.preset, self.place
         if place is not None:
             return checkpoint.config_in(place.directory, preset=preset, root=place.root)
-        if self._is_offline:  # name the weights, not config.json, which would come first
+        if self._is_offline:  # the message names the weights, which the user must provide
             weights = f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it"
             wanted = f"{weights}, nor has {cache.hub_directory()} {self.repository}"
             raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
         return self._shape(progress)
 
     def rows(self, progress: Progress | None = None) -> int:
-        """Return the rows of the model's embedding; a cached config.json is enough."""
+        """Return the number of rows of the model's embedding; needs config.json only."""
         preset = self.repository.preset
         for place in (*cache.complete(self.repository), *cache.places(self.repository)):
             if (place.directory / config_json.NAME).is_file():
@@ -178,7 +178,7 @@ class HubSource:
         return self._shape(progress).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
-        """Return the tokenizer's files: cached, else GPT-2's for a known model, else fetched."""
+        """Return the tokenizer's files: cached, GPT-2's for a short name, or fetched."""
         for place in (*cache.complete(self.repository), *cache.places(self.repository)):
             with contextlib.suppress(TokenizerError):
                 return place.tokenizer_files()
@@ -202,7 +202,7 @@ class HubSource:
         """Return the configuration and the tensors, which are read later."""
         preset, place = self.repository.preset, self.place
         if place is None:
-            self.config(progress)  # first: weights that are not supported are not fetched
+            self.config(progress)  # raises before weights that are not supported are fetched
             self._fetch_weights(progress)
             place = self._ours
         return checkpoint.of_directory(place.directory, preset=preset, root=place.root)
@@ -239,8 +239,8 @@ class HubSource:
     def _adopted(self, paths: Sequence[Path]) -> tuple[Path, ...]:
         """Copy a tokenizer into the repository's folder, after checking its hashes.
 
-        The model then still works after it is copied elsewhere, or other models
-        are deleted.
+        The model then still works when its folder is copied elsewhere, or when
+        other models are deleted.
         """
         with cache.adding_to(self._ours.directory):
             for path in paths:
@@ -256,11 +256,11 @@ class HubSource:
     def _obtain(
         self, choices: Sequence[tuple[str, ...]], progress: Progress | None, hint: str = BY_HAND
     ) -> tuple[Path, ...]:
-        """Return the files of one choice, in our cache, fetched if need be.
+        """Return the files of one choice in our cache; fetch them if they are not there.
 
         Args:
             choices: tuples of file names; the first that is complete is taken.
-            hint: what a user can do if there is none.
+            hint: advice to the user, for the error's message.
         """
         here = self._ours
         for names in choices:
@@ -281,10 +281,10 @@ class HubSource:
         return BY_HAND if is_known else f"nor is there a directory or file {self.name!r} here"
 
     def _file(self, name: str, progress: Progress | None) -> Path:
-        """Return the path of one file in our cache, fetched if it is not there."""
+        """Return the path of one file in our cache; fetch it if it is not there."""
         folder = self._ours.directory
         path, commit = folder / name, cache.commit_in(folder)
-        if path.is_file():  # another process may just have fetched it
+        if path.is_file():  # fetched by another process since the last look
             return contained(path, self._ours.root)
         fetched = fetch(
             self.repository.url(name, commit),  # all files from the same commit
@@ -308,7 +308,7 @@ def resolve(
     offline: bool = False,
     verify: bool = True,
 ) -> Source:
-    """Return the source that a user's name for a model stands for. Uses no network.
+    """Return the Source for a model's name or path. Uses no network.
 
     Args:
         name_or_path: "builtin"; "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
@@ -320,7 +320,7 @@ def resolve(
 
     Raises:
         CheckpointError: the name is none of these, or n_head is given for a
-            model whose files say it.
+            model that is not a .pt file.
     """
     name = str(name_or_path)
     path, is_path = expanded(name), isinstance(name_or_path, Path)
@@ -355,7 +355,7 @@ def resolve(
 def as_source(
     name_or_path: str | Path | Source, *, n_head: int | None = None, offline: bool = False
 ) -> Source:
-    """Return `resolve` of a name or path; a Source is returned as it is."""
+    """Return the Source for a name or path; return a Source as it is."""
     if isinstance(name_or_path, str | Path):
         return resolve(name_or_path, n_head=n_head, offline=offline)
     return name_or_path
@@ -364,7 +364,7 @@ def as_source(
 def _can_be_path(path: Path) -> bool:
     try:
         path.exists()
-    except OSError:  # too long, say
+    except OSError:  # the name is too long, for example
         return False
     return True
 
@@ -372,7 +372,7 @@ def _can_be_path(path: Path) -> bool:
 def gpt2_tokenizer_files(
     progress: Progress | None = None, *, offline: bool = False
 ) -> tuple[Path, ...]:
-    """Return the files of GPT-2's own tokenizer, from a cache, else fetched into ours.
+    """Return the files of GPT-2's own tokenizer from a cache; fetch them into ours if need be.
 
     Raises:
         DownloadError: they are in no cache and cannot be fetched.
@@ -392,13 +392,13 @@ def gpt2_tokenizer_files(
 
 
 def _gpt2s_here() -> tuple[Path, ...] | None:
-    """Return GPT-2's tokenizer from the top of our cache, or from a GPT-2 in either cache."""
+    """Return the files of GPT-2's tokenizer, at our cache's top or beside a GPT-2; or None."""
     root = cache.directory()
     paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
     if all(path.is_file() for path in paths):
         return tuple(contained(path, root) for path in paths)
     for repository in hub.KNOWN.values():
-        with contextlib.suppress(CheckpointError):  # a link out of a cache: look in the others
+        with contextlib.suppress(CheckpointError):  # a link leads out of a cache: try the next
             for place in cache.places(repository):
                 with contextlib.suppress(TokenizerError):
                     return place.tokenizer_files()
@@ -409,7 +409,7 @@ def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) ->
     try:
         return tokenizer_files.files_in(directory)
     except TokenizerError:
-        # transformers' model.save_pretrained and nanoGPT leave a model without a tokenizer.
+        # transformers' model.save_pretrained and nanoGPT write no tokenizer.
         if (
             tokenizer_files.has_any(directory)
             or source.config(progress).vocab_size not in GPT2_ROWS
@@ -434,7 +434,7 @@ _CHECKS = {
 
 @contextlib.contextmanager
 def _explained(what: str, place: Path, offline: bool, hint: str) -> Iterator[None]:
-    """Add to errors of the block which file was missing, where, and what to do."""
+    """Add to the block's errors: the missing file, its place, and what to do."""
     try:
         if offline or hub.is_offline():
             raise DownloadError(OFFLINE)

@@ -45,10 +45,10 @@ def read(
         container: the file.
         shapes: every parameter to fill and its shape; lm_head.weight is among
             them only if it is not tied to the embedding.
-        dtype: of the tensors returned. Where the file has the same dtype, they
+        dtype: of the returned tensors. Where the file has the same dtype, they
             are views of the mapped file.
-        is_conv1d: the file's matrices are transposed; views are returned that
-            undo this without a copy.
+        is_conv1d: True if the file's matrices are (in, out); their transposed
+            views are returned, without a copy.
 
     Raises:
         CheckpointError: tensors are missing, unknown, given twice, of another
@@ -96,7 +96,7 @@ def sizes(container: Container) -> dict[str, int]:
 
 
 def conv1d(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a model's parameters as transformers' files store them, on the CPU."""
+    """Return a model's parameters as transformers stores them: matrices (in, out), on the CPU."""
     turned = {name: t.t() if name.endswith(_TRANSPOSED) else t for name, t in state.items()}
     return {name: tensor.cpu().contiguous() for name, tensor in turned.items()}
 
@@ -107,7 +107,7 @@ def _match(
     shapes: Mapping[str, tuple[int, ...]],
     is_conv1d: bool,
 ) -> dict[str, str]:
-    """Return file key -> parameter name, after checking that each is used exactly once."""
+    """Return file key -> parameter name; check that each is used once, and its shape and type."""
     masks = {
         name.replace("attn.c_attn.weight", f"attn.{mask}")
         for name in shapes
@@ -152,7 +152,7 @@ def _name(key: str) -> str:
 def _portions(keys: Iterable[str], headers: Mapping[str, Header]) -> Iterator[list[str]]:
     """Yield the keys in groups of at most PORTION bytes or one tensor, the largest first.
 
-    Largest first, because few parameters are in memory yet.
+    The largest come first, while few parameters are in memory, to keep the peak low.
     """
     portion: list[str] = []
     for key in sorted(keys, key=lambda key: -headers[key].nbytes):
@@ -164,7 +164,7 @@ def _portions(keys: Iterable[str], headers: Mapping[str, Header]) -> Iterator[li
 
 
 def _fitting(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the tensor itself if it can be a parameter as it is, else a copy that can."""
+    """Return `tensor` in `dtype`, aligned and contiguous; `tensor` itself if it is so."""
     if tensor.dtype != dtype:
         return tensor.to(dtype)
     # Safetensors files from before 2023, GPT-2's own among them, do not align their data.

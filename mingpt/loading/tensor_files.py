@@ -1,8 +1,8 @@
 """Read files of named tensors: safetensors, shards with an index, and PyTorch's own format.
 
 Nothing is ever unpickled: torch.load is called with weights_only=True, and only
-in versions of PyTorch where that is safe. Data is mapped into memory, not read,
-so that a tensor costs nothing until it is used.
+in versions of PyTorch where that is safe. Data is mapped into memory: a tensor's
+bytes are read from the disk only when it is used.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ class TorchFile:
     """A state dict in a file that torch.save wrote.
 
     Args:
-        entry: the key under which the file's table holds the state dict; None
-            if the file is the state dict.
-        loaded: what load_torch returned for the file, if the caller has it.
+        path: the file.
+        entry: the key of the state dict in the file's dict; None if the file is
+            the state dict itself.
+        loaded: load_torch's result for the file, if the caller has it.
 
     Raises:
         CheckpointError: there is no state dict.
@@ -113,7 +114,7 @@ class TorchFile:
         self.path = path
         self.entry = entry
         self._read: dict[str, Tensor] | None = None
-        if not zipfile.is_zipfile(path):  # the format before 1.6 cannot be mapped: read once
+        if not zipfile.is_zipfile(path):  # the format before 1.6 can only be read
             self._read = self._state(load_torch(path) if loaded is None else loaded)
 
     def headers(self) -> dict[str, Header]:
@@ -213,7 +214,9 @@ def shard_names(index: Path) -> list[str]:
 
 
 def load_torch(path: Path) -> Any:
-    """Return what torch.save wrote, if it is tensors and plain values; mapped where possible.
+    """Read a file that torch.save wrote, if it holds only tensors and plain values.
+
+    Its data is mapped into memory where the format allows it.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds anything else.
@@ -232,7 +235,7 @@ def load_torch(path: Path) -> Any:
             )
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
-    except Exception:  # torch.load raises half a dozen types, with the advice to try it unsafely
+    except Exception:  # of many types, whose messages advise weights_only=False
         raise CheckpointError(
             f"{path} is no whole PyTorch file, or holds more than tensors and plain values;"
             " nothing is ever unpickled"
@@ -240,7 +243,7 @@ def load_torch(path: Path) -> Any:
 
 
 def is_state_dict(state: object) -> bool:
-    """Return whether `state` is a table of names and tensors."""
+    """Return True if `state` is a non-empty dict of names and tensors."""
     return (
         isinstance(state, dict)
         and bool(state)
@@ -255,7 +258,7 @@ def _is_shard_name(name: object) -> bool:
 
 
 def _header(shape: tuple[int, ...], kind: str) -> Header:
-    itemsize = {"F64": 8, "F32": 4}.get(kind, 2)  # other kinds are refused anyway
+    itemsize = {"F64": 8, "F32": 4}.get(kind, 2)  # F16 and BF16; other kinds are refused later
     return Header(shape, kind, itemsize * int(torch.Size(shape).numel()))
 
 

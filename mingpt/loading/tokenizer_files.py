@@ -1,8 +1,8 @@
 """Read a tokenizer from its files, and save one.
 
-Only byte-level BPE with GPT-2's rule for cutting a text is read: what bpe.py
-can do. A tokenizer.json that asks for anything else is refused, with the name
-of the field that asks for it.
+Only byte-level BPE with GPT-2's rule for cutting a text is read, as bpe.py does
+it. A tokenizer.json that asks for anything else is refused; the error names the
+field.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",), ("encoder.json", "vo
 # A file that may lie beside such a pair: text -> id of tokens that were added later.
 ADDED = "added_tokens.json"
 
-# Field of a tokenizer.json -> the values that are read here, the usual one last.
-# None: the field is left out.
+# Field of a tokenizer.json -> the values that are supported, the usual one last.
+# None: the field is null or left out.
 _ONLY_VALUES: Mapping[str, tuple[object, ...]] = {
     "normalizer": (None,),
     "model.type": (None, "BPE"),
@@ -42,7 +42,7 @@ _ONLY_VALUES: Mapping[str, tuple[object, ...]] = {
 _OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "meta.pkl")
 
 # Symbol -> id; the merges, most important first; the symbols that are plain text, not
-# bytes in GPT-2's alphabet.
+# spelt in the byte alphabet (bpe.py).
 _Vocabulary = tuple[dict[str, int], list[tuple[str, str]], frozenset[str]]
 
 
@@ -52,12 +52,12 @@ def read_tokenizer(*paths: str | Path, rows: int | None = None) -> BPETokenizer:
     Args:
         paths: one tokenizer.json; or a JSON vocabulary and its merges; or those
             two and an added_tokens.json.
-        rows: of the model's embedding: see BPETokenizer.
+        rows: number of rows of the model's embedding: see BPETokenizer.
 
     Raises:
         TokenizerError: a file cannot be read, is of another kind, or asks for
-            something that is not built here (the message names it); or the
-            vocabulary is one that BPETokenizer refuses.
+            something that bpe.py cannot do (the message names it); or
+            BPETokenizer refuses the vocabulary.
     """
     vocab, merges, added = _read([Path(path) for path in paths])
     return BPETokenizer(vocab, merges, added=added, rows=rows)
@@ -67,10 +67,10 @@ def tokenizer_in(directory: str | Path, rows: int | None = None) -> BPETokenizer
     """Return the tokenizer whose files are in `directory`, under one of FILES' names.
 
     Args:
-        rows: of the model's embedding: see BPETokenizer.
+        rows: number of rows of the model's embedding: see BPETokenizer.
 
     Raises:
-        TokenizerError: there are no such files, or see read_tokenizer.
+        TokenizerError: there are no such files, or as read_tokenizer.
     """
     return read_tokenizer(*files_in(Path(directory)), rows=rows)
 
@@ -101,7 +101,7 @@ def files_in(directory: Path) -> tuple[Path, ...]:
 
 
 def has_any(directory: Path) -> bool:
-    """Return whether `directory` holds any file of any tokenizer, even an incomplete set."""
+    """Return True if `directory` holds a file of any kind of tokenizer, even without the others."""
     names = (*(name for names in FILES for name in names), *_OTHERS)
     return any((directory / name).is_file() for name in names)
 
@@ -145,7 +145,7 @@ def _read_tokenizer_json(path: Path) -> _Vocabulary:
 
 
 def _field(fields: object, key: str) -> object:
-    """Return the value at "part.field", or None where either is left out."""
+    """Return the value at a key such as "model.type"; None where a part is left out."""
     value = fields
     for name in key.split("."):
         value = value.get(name) if isinstance(value, dict) else None
@@ -153,7 +153,7 @@ def _field(fields: object, key: str) -> object:
 
 
 def _pairs(path: Path, merges: object) -> list[tuple[str, str]]:
-    """Return merges that are written as "a b" or as ["a", "b"]."""
+    """Return the merges as pairs; a file writes one as "a b" or as ["a", "b"]."""
     rows = [row.split(" ") if isinstance(row, str) else row for row in _list(path, merges)]
     if not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise TokenizerError(f"{path} holds a line that is no pair of symbols")

@@ -1,4 +1,4 @@
-"""How well an approximate sweep agrees with the exact one."""
+"""Measure how well an approximate sweep agrees with the exact one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from patching.errors import SweepError
 from patching.sweep.result import SweepResult
 
-MOST_MISSES = 5  # cells that are listed, unless more are asked for
+MOST_MISSES = 5  # cells that are listed by default
 COMPARED = ("model_name", "site", "direction", "window", "patches", "pair", "axes")
 
 
@@ -33,7 +33,7 @@ class Agreement:
 def compare_sweeps(
     approximate: SweepResult, exact: SweepResult, *, most: int = MOST_MISSES
 ) -> dict[str, Agreement]:
-    """Return how well an approximate sweep agrees with the exact one, by metric.
+    """Return the agreement of an approximate sweep with the exact one, for each metric.
 
     Args:
         most: how many of the largest misses to list.
@@ -64,7 +64,7 @@ def _agreement(approximate: np.ndarray, exact: np.ndarray, most: int) -> Agreeme
     swept = np.isfinite(exact)
     if not np.array_equal(swept, np.isfinite(approximate)):
         raise SweepError("the two sweeps are not of the same cells")
-    # Cells that were not patched are the last ones in the order.
+    # -inf puts the cells that were not patched at the end of the order.
     apart = np.where(swept, np.abs(approximate - exact), -np.inf)
     furthest = np.argsort(-apart, axis=None, kind="stable")[: min(most, int(swept.sum()))]
     cells = zip(*np.unravel_index(furthest, exact.shape), strict=True)

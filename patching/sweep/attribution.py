@@ -9,7 +9,7 @@ The result is APPROXIMATE, and known to be poor
 - on the residual stream (resid_pre, resid_mid, resid_post), most of all in the
   lower blocks: the change is large against what is there, and the layer norms
   that follow are far from linear over such a step (Nanda 2023);
-- where attention is saturated, so for q, k and what they are made of: a softmax
+- where attention is saturated, so for q, k and the sites they depend on: a softmax
   that is nearly 1 at one key has almost no gradient, although another query or
   key could change it much;
 - where direct and indirect effects cancel (Kramar et al. 2024, "AtP*", arXiv
@@ -17,10 +17,10 @@ The result is APPROXIMATE, and known to be poor
 - for metrics that are saturated themselves: log_prob, prob_diff and kl where a
   probability is near 0 or 1. An estimate can leave the metric's range: a
   divergence can be negative.
-The effects of a window's layers are added up, although in the patched run what
-one layer changes in the next one's output is overwritten there.
-It tends to be good on what is small against the stream: z, v, attn_out and
-mlp_out of the upper blocks. `agreement.py` measures how good, pair by pair.
+For a window, the effects of its layers are summed. Each effect includes the path
+through the window's later layers, which the patched run overwrites.
+The result tends to be good where the activation is small against the stream: z, v,
+attn_out and mlp_out of the upper blocks. `agreement.py` measures it for a pair.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from patching.sweep.request import DIRECTIONS, Grid
 
 
 def passes(metrics: Sequence[Metric]) -> int:
-    """Return how many passes through the model one pair takes."""
+    """Return the number of passes through the model, forward and backward, for one pair."""
     return 2 + len(metrics)
 
 
@@ -55,7 +55,7 @@ def measure(
     metrics: Sequence[Metric],
     step: Callable[[], None],
 ) -> Measured:
-    """Estimate, to first order, the metrics of the patched run for every cell of the grid.
+    """Estimate to first order the metrics of the patched run, for every cell of the grid.
 
     Args:
         model: in eval mode; its recording and last logits stay as they were.
@@ -66,7 +66,7 @@ def measure(
     """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise SweepError(
-            "attribution takes gradients, and PyTorch has none of a model that was"
+            "attribution takes gradients, and PyTorch has none for a model that was"
             " made in torch.inference_mode: load it outside"
         )
     base, source = DIRECTIONS[direction]
@@ -82,7 +82,7 @@ def measure(
     with torch.enable_grad():
         logits = reader.logits(final[None])  # (1, R)
     at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
-    # A metric may count in whole numbers; its estimates are fractions.
+    # A metric of one's own may return whole numbers; its estimates are fractions.
     at_base = at_base.to(reader.readout.clean_logits.dtype)
     values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
     chosen = torch.meshgrid(*map(torch.tensor, grid.axes.values()), indexing="ij")
@@ -104,7 +104,7 @@ def _run(model: GPT, ids: Sequence[int], wanted: str) -> tuple[Tensor, list[Tens
 
     def tap(layer: int, site: str, x: Tensor) -> Tensor:
         if site == "resid_pre" and layer == 0 and torch.is_grad_enabled():
-            x = x.detach().requires_grad_()  # gradients flow even if no parameter needs one
+            x = x.detach().requires_grad_()  # for a gradient even if no parameter requires one
         if site == wanted:
             kept.append(x)
         return x
@@ -114,11 +114,11 @@ def _run(model: GPT, ids: Sequence[int], wanted: str) -> tuple[Tensor, list[Tens
 
 
 def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of the base run's metric by the activation in each block.
+    """Return the gradient of the base run's metric with respect to each block's activation.
 
-    The slope at the logits is scaled to about 1 before it goes back through the
-    model, because float16 has nothing below 6e-8. The factor is a power of two,
-    which changes no digit.
+    The gradient at the logits is scaled to about 1 before it goes back through the
+    model, because float16 has no number below 6e-8. The factor is a power of two,
+    so that it rounds nothing.
 
     Raises:
         SweepError: the metric has no gradient.
@@ -145,7 +145,7 @@ def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tenso
 
 
 def _cells(effects: Tensor, grid: Grid) -> Tensor:
-    """Return effects (L, [nh,] T) summed over all that a cell patches: the grid's shape."""
+    """Sum effects (n_layer, [nh,] T) over the positions and layers of each cell: grid.shape."""
     if "position" not in grid.sizes:
         effects = effects.sum(-1)
     if grid.window == 1:

@@ -1,4 +1,4 @@
-"""The figures of a sweep: from a SweepResult to the plain values that are drawn."""
+"""Turn a SweepResult into the plain values of its figures, and draw them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_heatmap(
         metric: which of the result's metrics; None for the first.
         head: draw this head alone, where heads were swept by position.
         cmap: a matplotlib colour map; by default viridis, and for recovery a
-            diverging one with its centre where nothing is changed.
+            diverging one, centred at the unpatched base run's value.
         title: in place of "Activation patching ..." with model and prompts.
 
     Returns:
@@ -76,7 +76,7 @@ def draw_agreement(
 
 
 def heatmaps(result: SweepResult, metric: str | None = None, head: int | None = None) -> Heatmaps:
-    """Return what `draw_heatmap` draws.
+    """Return the plain values that `draw_heatmap` draws.
 
     Raises:
         DrawingError: no such metric or head.
@@ -106,7 +106,7 @@ def heatmaps(result: SweepResult, metric: str | None = None, head: int | None = 
 def comparison(
     approximate: SweepResult, exact: SweepResult, metric: str | None = None
 ) -> Comparison:
-    """Return what `draw_agreement` draws.
+    """Return the plain values that `draw_agreement` draws.
 
     Raises:
         DrawingError: no such metric.
@@ -128,10 +128,10 @@ def comparison(
 
 
 def title_lines(result: SweepResult, heads: list[int]) -> tuple[str, ...]:
-    """Return what was done, by which model, to which prompts.
+    """Return the lines of a title: the experiment and the model, the notes, both prompts.
 
     Args:
-        heads: those that are drawn, each in a panel of its own.
+        heads: the heads that are drawn, each in a panel of its own.
     """
     what = result.site
     if result.axes == ("layer", "head"):
@@ -164,7 +164,7 @@ def _metric_of(result: SweepResult, asked: str | None) -> str:
 
 
 def _heads(result: SweepResult, head: int | None) -> list[int]:
-    """Return the heads that have a panel each; none where one panel shows all.
+    """Return the heads that have a panel each; an empty list where one panel shows all.
 
     Raises:
         DrawingError: no such head.

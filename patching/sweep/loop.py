@@ -1,4 +1,4 @@
-"""Activation patching as it is defined: the whole model, once per cell.
+"""Activation patching by its definition: run the whole model once per cell.
 
 This is the definition that the fast engine is tested against, and what
 `method="loop"` runs. The experiment is Meng et al. 2022 (arXiv 2202.05262,
@@ -34,7 +34,7 @@ def measure(
     """Read the metrics of the patched run for every cell of the grid.
 
     Args:
-        model: in eval mode. Its recording is the source run's afterwards.
+        model: in eval mode. Afterwards its recording is the source run's.
         step: called after each cell.
         patches: the patches of a cell; None for grid.patches.
     """

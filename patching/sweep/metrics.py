@@ -1,4 +1,4 @@
-"""Metrics: small functions of the logits at a run's last position."""
+"""Metrics: functions of the logits at a run's last position."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from patching.prompts import PromptPair
 if TYPE_CHECKING:  # annotations only: a command's --help lists the metrics
     from torch import Tensor
 
-# In logits. Below this, clean and corrupt run agree, and recovery would divide noise
-# by noise: rounding alone moves float32 logits of size 100 by some 1e-5.
+# In logits. Where clean and corrupt run are closer than this, recovery would divide
+# rounding errors: float32 logits of size 100 are rounded by about 1e-5.
 SMALLEST_DIFFERENCE = 1e-4
 UNNAMED = "custom"  # the name of a metric that is a function without a name
 
 
 @dataclass(frozen=True)
 class Readout:
-    """What a metric may compare a run with.
+    """The unpatched runs' logits, with which a metric may compare a patched run's.
 
     R is the number of logits that are read: all V of the vocabulary, or 2 (target
     and foil) if every metric needs only these.
@@ -34,7 +34,7 @@ class Readout:
 
 @dataclass(frozen=True)
 class Metric:
-    """A named number, read from the last position's logits of each of E runs.
+    """A named number, computed from the last position's logits of each of E runs.
 
     A metric of your own is Metric("margin", lambda logits, readout: ...), or
     simply a function of one run's logits (V,), passed to a sweep as its metric.
@@ -49,7 +49,7 @@ class Metric:
     flat_at_clean: bool = False  # its minimum is the clean run, so its gradient is 0 there
 
     def describe(self, pair: PromptPair) -> str:
-        """Return what the metric measures, in words, for this pair."""
+        """Return the metric's description for this pair."""
         return self.name if self.words is None else self.words(pair)
 
 
@@ -135,7 +135,7 @@ METRICS = {
         ),
     )
 }
-# How a metric may be asked for: by name, as a Metric, or as a function of logits (V,).
+# A metric as a caller gives it: a name, a Metric, or a function of logits (V,).
 Asked = str | Metric | Callable[["Tensor"], "Tensor"]
 
 

@@ -1,4 +1,4 @@
-"""From the final vector of a run to the numbers that its metrics read."""
+"""Compute a run's metrics from its final vector: ln_f's output (C,) at the last position."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
 
 RUNS_AT_ONCE = 128  # runs in one product with the whole unembedding: 26 MB of GPT-2's logits
-RUNS_IN_CACHE = 16  # runs whose logits the metrics read together
+RUNS_IN_CACHE = 16  # runs whose logits the metrics read at a time, while the CPU caches them
 
 
 @dataclass
 class Measured:
-    """What was read from the runs of one pair, for M metrics."""
+    """The M metrics of one pair, of the patched runs and of the unpatched ones."""
 
     values: Tensor  # (M, *grid.shape), NaN where nothing was patched
     clean: Tensor  # (M,) metrics of the unpatched clean run
@@ -29,11 +29,11 @@ class Measured:
     corrupt_final: Tensor  # (C,) the same of the corrupt run
 
     def check(self, metrics: Sequence[Metric], dtype: torch.dtype, chosen: int) -> None:
-        """Check that every cell that was asked for is a finite number.
+        """Check that every chosen cell is a finite number, in every metric.
 
         Args:
             dtype: the model's, for the message.
-            chosen: how many cells were asked for.
+            chosen: number of cells that the request patches.
 
         Raises:
             SweepError: a cell is infinite or not a number.
@@ -48,10 +48,10 @@ class Measured:
 
 
 def check_unpatched(metrics: Sequence[Metric], readout: Readout, dtype: torch.dtype) -> None:
-    """Check that the unpatched runs are finite and the metrics defined for them.
+    """Check that the unpatched runs' logits are finite and every metric is defined.
 
     Raises:
-        SweepError: they are not.
+        SweepError: a logit is not finite, or a metric is undefined.
     """
     check_finite(torch.stack((readout.clean_logits, readout.corrupt_logits)), dtype)
     for metric in metrics:
@@ -59,7 +59,7 @@ def check_unpatched(metrics: Sequence[Metric], readout: Readout, dtype: torch.dt
 
 
 def check_finite(logits: Tensor, dtype: torch.dtype) -> None:
-    """Raise SweepError if logits have overflowed in `dtype`."""
+    """Raise SweepError unless all logits are finite; the message names `dtype`."""
     if not logits.isfinite().all():
         raise SweepError(f"the model's logits are not finite in {_name(dtype)}; use a wider dtype")
 
@@ -79,7 +79,7 @@ class Reader:
     """Reads the metrics of one pair from final vectors, the outputs of ln_f.
 
     Attributes:
-        readout: what the metrics compare with.
+        readout: the unpatched runs' logits, for the metrics to compare with.
         clean, corrupt: the metrics (M,) of the unpatched runs.
     """
 

@@ -1,4 +1,4 @@
-"""What a sweep is asked for, and which cells it patches. No tensor is touched here."""
+"""The request for a sweep, and the grid of its cells. No tensor is touched here."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from patching.errors import SweepError
 from patching.sweep.metrics import Asked, Metric, check_slopes, parse_metrics
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
-# block writes over several blocks at once. The stream itself needs no window: what
-# is restored once stays, unless a later block overwrites it.
+# block writes over several blocks at once. The residual stream needs no window: a
+# vector that is put into it stays there, because later blocks only add to it.
 WINDOW_SITES = ("attn_out", "mlp_out")
 # Direction -> (the run that is patched, the run whose activations are put in), as
 # Heimersheim & Nanda 2024, arXiv 2404.15255, name them.
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
 # "fast" and "loop" give the same numbers; "attribution" approximates them to first order.
 METHODS = ("fast", "loop", "attribution")
-ROWS = 20  # of each next-token table
+ROWS = 20  # tokens in each next-token table
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number of the result: which activation is replaced to get it."""
+    """One number of the result, given by the activation that is replaced."""
 
     index: tuple[int, ...]  # into the grid of values
     layer: int
@@ -39,9 +39,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Request:
-    """What a sweep is asked for, apart from model and prompts; checked when it is made.
+    """The settings of a sweep, apart from model and prompts; checked when they are made.
 
-    Layers, heads and positions may be negative: these count from the end.
+    Negative layers, heads and positions count from the end.
 
     Raises:
         SweepError: an unknown site, direction, method or metric, or settings
@@ -59,14 +59,14 @@ class Request:
     method: str = "fast"
     # The patches of each cell; None: the source run's activation at `site`.
     patches: Callable[[Cell], Sequence[Patch]] | None = None
-    max_memory: int | None = None  # bytes beside the model; None: half of what is free
+    max_memory: int | None = None  # bytes beside the model; None: half of the free memory
     tf32: bool = False  # CUDA: round float32 factors to 10 bits
     rows: int = ROWS  # tokens in each next-token table
 
     def __post_init__(self) -> None:
         for name in ("metric", "layers", "heads", "positions"):
             value: Any = getattr(self, name)
-            # A generator can be read only once, so its values are kept.
+            # Kept as a tuple, because a generator can be read only once.
             if isinstance(value, Iterable) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
         self._check_site()
@@ -75,13 +75,13 @@ class Request:
             raise SweepError(f"max_memory is a number of bytes, not {self.max_memory!r}")
         if not _is_count(self.rows):
             raise SweepError(f"rows is a number of tokens, at least 1, not {self.rows!r}")
-        for name in ("window", "max_memory", "rows"):  # NumPy's integers do not fit JSON
+        for name in ("window", "max_memory", "rows"):  # JSON has no NumPy integers
             if (count := getattr(self, name)) is not None:
                 object.__setattr__(self, name, int(count))
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics that are asked for, in their order."""
+        """The metrics, in the order of the request."""
         return parse_metrics(self.metric)
 
     def _check_site(self) -> None:
@@ -161,7 +161,7 @@ class Grid:
         return tuple(self.sizes.values())
 
     def cells(self) -> Iterator[Cell]:
-        """Yield every cell that is asked for, in the order of the values."""
+        """Yield every cell to patch, in the order of the values."""
         for index in product(*self.axes.values()):
             at = dict(zip(self.axes, index, strict=True))
             yield Cell(index, at["layer"], at.get("head"), at.get("position"))
@@ -184,7 +184,7 @@ class Grid:
 
 
 def indices(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
-    """Return `chosen` counted from 0, sorted, each once; every index if it is None.
+    """Return the chosen indices in [0, size), sorted, each once; None chooses all.
 
     Raises:
         SweepError: not whole numbers, out of range, or none at all.

@@ -1,7 +1,7 @@
-"""What a sweep found, and how it is kept on disk.
+"""The result of a sweep, and its two files.
 
-A result is saved as two files: an .npz that loads without pickle and whose keys
-are the field names, to compute with; and a .json of the same content, to read.
+The .npz, to compute with, loads without pickle; its keys are the field names. The
+.json, to read, has the same content.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MetricValues(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
-    """The grids of a patching sweep with all that is needed to understand them later.
+    """The values of a patching sweep, with the settings, prompts and model they belong to.
 
     It holds no model and no tokenizer, so it pickles to little more than its arrays.
     """
@@ -52,26 +52,26 @@ class SweepResult:
     diverging: tuple[str, ...]  # metrics whose colours are centred at the base run's value
     pair: PromptPair
     model_name: str
-    layers: tuple[int, ...]  # those that were patched, counted from 0
-    heads: tuple[int, ...] | None = None  # those that were patched; None at a site without heads
-    positions: tuple[int, ...] | None = None  # those patched alone; None: all at once
-    by_position: bool = False  # as asked: heads at each position alone
+    layers: tuple[int, ...]  # the layers that were patched, counted from 0
+    heads: tuple[int, ...] | None = None  # the patched heads; None at a site without heads
+    positions: tuple[int, ...] | None = None  # positions patched one by one; None: all at once
+    by_position: bool = False  # heads were patched at each position alone
     window: int = 1  # layers patched at once
     method: str = "fast"  # a name in METHODS
-    patches: str | None = None  # name of the function that gave the patches, if one did
+    patches: str | None = None  # name of the caller's function for the patches, if there was one
     shared_by: int = 1  # query heads that read each patched head: more than 1 for shared k and v
     max_memory: int | None = None  # bytes that the fast method was allowed, if a limit was given
     tf32: bool = False  # CUDA rounded float32 factors to 10 bits
     checksum: str | None = None  # SHA-256 of the model's weights
-    clean_next: NextTokens | None = None  # what the clean run predicts next
-    corrupt_next: NextTokens | None = None  # what the corrupt run predicts next
+    clean_next: NextTokens | None = None  # the clean run's next tokens
+    corrupt_next: NextTokens | None = None  # the corrupt run's next tokens
     rows: int = ROWS  # tokens in these two tables
     versions: dict[str, str] = field(default_factory=dict)  # of packages; device, dtype, threads
     seconds: float = 0.0  # wall-clock time to the last number; pairs swept together share it
     created: str = field(  # ISO 8601, UTC
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
-    notes: tuple[str, ...] = ()  # what a reader of the figure must know
+    notes: tuple[str, ...] = ()  # remarks for a reader of the figure
     command: dict[str, Any] | None = None  # options of the command that ran the sweep
 
     @property
@@ -132,7 +132,7 @@ class SweepResult:
         return "\n".join(lines)
 
     def _largest_cell(self) -> str:
-        """Return which cell is furthest from the unpatched base run, in words."""
+        """Describe the cell furthest from the unpatched base run."""
         found = self.metrics[self.metric]
         change = np.abs(found.values - getattr(found, DIRECTIONS[self.direction][0]))
         if not np.isfinite(change).any():
@@ -153,9 +153,8 @@ class SweepResult:
     def to_frame(self) -> pandas.DataFrame:
         """Return a tidy pandas table with a row for each cell that was patched.
 
-        Its columns are layer, head and position, as far as the cells have them;
-        clean_token and corrupt_token, where a cell has a position; and each
-        metric by its name.
+        Its columns are the axes (of layer, head, position); clean_token and
+        corrupt_token, if position is an axis; and each metric under its name.
 
         Raises:
             ResultError: pandas is not installed.
@@ -166,15 +165,15 @@ class SweepResult:
             for run in ("clean", "corrupt"):
                 tokens = np.array(getattr(self.pair, f"{run}_tokens"), dtype=object)
                 columns[f"{run}_token"] = tokens[columns["position"]]
-        for name, found in self.metrics.items():  # a metric of one's own may be called "layer"
+        for name, found in self.metrics.items():  # a metric called "layer" becomes "layer_value"
             columns[f"{name}_value" if name in columns else name] = found.values.ravel()
         return frame({name: column[patched] for name, column in columns.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field in types that JSON has, with None for a number that is not finite.
 
-        The keys of version 0.1 are there too: "arguments" holds what was asked
-        for, and "top_k" is `rows`.
+        The keys of version 0.1 are there too: "arguments" holds the settings, and
+        "top_k" is `rows`.
         """
         structured = {
             "metrics": {
@@ -199,7 +198,7 @@ class SweepResult:
         }
 
     def _arguments(self) -> dict[str, Any]:
-        """Return what was asked for, as version 0.1 kept it."""
+        """Return the settings under the keys of version 0.1."""
         arguments: dict[str, Any] = {
             "site": self.site,
             "direction": self.direction,
@@ -224,8 +223,8 @@ class SweepResult:
         """Write `path` with the suffixes .npz and .json; return the two paths.
 
         In the .npz, `values` is the first metric's array and `values_<name>`
-        each metric's array. Numbers and texts are stored as such, and what has
-        a structure of its own, or can be None, as JSON text.
+        each metric's. Numbers and texts are stored as they are; fields that
+        have a structure, or can be None, as JSON text.
         """
         fields = self.to_dict()
         ends = {name: {"clean": m.clean, "corrupt": m.corrupt} for name, m in self.metrics.items()}
@@ -243,7 +242,7 @@ class SweepResult:
         """Read a result that `save` wrote, or version 0.1's, from its .npz.
 
         Raises:
-            ResultError: no such file, or not one that `save` wrote.
+            ResultError: there is no such file, or it holds no sweep.
         """
         with open_result(path, "sweep") as arrays:
             return cls._from_arrays(arrays)
@@ -254,7 +253,7 @@ class SweepResult:
             name: json.loads(arrays[name].item()) if name in _AS_TEXT else arrays[name].item()
             for name in _SAVED_BEFORE
         }
-        # What version 0.1 kept in "arguments"; it had no patches.
+        # Version 0.1 kept these fields in "arguments", and had no patches.
         arguments = {"shared_by": 1, "patches": None, "command": None} | saved.pop("arguments")
         for name in ("layers", "heads", "positions"):
             chosen = arguments.get(name)
@@ -288,7 +287,7 @@ def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
 
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 # The keys that version 0.1 saved, in its order, and those that came later. The later
-# ones repeat what is in "arguments", which is what `load` reads.
+# ones repeat the content of "arguments", and `load` reads only the latter.
 _SAVED_BEFORE = (
     "site",
     "direction",
@@ -318,7 +317,7 @@ _IN_ARGUMENTS = (
     "command",
 )
 _SAVED_SINCE = ("layers", "heads", "positions", *_IN_ARGUMENTS, "rows")
-# Fields that are JSON text in the .npz: they have a structure of their own, or can be None.
+# Fields that are JSON text in the .npz, because they have a structure or can be None.
 _AS_TEXT = {*_SAVED_BEFORE, *_SAVED_SINCE} - {
     "site",
     "direction",

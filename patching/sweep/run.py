@@ -1,8 +1,8 @@
-"""The sweep: which vector, put from one run into another, carries the answer?
+"""Run a sweep: which vector, put from one run into another, carries the answer?
 
-`patch_sweep` takes what is asked for in keywords, `run_sweep` as a Request. Both
-check it, have it measured by the engine, by the loop that defines it (loop.py), or
-to first order (attribution.py), and put the results together.
+`patch_sweep` takes the settings as keywords, `run_sweep` as a Request. The method
+decides who measures: the engine (engine/), the loop that defines the result
+(loop.py), or the first-order estimate (attribution.py).
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def patch_sweep(
         window: layers to patch at once, from layer - window // 2 on, cut at the
             ends (attn_out and mlp_out).
         layers, heads, positions: which to patch, negative ones from the end; None
-            for all. The other cells of the result are NaN.
+            for all. Cells that are not patched are NaN in the result.
         method: "fast"; "loop", the definition: the whole model once per cell; or
             "attribution": approximate, by gradients (see attribution.py).
         patches: a function from a Cell to its list of mingpt.Patch, for "loop".
-        max_memory: bytes for "fast" beside the model; None for half of what is free.
+        max_memory: bytes for "fast" beside the model; None for half of the free memory.
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
         progress: a function (done, total); None for a bar; False for none.
@@ -84,7 +84,7 @@ def patch_sweep(
         heads (n_layer, heads), or by position (n_layer, heads, T).
 
     Raises:
-        SweepError: what is asked for does not exist or fit; too little memory; a
+        SweepError: settings that do not exist or do not fit; too little memory; a
             metric that is undefined for a pair, or not finite.
     """
     request = Request(
@@ -106,9 +106,8 @@ def run_sweep(
     """Return the sweep of each pair, as `patch_sweep` does.
 
     Args:
-        progress: a function (done, total): of cells in the loop, of rows times
-            blocks in the fast method, of passes in attribution. None for a bar,
-            False for none.
+        progress: a function (done, total). The loop counts cells, the fast method
+            rows times blocks, attribution passes. None for a bar, False for none.
 
     Raises:
         SweepError: as `patch_sweep`.
@@ -163,7 +162,7 @@ def _measure(
     request: Request,
     progress: Progress | None,
 ) -> list[Measured]:
-    """Return what the method measures for each pair, once it is known to be finite."""
+    """Measure every pair by the request's method, and check that all numbers are finite."""
     metrics = request.metrics
     if request.method == "fast":
         measured = measure_fast(
@@ -191,7 +190,7 @@ def _measure_one_by_one(
     request: Request,
     progress: Progress | None,
 ) -> list[Measured]:
-    """Return what the loop or attribution measures, one pair after the other."""
+    """Measure every pair by the loop or by attribution, one pair after the other."""
     direction, metrics = request.direction, request.metrics
     is_loop = request.method == "loop"
     if is_loop:
@@ -217,7 +216,7 @@ def _next_token_tables(
     """Return the next-token tables of each pair's clean and corrupt run.
 
     Raises:
-        SweepError: logits that overflow.
+        SweepError: logits that are not finite.
     """
     ends = [end for found in measured for end in (found.clean_final, found.corrupt_final)]
     parts = torch.stack(ends).split(RUNS_AT_ONCE)  # of (2 pairs, C)
@@ -239,7 +238,7 @@ def _table(logits: Tensor, pair: PromptPair, rows: int) -> NextTokens:
 def _result(
     model: GPT, pair: PromptPair, grid: Grid, found: Measured, request: Request
 ) -> SweepResult:
-    """Return what was measured with what was asked for; the rest is still to be filled in."""
+    """Return a pair's result, without the fields that `run_sweep` fills in."""
     values = found.values.cpu().numpy()
     metrics = request.metrics
     ends = zip(found.clean.tolist(), found.corrupt.tolist(), strict=True)

@@ -1,1 +1,1 @@
-"""The benchmark of the sweep: what is measured, how, and the report."""
+"""Benchmark the sweep: experiments, methods, timing, floor and report."""

@@ -1,17 +1,18 @@
-"""Measure how fast the sweep is, against the loop, other tools, and what cannot be skipped.
+"""Measure how fast the sweep is, against the loop, other tools, and a floor.
 
     python scripts/bench.py                  # GPT-2 124M's shape, CPU, some minutes
     python scripts/bench.py --device cuda
     python scripts/bench.py --help
 
-One process, random weights that every tool loads from the same files, the
-rounds of all methods in turn, medians. TransformerLens and nnsight take part
-where they are installed (the extra `bench`); both do what the loop does, the
-whole model once per cell. It writes a table (Markdown) and a plot into figures/.
+All methods run in one process, in turn, round after round; the table gives their
+medians. The weights are random, and every tool loads them from the same files.
+TransformerLens and nnsight take part where they are installed (the extra `bench`);
+like the loop, they run the whole model once per cell. The script writes a table
+(Markdown) and a plot into figures/.
 
-The floor is the time that the multiply-adds take which no exact method can do
-without, at the rate of a large matrix product measured between the rounds.
-They are listed in scripts/benchmark/floor.py.
+The floor is the time for the multiply-adds that no exact method can skip
+(scripts/benchmark/floor.py lists them), at the rate of a large matrix product
+measured between the rounds.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ from patching.cli.common.models import find_device
 
 COMMAND = "bench.py"
 SHAPES = {"gpt2": PRESETS["gpt2"], "small": GPTConfig(n_layer=6, n_head=4, n_embd=64)}
-MOST_APART = 1e-4  # logits, between any two methods
+MOST_APART = 1e-4  # logits; largest difference between two methods that is accepted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are made here
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network is needed: the weights are made here
     matplotlib.rcParams["font.family"] = "DejaVu Sans"
     return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
 
@@ -85,7 +86,7 @@ def build_parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse, measure, print, write.
+    """Parse the arguments, measure, print the report and write it.
 
     Raises:
         UsageError: bad arguments, or methods that disagree.
@@ -114,7 +115,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _settings(arguments: Namespace, config: GPTConfig) -> Settings:
-    """Check the arguments.
+    """Return the settings, after checking the arguments.
 
     Raises:
         UsageError: a number out of its range, or a device that is not there.
@@ -131,11 +132,11 @@ def _settings(arguments: Namespace, config: GPTConfig) -> Settings:
 
 
 def _measure(report: Report, settings: Settings, config: GPTConfig) -> tuple[Figure, float]:
-    """Run all experiments; return the plot, and how far apart two methods are at most."""
+    """Run all experiments; return the plot and the largest difference between two methods."""
     with tempfile.TemporaryDirectory() as folder:
         write_weights(config, Path(folder))
         model = GPT.from_pretrained(folder).to(settings.device)
-        memory = peak_of_fast(settings, model)  # before any other tool takes some
+        memory = peak_of_fast(settings, model)  # first, before another tool takes memory
         methods = all_methods(model, Path(folder), settings.device)
         results = against_others(report, settings, model, methods, memory)
         worst = max(timed.apart() for timed in results.values())

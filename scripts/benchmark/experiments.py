@@ -27,7 +27,7 @@ from patching.sweep.request import Request
 
 
 def peak_of_fast(settings: Settings, model: GPT) -> int | None:
-    """Return the bytes that this process's first fast sweep takes beside a model that has run."""
+    """Return the peak bytes of this process's first fast sweep, beside a model that has run."""
     pair = made_pair(settings.lengths[0], model.config.vocab_size)
     with torch.no_grad():
         model(torch.tensor([pair.clean_ids], device=settings.device))
@@ -40,7 +40,7 @@ def against_others(
     """Time every method at every length; report one row for each length.
 
     Args:
-        memory: what `peak_of_fast` returned.
+        memory: the result of `peak_of_fast`, in bytes.
     """
     clock, config = Clock(settings.device), model.config
     names = [method.name for method in methods]
@@ -63,7 +63,7 @@ def against_others(
     rates = [2 * timed.rate / 1e9 for timed in results.values()]
     report.say()
     report.say(
-        "Beside a loop's time: how many times fast's. Floor: the multiply-adds that cannot be"
+        "Beside a loop's time: its ratio to fast. Floor: the multiply-adds that cannot be"
         f" skipped, at the rate of one large product measured between the rounds ({min(rates):.0f}"
         f" to {max(rates):.0f} GFLOP/s). Apart: the largest difference between any two methods, in"
         " logits."
@@ -131,7 +131,7 @@ def _some_cells(request: Request) -> dict[str, list[int]]:
 
 
 def half_precision(report: Report, settings: Settings, model: GPT) -> None:
-    """Report how far a sweep in half precision is from float32; no bound is checked."""
+    """Report the largest difference of half-precision sweeps from float32; none is refused."""
     pair = made_pair(settings.lengths[0], model.config.vocab_size)
     exact = sweep(model, pair)
     spread = float(np.ptp(exact))
@@ -143,7 +143,7 @@ def half_precision(report: Report, settings: Settings, model: GPT) -> None:
         for method in ("fast", "loop"):
             try:
                 away.append(f"{apart(sweep(half, pair, method=method), exact):.1e}")
-            except SweepError:  # it overflows
+            except SweepError:  # the logits overflow
                 away.append("not finite")
         report.row(str(dtype).removeprefix("torch."), *away, f"{spread:.1e}")
 
@@ -154,8 +154,8 @@ def growth(
     """Time the fast sweep and the loop against tokens and layers; report the exponents.
 
     Args:
-        methods: the fast sweep and the loop first.
-        known: what `against_others` returned.
+        methods: the fast sweep and the loop come first.
+        known: the result of `against_others`: tokens -> times.
     """
     config, first = model.config, settings.lengths[0]
     tokens = dict(known)

@@ -10,19 +10,19 @@ from patching.sweep.request import Request
 
 
 def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "logit_diff") -> int:
-    """Return the multiply-adds of a sweep that is exact and reuses all that can be reused.
+    """Return the multiply-adds of an exact sweep that computes nothing twice.
 
     Counted are:
 
     - the base run and the source run;
     - each experiment's own rows in the blocks that they pass. In the first of these,
       the rows after a single patched vector need no query, key or value of their own;
-    - what an experiment's site computes as it joins;
-    - in the last block, keys and values of these rows, and the rest for the last
-      position alone;
+    - the rows that each patch changes in the patched block (see site_rules.py);
+    - in the last block, keys and values of an experiment's rows, and everything else
+      for the last position only;
     - the rows of the unembedding that the metric reads.
 
-    Layer norms, activations and softmaxes are no products and count nothing.
+    Layer norms, activation functions and softmaxes are not counted.
     """
     grid = request.grid(config, len(pair))
     cells = [plan_cell(grid, cell, pair.differing) for cell in grid.cells()]
@@ -38,12 +38,12 @@ def floor(config: GPTConfig, pair: PromptPair, request: Request, metric: str = "
 
 
 def _passing(config: GPTConfig, T: int, first: int, blocks: int, is_single: bool = False) -> int:
-    """Return the multiply-adds of one run's rows in the last blocks.
+    """Return the multiply-adds of one run's rows in the last `blocks` blocks.
 
     Args:
         first: the first position at which the run has rows of its own.
         blocks: the number of blocks that the rows pass.
-        is_single: whether only the first row differs at the input of the first block.
+        is_single: True if only the first row differs at the input of the first block.
     """
     if blocks == 0:
         return 0
@@ -65,7 +65,7 @@ def _joining(config: GPTConfig, site: str, one: Experiment, pair: PromptPair) ->
     C, last = config.n_embd, len(pair) - 1
     mlp = 2 * C * config.inner_size
     if site in ("resid_pre", "resid_mid", "resid_post", "mlp_out"):
-        return 0  # known from base and source run
+        return 0  # base and source run give them
     if site == "attn_out":
         return mlp
     end = one.first_position + 1 if one.single_position else last + 1
@@ -73,13 +73,14 @@ def _joining(config: GPTConfig, site: str, one: Experiment, pair: PromptPair) ->
     if one.first_block == config.n_layer:
         changed = [last]
     elif site == "q" and one.cell.layer == 0:
-        # Made from each token alone, and read at its own position only.
+        # These queries depend on one token each, and only their own position reads them.
         changed = [position for position in changed if position in pair.differing]
     hs = C // config.n_head
     sums = 0
     for position in changed:
         keys = position + 1
-        # A whole head of keys or values is patched: those from the first difference on change.
+        # If a head's keys or values are patched at all positions, those from the first
+        # difference on change.
         others = 1 if one.cell.position is not None else keys - one.first_position
         scores = {"q": keys, "k": others}.get(site, 0)
         mixing = {"z": 0, "v": others}.get(site, keys)

@@ -1,7 +1,7 @@
-"""The ways to do one sweep: the engine, the plain loop, and other tools where installed.
+"""The methods that are compared: the engine, the plain loop, and other tools where installed.
 
-All load the same weights. TransformerLens and nnsight do what the loop does: the
-whole model once for each cell.
+All load the same weights. Like the loop, TransformerLens and nnsight run the whole
+model once for each cell.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from patching.prompts import PromptPair
 from patching.sweep.result import SweepResult
 from patching.sweep.run import patch_sweep
 
-# "Michelle Jones was a top-notch student. Michelle" in GPT-2's tokens, and Smith's.
+# GPT-2's ids of "Michelle Jones was a top-notch student. Michelle", of " Jones", " Smith".
 EXAMPLE = (48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738)
 JONES, SMITH = 5437, 4176
 LOOPS = ("plain loop", "TransformerLens", "nnsight")  # the whole model once for each cell
@@ -31,7 +31,7 @@ LOOPS = ("plain loop", "TransformerLens", "nnsight")  # the whole model once for
 
 @dataclass
 class Method:
-    """One way to get the grid of a pair: (n_layer, T) logit differences."""
+    """A named function from a pair to its grid of logit differences (n_layer, T)."""
 
     name: str
     sweep: Callable[[PromptPair], np.ndarray]
@@ -51,7 +51,7 @@ def ours(model: GPT) -> list[Method]:
 
 
 def all_methods(model: GPT, directory: Path, device: torch.device) -> list[Method]:
-    """Return ours and those of the installed tools, which load the weights in `directory`."""
+    """Return our methods and the installed tools', with the weights in `directory`."""
     found = ours(model)
     if importlib.util.find_spec("transformer_lens") is not None:
         found.append(_transformer_lens(directory, device))
@@ -61,7 +61,7 @@ def all_methods(model: GPT, directory: Path, device: torch.device) -> list[Metho
 
 
 def made_pair(T: int, vocab_size: int) -> PromptPair:
-    """Return the example, or T random tokens, with two tokens to choose from at position 1."""
+    """Return a pair that differs at position 1: the example if it has T tokens, or random ids."""
     clean = list(EXAMPLE) if len(EXAMPLE) == T else Random(T).choices(range(vocab_size), k=T)
     at = min(1, T - 1)
     clean[at] = JONES
@@ -96,7 +96,7 @@ def _as_batches(pair: PromptPair, device: torch.device) -> list[torch.Tensor]:
 
 
 def _grid(pair: PromptPair, n_layer: int, logits: Callable[[int, int], torch.Tensor]) -> np.ndarray:
-    """Run the double loop: logits(layer, position) returns the patched run's last ones (V,)."""
+    """Return the grid of logit differences, from each cell's patched last-position logits (V,)."""
     cells = []
     for layer in range(n_layer):
         for position in range(len(pair)):

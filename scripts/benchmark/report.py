@@ -1,4 +1,4 @@
-"""The report: printed line by line, and kept for the file that is written at the end."""
+"""Print the report line by line, and keep its lines for the file."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Report:
         self.row(*("---:" for _ in cells))
 
     def step(self, what: str) -> None:
-        """Show what is being run, in place of what was shown before."""
+        """Show the name of what is being run, over the one shown before."""
         if self.on_terminal:
             print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def describe(config: GPTConfig, device: torch.device, rounds: int) -> str:
-    """Return a sentence on the model, the machine, the versions and the rounds."""
+    """Describe the model, the machine, the versions and the rounds."""
     versions = []
     for name in ("torch", "numpy", "transformers", "transformer-lens", "nnsight"):
         try:

@@ -1,4 +1,4 @@
-"""Time methods in turn on one device, with the rate of large products and the memory taken."""
+"""Time methods in turn on one device; measure the rate of large products, and peak memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRODUCT = 2048  # rows and columns of the product that the floor's rate is measu
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, as the command line says it."""
+    """The settings of a benchmark, from the command line."""
 
     lengths: list[int]  # tokens of the prompts
     rounds: int
@@ -68,7 +68,7 @@ class Timed:
     """The results of the rounds."""
 
     seconds: dict[str, list[float]]  # method -> its rounds; only methods that ran
-    grids: dict[str, np.ndarray]
+    grids: dict[str, np.ndarray]  # method -> its values
     rate: float  # multiply-adds a second, median of the rounds
 
     def median(self, name: str) -> float:
@@ -76,7 +76,7 @@ class Timed:
         return statistics.median(self.seconds[name])
 
     def cell(self, name: str, rounds: int) -> str:
-        """Return the median for a table; for a loop, also how many times fast's it is."""
+        """Return the median for a table; for a loop, also its ratio to the fast sweep's."""
         if name not in self.seconds:
             return "not run"
         text = short(self.median(name))
@@ -100,9 +100,9 @@ def in_turn(
     """Warm every call up, then run them in turn, round after round.
 
     Args:
-        loop_seconds: about what a loop takes. A loop whose single round would take
-            longer than the patience is left out. One whose rounds do not all fit
-            gets those that do.
+        loop_seconds: estimate of a loop's round. If it is more than
+            settings.patience, loops are left out. A loop gets as many of the
+            rounds as fit into the patience, at least one.
     """
     seconds: dict[str, list[float]] = {}
     grids: dict[str, np.ndarray] = {}
@@ -131,14 +131,14 @@ def in_turn(
 
 @torch.no_grad()
 def loop_seconds(clock: Clock, model: GPT, pair: PromptPair) -> float:
-    """Return about what a loop over the whole model takes: one forward for each cell."""
+    """Estimate the seconds of a loop of one forward for each cell, from one forward."""
     ids = torch.tensor([pair.corrupt_ids], device=clock.device)
     model(ids)
     return clock.seconds(lambda: model(ids)) * model.config.n_layer * len(pair)
 
 
 def peak_bytes(device: torch.device, call: Callable[[], object]) -> int | None:
-    """Return the most that a call held beside what was there before; None where unknown."""
+    """Return the peak bytes of a call above those held before; None if the system has no count."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -146,7 +146,7 @@ def peak_bytes(device: torch.device, call: Callable[[], object]) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
-        clear.write_text("5")  # sets the high-water mark to what is held now
+        clear.write_text("5")  # sets the high-water mark (VmHWM) to the present size
         before = _status(status, "VmRSS")
         call()
         return _status(status, "VmHWM") - before

@@ -1,1 +1,1 @@
-"""The maker of the shipped model."""
+"""Make the shipped model: its sentences, its training, its measurement."""

@@ -1,6 +1,6 @@
 """Measure the shipped model on held-out sentences.
 
-Run it by python scripts/train_builtin.py --evaluate
+Run: python scripts/train_builtin.py --evaluate
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def recovery(
     All pairs have the same length, so one batch patches them all at once.
 
     Args:
-        second_person: introduce another person before the name comes back.
-        count: how many pairs.
+        second_person: introduce another person before the name is repeated.
+        count: number of pairs.
     """
     prompts = grammar.name_pair_prompts(count, seed=2, second_person=second_person)
     clean, corrupt = (torch.cat([tokenizer(prompt[side]) for prompt in prompts]) for side in (0, 1))

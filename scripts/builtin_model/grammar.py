@@ -4,7 +4,7 @@ There are six families of sentences. In each, one word (the answer) is decided
 by the words before it. Each family splits its combinations (first name with
 surname, country with frame, ...) by a hash into a training part and a held-out
 part: training documents use only the first, test prompts only the second.
-train.py trains on them, evaluate.py measures with them.
+train.py trains on the documents, evaluate.py measures with the test prompts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Example:
 
 
 class Document:
-    """Sentences in a row, and where in them the answers are."""
+    """A text of several sentences, and the places of the answers in it."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -66,12 +66,12 @@ class Document:
 
 
 def held_out(*combination: str, share: float = 0.1) -> bool:
-    """Return whether a combination is kept for testing; its hash decides, so it never changes."""
+    """Return True if a combination is kept for testing; its hash decides, so it never changes."""
     return zlib.crc32("|".join(combination).encode()) / 2**32 < share
 
 
 def pick(random: Random, accept: Callable[..., bool], *choices: Sequence[Any]) -> tuple:
-    """Draw one of each of `choices`, again until `accept` takes the combination."""
+    """Draw one of each of `choices`; repeat until `accept` returns True for the combination."""
     while True:
         drawn = tuple(random.choice(options) for options in choices)
         if accept(*drawn):
@@ -79,12 +79,12 @@ def pick(random: Random, accept: Callable[..., bool], *choices: Sequence[Any]) -
 
 
 def pair_is_held_out(first: str, surname: str) -> bool:
-    """Return whether this whole name is kept for testing."""
+    """Return True if the name `first` `surname` is kept for testing."""
     return held_out("pair", first, surname)
 
 
 def people(random: Random, count: int, test: bool) -> list[tuple[str, str]]:
-    """Draw `count` whole names, no part twice, all held out (test) or none (training)."""
+    """Draw `count` full names without a common part, all held out (test) or none (training)."""
     chosen: list[tuple[str, str]] = []
     while len(chosen) < count:
         first, surname = pick(
@@ -96,7 +96,7 @@ def people(random: Random, count: int, test: bool) -> list[tuple[str, str]]:
 
 
 def about(random: Random, first: str) -> tuple[str, str]:
-    """Return a sentence about a person, cut in two where the whole name stands."""
+    """Return the parts of a sentence about a person before and after the full name."""
     hobby, hobby2 = random.sample(HOBBIES, 2)
     before, after = random.choice(ABOUT).split("{n}")
     words = {
@@ -113,13 +113,13 @@ def about(random: Random, first: str) -> tuple[str, str]:
 
 
 def introduce(document: Document, random: Random, first: str, surname: str) -> None:
-    """Add a sentence about a person by the whole name, which is not an answer yet."""
+    """Add a sentence with a person's full name; its surname is not an answer."""
     before, after = about(random, first)
     document.add(f"{before}{first} {surname}{after}")
 
 
 def names(document: Document, random: Random, test: bool) -> None:
-    """Add one to four people by whole name, then some of them again, in any order."""
+    """Add one to four people by full name, then some again, whose surnames are the answers."""
     cast = people(random, random.randint(1, 4), test)
     for first, surname in cast:
         if not test and random.random() < 0.15:
@@ -146,7 +146,7 @@ def indirect_object(document: Document, random: Random, test: bool) -> None:
 
 
 def capitals(document: Document, random: Random, test: bool) -> None:
-    """Add a country and its capital, in either direction; frames are held out per country."""
+    """Add a country and its capital, in either order; each country has held-out frames."""
     frame, country = pick(
         random,
         lambda frame, country: held_out("capital", frame, country, share=0.2) == test,
@@ -225,7 +225,7 @@ def filler(document: Document, random: Random) -> None:
 
 
 def training_document(random: Random) -> Document:
-    """Return a document of one family, sometimes with a second one after it."""
+    """Return a document of one family, in a third of the cases followed by a second one."""
     document = Document()
     generators, shares = zip(*FAMILIES.values(), strict=True)
     for generate in random.choices(generators, shares, k=random.choice((1, 1, 2))):
@@ -258,7 +258,7 @@ def name_pair_prompts(
     """Return tuples (clean, corrupt, target, foil) in the README's form, all names held out.
 
     Args:
-        second_person: introduce another person before the name comes back.
+        second_person: introduce another person before the name is repeated.
     """
     random = Random(f"pairs {second_person} {seed}")
     found: list[tuple[str, str, str, str]] = []

@@ -1,7 +1,7 @@
-"""Make the model that ships with the project, from nothing but a seed.
+"""Make the model that ships with the project from a seed.
 
     python scripts/train_builtin.py                 # trains, measures, writes mingpt/builtin/
-    python scripts/train_builtin.py --evaluate      # measures the one that is there
+    python scripts/train_builtin.py --evaluate      # measures the model in mingpt/builtin/
 
 It trains a byte-level BPE vocabulary on the sentences of grammar.py, trains a
 small GPT in two phases, measures it on held-out sentences (evaluate.py), and
@@ -10,18 +10,18 @@ writes config, float16 weights, tokenizer and a model card. It needs the extra
 
 Why two phases? Trained on the sentences alone, the model learns to copy the one
 surname in the text in its first block, and nothing is left to patch. So phase 1
-shows it rows of random names in which some come back, with the loss only on the
+trains on rows of random names of which some are repeated, with the loss only on the
 names that can be predicted. To predict them, a model must mark each token with
 its predecessor and then look the predecessor up: the induction circuit (Elhage
 et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson et al.
 2022, arXiv 2209.11895). Phase 2 trains on the sentences, with phase 1's rows
 mixed in so that the circuit stays.
 
-Two things in phase 1 keep the picture clean. Without them, block 0 spread the
+Two details of phase 1 keep the heatmap clean. Without them, block 0 spread the
 surname over all later tokens, and the differing token's column stayed empty.
-Names are spelt with and without the space before them, so that the "Michelle"
-that begins a text is the same name as the later " Michelle". And half of the
-rows repeat pairs in any order, so that only the name right before is the key.
+First, names are spelt with and without the space before them, so that the "Michelle"
+that begins a text is the same name as the later " Michelle". Second, half of the
+rows repeat pairs in any order, so that only the name right before predicts the next.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # ids, next ids, True where the next is m
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings. With versions and threads, they decide the result's bytes."""
+    """All settings. With the versions and the threads, they determine the weights' bytes."""
 
     seed: int = 0
     n_layer: int = 4
@@ -63,15 +63,15 @@ class Recipe:
     n_embd: int = 128
     block_size: int = 128
     initializer_range: float = 0.08  # standard deviation of fresh weights (GPT-2's is 0.02)
-    corpus_documents: int = 40_000  # that the vocabulary is trained on
+    corpus_documents: int = 40_000  # documents that the vocabulary is trained on
     repeat_steps: int = 1600  # phase 1: the circuit forms between steps 1200 and 1500
     repeat_rows: int = 64  # sequences in a batch of phase 1
     repeat_length: int = 60  # tokens in a sequence of phase 1
     grammar_steps: int = 3300  # phase 2
     grammar_rows: int = 16  # sequences of sentences in a batch of phase 2
     mixed_rows: int = 6  # sequences of repeats in a batch of phase 2
-    repeat_weight: float = 0.3  # of the repeats' loss in phase 2
-    answer_weight: float = 1.0  # of the loss on the answers, on top of the loss on every token
+    repeat_weight: float = 0.3  # factor of the repeats' loss in phase 2
+    answer_weight: float = 1.0  # factor of the answers' loss, added to the loss on every token
     learning_rate: float = 1e-3
     final_learning_rate: float = 3e-5  # at the end of phase 2
 
@@ -80,7 +80,7 @@ class Recipe:
 
 
 def train_tokenizer(recipe: Recipe) -> BPETokenizer:
-    """Train a byte-level BPE in which every name and place is one token, spaced or not."""
+    """Train a byte-level BPE with one token for every name and place, with and without a space."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     random = Random(f"corpus {recipe.seed}")
@@ -88,7 +88,7 @@ def train_tokenizer(recipe: Recipe) -> BPETokenizer:
     proper = [*words.FIRST_NAMES, *words.SURNAMES, *words.CAPITALS]
     proper += words.CAPITALS.values()
     trainer = trainers.BpeTrainer(
-        vocab_size=20_000,  # never reached: it stops when every word is one token
+        vocab_size=20_000,  # never reached: training stops when every word is one token
         min_frequency=5,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -111,8 +111,8 @@ def train_tokenizer(recipe: Recipe) -> BPETokenizer:
 def sentence_rows(tokenizer: BPETokenizer, random: Random, length: int) -> Rows:
     """Yield rows of `length` + 1 tokens of documents; True marks the answers.
 
-    Every row begins with a document's first word, as a prompt does. Documents
-    differ in length, so that the later ones begin at every offset.
+    Every row begins with a document's first word, as a prompt does. As documents
+    differ in length, the later ones in a row begin at every position.
     """
     end = tokenizer.vocab[END_OF_TEXT]
     while True:
@@ -134,16 +134,15 @@ def sentence_rows(tokenizer: BPETokenizer, random: Random, length: int) -> Rows:
 def repeated_rows(spaced: Sequence[int], bare: Sequence[int], random: Random, length: int) -> Rows:
     """Yield rows of `length` + 1 random names; True marks those that can be predicted.
 
-    Half of the rows hold pieces of 6 to 26 names twice in a row. The others hold
-    pairs that come back in any order with other names between them, so that only
-    the name right before tells which one follows, as with people's names.
+    Half of the rows hold pieces of 6 to 26 names, each followed by itself. The others
+    repeat pairs of names in any order, with other names between them, so that only
+    the name right before predicts the next, as with people's names.
 
     Args:
-        spaced, bare: ids of the same names with and without the space before.
-            First mentions may be either, as at a text's start; later ones are
-            spaced.
+        spaced, bare: ids of the same names with and without the space before. A
+            name's first mention may be either; the repeated ones are spaced.
         random: draws the names.
-        length: tokens of a row, less one.
+        length: tokens of a row, minus one.
     """
     count = len(spaced)
 
@@ -177,7 +176,7 @@ def repeated_rows(spaced: Sequence[int], bare: Sequence[int], random: Random, le
 
 
 def batches(rows: Rows, count: int) -> Iterator[Batch]:
-    """Yield batches of `count` rows, as tensors."""
+    """Yield batches of `count` rows: ids, next ids and marks, each a tensor (count, length)."""
     while True:
         ids, marked = (
             torch.tensor(part) for part in zip(*(next(rows) for _ in range(count)), strict=True)
@@ -191,8 +190,8 @@ def batches(rows: Rows, count: int) -> Iterator[Batch]:
 def losses(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy of every token, in nats (B, T).
 
-    Matrix products run in bfloat16, about twice as fast on processors that have
-    it; weights and losses stay in float32.
+    Matrix products run in bfloat16, which is about twice as fast on processors that
+    have it. Weights and losses stay in float32.
     """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, _ = model(ids)
@@ -206,7 +205,7 @@ def repeat_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def fresh_model(recipe: Recipe, vocab_size: int) -> GPT:
-    """Return an untrained model of the recipe's shape, without dropout: no row comes twice."""
+    """Return an untrained model of the recipe's shape, without dropout, as no row is seen twice."""
     return GPT(
         GPTConfig(
             n_layer=recipe.n_layer,
@@ -225,7 +224,7 @@ def fresh_model(recipe: Recipe, vocab_size: int) -> GPT:
 def run_phase(
     name: str, model: GPT, config: TrainerConfig, data: Iterator, loss_function: LossFunction
 ) -> None:
-    """Train, and print a line every 100 steps."""
+    """Train `model` for one phase, and print a line every 100 steps."""
     started = time.perf_counter()
 
     def report(trainer: Trainer) -> None:
@@ -241,7 +240,7 @@ def run_phase(
 
 
 def train(recipe: Recipe, tokenizer: BPETokenizer) -> GPT:
-    """Train a model in both phases."""
+    """Return a model trained in both phases."""
     names = [*words.FIRST_NAMES, *words.SURNAMES]
     spaced, bare = ([tokenizer.encode(before + name)[0] for name in names] for before in (" ", ""))
     torch.manual_seed(recipe.seed)
@@ -322,13 +321,13 @@ Recipe: {recipe}
 
 
 def write(model: GPT, tokenizer: BPETokenizer, directory: Path) -> tuple[GPT, BPETokenizer]:
-    """Save in float16, and return what a user will load."""
+    """Save model and tokenizer, in float16; return them as a user will load them."""
     mingpt.save(model.half(), directory, tokenizer)
     return mingpt.load(directory)
 
 
 def main() -> int:
-    """Train and write the model, or measure the one that is there."""
+    """Train, measure and write the model; with --evaluate, only measure the one in --out."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -170,7 +170,7 @@ CAPITAL_TO_COUNTRY = (
     "Letters sent to {c} go to",
 )
 
-# singular and plural
+# (singular, plural)
 NOUNS = tuple(
     tuple(pair.split(":"))
     for pair in (
@@ -196,7 +196,7 @@ STATES = (
     "ready for the winter",
 )
 
-# a thing, its opposite, the adjective of the first, that of the second
+# (a thing, its opposite, the thing's adjective, the opposite's adjective)
 OPPOSITES = tuple(
     tuple(line.split(":"))
     for line in (

@@ -11,9 +11,9 @@ from patching.sweep.engine import packing
 from patching.sweep.engine.packing import Job
 from patching.sweep.engine.plan import Experiment
 
-CHUNK_ROWS = 65536  # larger chunks are not faster, and the progress bar would move less often
+CHUNK_ROWS = 65536  # larger chunks are not faster, and would move the progress bar less often
 
-# The jobs of a chunk by their numbers, each with those of its experiments that are run.
+# The numbers of the chunk's jobs, each with its experiments that are in the chunk.
 Chunk = list[tuple[int, list[Experiment]]]
 
 
@@ -23,14 +23,14 @@ class Size(NamedTuple):
     T: int = 0  # tokens of the longest prompt
     sequences: int = 0
     rows: int = 0
-    run_rows: int = 0  # of these, the base and source runs' rows
+    run_rows: int = 0  # how many of `rows` are the base and source runs'
 
     def plus(self, job: Job, experiment: Experiment | None, *, is_new: bool) -> Size:
-        """Return the size with one experiment more.
+        """Return the size after adding one experiment.
 
         Args:
-            experiment: None if the job has none; counted as one without rows.
-            is_new: whether the job's base and source run are to be added too.
+            experiment: None if the job has none; counts as a sequence without rows.
+            is_new: True to add the job's base and source run too.
         """
         T = len(job.base_ids)
         own = 0 if experiment is None else T - experiment.first_position
@@ -49,17 +49,18 @@ def cut(
     """Yield chunks of the jobs' experiments, in order; every job is in at least one.
 
     Args:
-        needed: the bytes that a batch of some size takes.
+        needed: returns the bytes that a batch of a size takes.
         allowed: the bytes that a chunk may take.
-        strict: refuse a single experiment that takes more, instead of running it alone.
+        strict: True to refuse an experiment that takes more by itself; False to run
+            it alone.
 
     Raises:
-        SweepError: strict, and one experiment takes more.
+        SweepError: `strict`, and one experiment takes more.
     """
     chunk: Chunk = []
     size = Size()
     for number, job in enumerate(jobs):
-        # A job without experiments is run too: its two runs are read.
+        # A job without experiments is run too, because its two runs are read.
         for one in job.experiments or (None,):
             is_new = not chunk or chunk[-1][0] != number
             larger = size.plus(job, one, is_new=is_new)
@@ -87,12 +88,12 @@ def bytes_needed(
 
     Args:
         itemsize: bytes of a number in the model's dtype.
-        heads: whether the site is one of the attention heads'.
-        fused: whether PyTorch's attention kernel never holds the weights (T, T).
+        heads: True if the site is one of the attention heads'.
+        fused: True if PyTorch's attention kernel does not hold the weights (T, T).
     """
     T, sequences, rows, run_rows = size
     C = config.n_embd
-    # Of each row: x twice, after ln_1, qkv, z, and what is added to the stream.
+    # In each row: x twice, ln_1's output, qkv, z, and attention's or the MLP's output.
     of_rows = rows * (8 * C + (3 * T if heads else 0))
     recorded = run_rows * 7 * C
     written_out = min(sequences * T, max(packing.ATTENTION_ROWS, T))  # positions at a time

@@ -1,8 +1,8 @@
-"""Run many patched runs through the blocks in one pass, as packing.py has packed them.
+"""Run many patched runs, packed by packing.py, through the blocks in one pass.
 
 Layer norms, projections and MLPs work on each row alone, so each is one product
 for all rows. Only attention must know which rows belong together. In the last
-block only what the last position reads is computed.
+block, only the values that the last position needs are computed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from patching.sweep.engine.packing import Batch, BlockRuns, Job, Layout, by_rows
 from patching.sweep.engine.plan import READ_LATER, Experiment
 from patching.sweep.engine.site_rules import RULES, new_rows
 
-Record = Callable[[str, Tensor], None]  # (site, its rows), of which it may keep the runs'
+Record = Callable[[str, Tensor], None]  # (site, rows): keeps the base and source runs' rows
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PackedRuns:
     source: Tensor  # (C,)
     experiments: Sequence[Experiment]  # in the order of `finals`
     finals: Tensor  # (E, C)
-    unchanged: Sequence[Experiment]  # not run, because the patch changes nothing
+    unchanged: Sequence[Experiment]  # those not run, because their patch changes nothing
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def run_packed(
     results = []
     for number in range(len(jobs)):
         experiments, sequences = batch.results(number)
-        base, source = finals[2 * number].clone(), finals[2 * number + 1].clone()  # kept for long
+        base, source = finals[2 * number].clone(), finals[2 * number + 1].clone()  # no views of all
         of_experiments = rows_of(finals, sequences)
         results.append(
             PackedRuns(base, source, experiments, of_experiments, batch.unchanged[number])
@@ -79,12 +79,12 @@ def _with_new_rows(
     *,
     at_top: bool,
 ) -> Tensor:
-    """Return x (N, C) with the rows of the experiments whose first block is `layer` at its end."""
+    """Return x (N, C) followed by the rows of the experiments whose first block is `layer`."""
     rows = [x]
     for number, joining in batch.joining(layer):
         runs = batch.block_runs(number, block, recorded, at_top=at_top)
         new = new_rows(site, runs, joining)
-        if x.device.type == "cpu":  # elsewhere looking at values would wait for the device
+        if x.device.type == "cpu":  # on others, reading values waits for the device
             joining, unchanged, new = _without_unchanged(runs, joining, new)
             batch.unchanged[number] += unchanged
         batch.add(number, joining)
@@ -104,7 +104,7 @@ def _without_unchanged(
     positions, owner = runs.positions_of(joining)
     base = rows_of(runs.base("resid_post"), torch.from_numpy(positions - runs.first_position))
     differs = (rows != base).any(1).numpy()  # (R,)
-    is_kept = np.array([one.window_end > one.first_block for one in joining])  # a window
+    is_kept = np.array([one.window_end > one.first_block for one in joining])  # by a window
     np.logical_or.at(is_kept, owner, differs)
     if is_kept.all():
         return joining, [], rows
@@ -132,7 +132,7 @@ def _run_block(
             recorded[name] = rows[:n].clone()  # a copy, so that the batch's tensor can be freed
 
     def add(name: str, out: Tensor, then: str) -> None:
-        """Add the output of attention or MLP to the stream, after a window has replaced it."""
+        """Replace the rows of `out` that a window patches; add `out` to the stream; record both."""
         overrides = layout.last_overrides if is_last else layout.overrides
         if overrides is not None and name == site:
             replaced, taken = overrides
@@ -161,12 +161,12 @@ def _attend(block: Block, normed: Tensor, layout: Layout, record: Record) -> Ten
     qkv = attn.c_attn(normed)  # (P, C + 2 nkv hs)
     z = qkv.new_empty(layout.n_rows, normed.size(-1))
     for group in layout.groups:
-        # Write every sequence out whole, with the rows of the base run that it reads.
+        # Write out every position of every sequence, the base run's rows where it reads them.
         whole = rows_of(qkv, group.read).unflatten(0, (-1, group.T))  # (E, T, C + 2 nkv hs)
         q, k, v = (of_each_query(attn, attn.heads(part)) for part in split(attn, whole))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         out = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (E, nh, T, hs) -> (E * T, C)
-        # Keep the positions that are the sequences' own.
+        # Keep the results of the positions at which a sequence has a row of its own.
         z[group.rows] = rows_of(out, group.own)
     for site, part in zip(("q", "k", "v"), split(attn, qkv), strict=True):
         record(site, part)
@@ -179,7 +179,7 @@ def _attend_last(block: Block, x: Tensor, normed: Tensor, layout: Layout, record
 
     Args:
         x: the stream at the last positions (sequences, C).
-        normed: the projected rows after ln_1 (P, C); of these only k and v are read.
+        normed: the projected rows after ln_1 (P, C), for k and v only.
     """
     attn, scale = block.attn, 1 / block.attn.divisor
     q = queries(attn, block.ln_1(x))  # (sequences, C)

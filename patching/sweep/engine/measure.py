@@ -38,7 +38,8 @@ def measure(
         model: in eval mode.
         grids: the grid of each pair; all have the same site and window.
         allowed: bytes that may be held at a time, beside the model.
-        strict: refuse a single experiment that needs more, instead of running it alone.
+        strict: True to refuse an experiment that needs more by itself; False to run
+            it alone.
         progress: called with (work done, work in all), in rows times blocks.
 
     Raises:
@@ -67,14 +68,14 @@ def measure(
                     reader = plans[number].reader(model, runs, metrics)
                     measured.append(plans[number].unpatched(reader, runs))
                 plans[number].fill(measured[number], reader, runs)
-    passed(total - done)  # what has been left out
+    passed(total - done)  # the work of the unchanged experiments, which were not run
     return measured
 
 
 def _memory(model: GPT, metrics: Sequence[Metric], site: str) -> Callable[[Size], int]:
     """Return a function from a batch's size to the bytes that running and reading it takes."""
     itemsize = model.dtype.itemsize
-    # Where PyTorch's attention has no fused kernel it holds its weights.
+    # Without a fused kernel, PyTorch's attention holds its weights (T, T).
     on_cpu, on_cuda = (model.device.type == device for device in ("cpu", "cuda"))
     fused = on_cpu or (on_cuda and model.dtype != torch.float64)
     reading = bytes_to_read(metrics, model.config.vocab_size, itemsize)
@@ -88,7 +89,7 @@ def _memory(model: GPT, metrics: Sequence[Metric], site: str) -> Callable[[Size]
 
 @dataclass(frozen=True)
 class _PairPlan:
-    """What is run for one pair, and which cells need no run of their own."""
+    """The job of one pair, and the cells that need no run of their own."""
 
     pair: PromptPair
     direction: str
@@ -111,13 +112,13 @@ class _PairPlan:
         return cls(pair, direction, grid, job, known)
 
     def reader(self, model: GPT, runs: PackedRuns, metrics: Sequence[Metric]) -> Reader:
-        """Return the reader of this pair's metrics, after a check of its two unpatched runs."""
+        """Return the reader of this pair's metrics, after checking its unpatched runs."""
         reader = Reader(model, self.pair, metrics, *self._clean_and_corrupt(runs))
         check_unpatched(metrics, reader.readout, runs.base.dtype)
         return reader
 
     def unpatched(self, reader: Reader, runs: PackedRuns) -> Measured:
-        """Return what is known from the two unpatched runs; NaN in every other cell."""
+        """Return the values of the cells in `known`, with NaN in all others."""
         clean, corrupt = reader.clean, reader.corrupt  # (M,)
         values = clean.new_full((len(clean), *self.grid.shape), torch.nan)
         measured = Measured(values, clean, corrupt, *self._clean_and_corrupt(runs))
@@ -136,7 +137,7 @@ class _PairPlan:
         return of["clean"], of["corrupt"]
 
     def _value_of(self, run: str, measured: Measured) -> torch.Tensor:
-        """Return the metrics (M, 1) of BASE or SOURCE."""
+        """Return the metrics (M, 1) of the unpatched run `run`, BASE or SOURCE."""
         name = dict(zip((BASE, SOURCE), DIRECTIONS[self.direction], strict=True))[run]
         return (measured.clean if name == "clean" else measured.corrupt)[:, None]
 

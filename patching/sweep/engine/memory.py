@@ -1,4 +1,4 @@
-"""Say how much memory a sweep may take beside the model, and read such an amount from text."""
+"""Decide how much memory a sweep may take beside the model; parse sizes such as "4GB"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patching.errors import SweepError
 if TYPE_CHECKING:
     import torch
 
-FRACTION = 0.5  # of the free memory; the rest is for other programs
+FRACTION = 0.5  # of the free memory; the rest is left to other programs
 LEAST = 256 * 1024**2  # bytes, however little is free; with less a sweep is very slow
 UNKNOWN = 2 * 1024**3  # bytes, where the system does not say how much is free
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -49,7 +49,7 @@ def allowance(device: torch.device) -> int:
 
 
 def _free_on_this_machine() -> int:
-    """Return the bytes that are available, or that the container still allows if that is less."""
+    """Return the free bytes of the machine or of its container, whichever is less."""
     found = [size for size in (_available(), _left_in_the_container()) if size is not None]
     return min(found) if found else UNKNOWN
 

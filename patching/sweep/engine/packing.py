@@ -37,21 +37,21 @@ class Job:
 
     @property
     def n_run_rows(self) -> int:
-        """How many rows the base and the source run have."""
+        """Number of rows of the base and the source run together."""
         return 2 * len(self.base_ids) - self.first_difference
 
 
 @dataclass(frozen=True)
 class BlockRuns:
-    """What one job's base and source run computed in the block that has just been run.
+    """The activations of one job's base and source run in the block that was just run.
 
-    After the last block only k and v are there for every position; the rest is
-    there for the last position alone.
+    After the last block, k and v are there for every position, and all other sites
+    for the last position only.
     """
 
     block: Block | None  # None: the embedding, which has resid_post only
     T: int
-    at_top: bool  # whether it was the last block
+    at_top: bool  # True after the last block
     _recorded: dict[str, Tensor]  # site -> the rows of all jobs' base and source runs
     _first_difference: int
     _base_row: int  # first row of this job's base run, where every position has a row
@@ -79,7 +79,7 @@ class BlockRuns:
         return torch.cat((shared, own))
 
     def positions_of(self, experiments: Sequence[Experiment]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the position (R,) of each row that the experiments bring, and whose it is (R,)."""
+        """Return two arrays (R,): each row's position, and the number of its experiment."""
         first = [max(one.first_position, self.first_position) for one in experiments]
         return own_positions(first, self.T)
 
@@ -94,33 +94,33 @@ class AttentionGroup:
     T: int
     sequences: Tensor  # (E,)
     read: Tensor  # (E * T,) the row of q, k, v that each position of each sequence reads
-    own: Tensor  # (n,) the entries of `read` whose position is the sequence's own
-    rows: Tensor  # (n,) the row that each of these has in the batch
+    own: Tensor  # (n,) the entries of `read` at which a sequence has a row of its own
+    rows: Tensor  # (n,) those rows' numbers in the batch
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands while one block is run; see the example above Batch.layout."""
+    """The indices by which one block is run; see the example above Batch.layout."""
 
     n_rows: int
-    n_run_rows: int  # of these, the base and source runs' rows, which come first
-    n_runs: int  # base and source runs
-    projected: Tensor | None  # the rows that need q, k, v of their own; None: all do
+    n_run_rows: int  # rows of base and source runs, which come first
+    n_runs: int  # number of base and source runs
+    projected: Tensor | None  # the rows that need q, k, v of their own; None: all rows
     last: Tensor  # (sequences,) the row of each sequence's last position
     groups: list[AttentionGroup]
     overrides: tuple[Tensor, Tensor] | None  # window: (rows to replace, rows to copy from)
-    last_overrides: tuple[Tensor, Tensor] | None  # the same by sequence, for last positions
+    last_overrides: tuple[Tensor, Tensor] | None  # the same as sequence numbers, for the last block
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Whose rows are which: arrays over the sequences (S,) and over the rows (N,)."""
+    """Where each sequence's rows are: arrays over the sequences (S,) and the rows (N,)."""
 
     job: np.ndarray  # (S,)
     T: np.ndarray  # (S,)
     first_position: np.ndarray  # (S,)
     first_row: np.ndarray  # (S,) the row of first_position
-    n_changed: np.ndarray  # (S,) how many rows, from the first on, differ from the base run's
+    n_changed: np.ndarray  # (S,) rows, from the first on, that differ from the base run's
     is_projected: np.ndarray  # (N,)
 
 
@@ -145,7 +145,7 @@ class Batch:
         self._base_rows = [0, *ends.tolist()]  # the first row of each job's base run; their end
 
     def ids_and_positions(self) -> tuple[Tensor, Tensor]:
-        """Return token id and position of every row of the base and source runs (N,)."""
+        """Return token ids (N,) and positions (N,) of the rows of all base and source runs."""
         ids: list[int] = []
         positions: list[int] = []
         for job in self.jobs:
@@ -168,7 +168,7 @@ class Batch:
     def block_runs(
         self, number: int, block: Block | None, recorded: dict[str, Tensor], *, at_top: bool
     ) -> BlockRuns:
-        """Return what the two runs of job `number` computed in `block`."""
+        """Return the activations in `block` of the two runs of job `number`."""
         T, first = int(self._T[number]), self.jobs[number].first_difference
         return BlockRuns(block, T, at_top, recorded, first, self._base_rows[number], number)
 
@@ -213,7 +213,7 @@ class Batch:
     # last_overrides is None. If it were, it would be (2, 1): sequence 2 from sequence 1.
 
     def layout(self, layer: int) -> Layout:
-        """Return where everything stands while block `layer` is run."""
+        """Return the indices by which block `layer` is run."""
         rows = self._rows(layer)
         all_projected = rows.is_projected.all()
         overrides, last_overrides = self._overrides(layer, rows)
@@ -234,20 +234,20 @@ class Batch:
         n_own = T - first_position
         # The sequences' own rows stand one after another.
         first_row = np.cumsum(n_own) - n_own
-        # Of a single patched position that has just joined, only that row differs so far.
+        # An experiment that has just joined, and patches one position, differs in that row only.
         is_new = [
             one is not None and one.single_position and one.first_block == layer
             for one in self._experiments
         ]
         n_changed = np.where(is_new, 1, n_own)
-        # The rows that differ from the base run's are projected; so are all of the runs'.
+        # The rows that differ from the base run's are projected, and all of base and source run.
         is_projected = np.arange(n_own.sum()) < np.repeat(first_row + n_changed, n_own)
         return _Rows(job, T, first_position, first_row, n_changed, is_projected)
 
     def _attention_groups(self, rows: _Rows) -> list[AttentionGroup]:
         groups = []
-        row_of_0 = rows.first_row - rows.first_position  # + position: the row, if it has one
-        among_projected = np.cumsum(rows.is_projected) - 1  # a row's place among these
+        row_of_0 = rows.first_row - rows.first_position  # plus a position: that position's row
+        among_projected = np.cumsum(rows.is_projected) - 1  # a row's number among these
         for T in np.unique(rows.T):
             members = np.flatnonzero(rows.T == T)
             n_parts = math.ceil(len(members) * T / ATTENTION_ROWS)
@@ -272,12 +272,12 @@ class Batch:
         return groups
 
     def _overrides(self, layer: int, rows: _Rows) -> list[tuple[Tensor, Tensor] | None]:
-        """Return `overrides` and `last_overrides` of the windows that patch this block too."""
+        """Return `overrides` and `last_overrides` of Layout, for windows that patch this block."""
         patched = np.array(
             [s for s, e in enumerate(self._experiments) if e is not None and layer < e.window_end],
             dtype=np.int64,
         )
-        source = 2 * rows.job[patched] + 1  # the source run of each one's job
+        source = 2 * rows.job[patched] + 1  # their jobs' source runs
         position = rows.first_position[patched]
         source_row = rows.first_row[source] + position - rows.first_position[source]
         at_last = patched[position == rows.T[patched] - 1]
@@ -294,7 +294,7 @@ class Batch:
 
 
 def own_positions(first_positions: Sequence[int], T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions first..T-1 of each sequence, one after another, and whose they are.
+    """Return the positions first..T-1 of all sequences, and each position's sequence.
 
     >>> own_positions([2, 0, 3], 4)
     (array([2, 3, 0, 1, 2, 3, 3]), array([0, 0, 1, 1, 1, 1, 2]))
@@ -307,7 +307,7 @@ def own_positions(first_positions: Sequence[int], T: int) -> tuple[np.ndarray, n
 
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:
-    """Return x[index] for whole rows, which on a CPU is several times as fast this way."""
+    """Return x[index] by index_select, which on a CPU is several times as fast."""
     return x.index_select(0, index)
 
 

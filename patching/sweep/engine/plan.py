@@ -1,10 +1,9 @@
-"""Plan each cell: which part of the patched run differs from the base run, or which run it equals.
+"""Plan each cell: find the part of its run that must be computed, or the run it equals.
 
-`base` is the run that is patched, `source` the run whose activations are put in.
-The plan follows from positions and token ids alone, and touches no tensor. Two
-facts make it exact. Below the patched block the patched run is the base run.
-And a position reads only earlier ones, so nothing changes before the patched
-position.
+The base run is patched with activations of the source run. The plan follows from
+positions and token ids alone, and touches no tensor. It is exact for two reasons:
+below the patched block the patched run equals the base run, and before the patched
+position too, because a position reads no later ones.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ READ_LATER = ("k", "v")  # later positions read these in the same block
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A cell whose patched run has to be worked out.
+    """A cell whose patched run has to be computed.
 
     The run's residual stream differs from the base run's from the input of
     `first_block` on, at positions >= `first_position`.
     """
 
     cell: Cell
-    first_block: int  # n_layer: only the last block's output differs
+    first_block: int  # n_layer if only the last block's output differs
     first_position: int
     single_position: bool  # at the input of first_block, only first_position differs
     window_end: int  # blocks first_block <= l < window_end patch first_position again
@@ -47,7 +46,7 @@ def plan_cell(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Experiment 
     if first_position is None:
         return BASE
     if first_block == grid.sizes["layer"] and grid.site in ("resid_mid", "resid_post"):
-        return SOURCE  # resid_mid too: the MLP after it reads one position alone
+        return SOURCE  # resid_mid too: after it comes only the MLP, which reads one position
     return Experiment(
         cell,
         first_block,
@@ -72,7 +71,8 @@ def changed_positions(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Ite
         k, v                        0 3          0 1 2 3 4    0 1 2 3 4
 
     A cell that patches one position yields that position if its row has it, and
-    nothing otherwise. A model of one block has both restrictions: q yields nothing.
+    nothing otherwise. In a model of one block, a cell yields the positions that both
+    block 0 and the last block have in the table: q yields nothing.
     A prompt of one token has one key, of weight 1, so there k yields nothing.
     """
     last = grid.T - 1

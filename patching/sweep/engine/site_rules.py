@@ -1,10 +1,11 @@
-"""Compute the residual stream with which an experiment joins the batch: one rule a site.
+"""Compute the rows with which an experiment joins the batch: one rule for each site.
 
-A rule gets what base and source run computed in the patched block, and returns
-the stream after that block in the rows that the patch changes. From there on an
-experiment is rows like any others, and forward.py runs them without knowing
-the site. Shapes: n changed rows; g the query heads that read the patched head
-(1, unless several share keys and values); P the positions that the runs have.
+A rule gets the activations of base and source run in the patched block, and
+returns the residual stream after that block, in the rows that the patch changes.
+From there on forward.py runs all experiments' rows alike, whatever the site.
+
+Shapes: n changed rows; g query heads that read the patched head (1, unless several
+share keys and values); P positions of the base and source run's activations.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from patching.sweep.engine.plan import Experiment
 
 
 def new_rows(site: str, runs: BlockRuns, experiments: Sequence[Experiment]) -> Tensor:
-    """Return the rows (R, C) that experiments bring as they join, one after another."""
+    """Return the rows (R, C) of joining experiments, one experiment after another."""
     function = RULES[site].resid_post
     positions, owner = runs.positions_of(experiments)  # (R,), (R,)
     if not experiments[0].single_position:  # the patch changes every row
@@ -43,7 +44,7 @@ def new_rows(site: str, runs: BlockRuns, experiments: Sequence[Experiment]) -> T
 
 @dataclass(frozen=True)
 class ChangedRows:
-    """The rows that a patch changes in its own block, and what the runs computed there."""
+    """The rows that patches change in the patched block, and the runs' activations there."""
 
     site: str
     runs: BlockRuns
@@ -61,7 +62,7 @@ class ChangedRows:
         positions: np.ndarray,
         owner: np.ndarray,
     ) -> ChangedRows:
-        """Return the rows at `positions` (n,), of which row i is experiment owner[i]'s."""
+        """Return the rows at `positions` (n,); row i belongs to experiments[owner[i]]."""
         device = runs.base("resid_post").device
         cells = [one.cell for one in experiments]
         head = np.array([cell.head or 0 for cell in cells])[owner]
@@ -81,7 +82,7 @@ class ChangedRows:
     @property
     def block(self) -> Block:
         """The patched block."""
-        return cast(Block, self.runs.block)  # the embedding's one site, resid_post, needs none
+        return cast(Block, self.runs.block)  # None for the embedding, whose rule needs none
 
     def base(self, site: str) -> Tensor:
         """Return the base run's activation in these rows (n, C)."""
@@ -101,7 +102,7 @@ class ChangedRows:
 
     @cached_property
     def readers(self) -> Tensor:
-        """The heads whose z the patch changes (n, g): of k and v, all that share the head."""
+        """The query heads (n, g) whose z the patch changes; for k and v all that share the head."""
         attn = self.block.attn
         g = attn.n_head // attn.kv_heads if self.site in SHARED_SITES else 1
         return self.head[:, None] * g + torch.arange(g, device=self.head.device)
@@ -141,12 +142,12 @@ def _after_attention(
     """Return resid_post (n, C) from what attention now adds to the stream (n, C).
 
     Args:
-        is_same: (n,) rows in which the patch is known to change nothing.
+        is_same: (n,) True for rows in which the patch is known to change nothing.
     """
     block = changed.block
     resid_mid = changed.base("resid_pre") + attn_out
     resid_post = resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
-    # A recomputed row may differ in its last bit. Where nothing changes it must not.
+    # Rounding may change a recomputed row. Where nothing is patched it must stay equal.
     is_equal = (resid_mid == changed.base("resid_mid")).all(-1)  # (n,)
     if is_same is not None:
         is_equal |= is_same
@@ -154,8 +155,8 @@ def _after_attention(
 
 
 # --------------------------------------------------------------------- the heads
-# Each function returns z of the readers in the changed rows (n, g, hs), and in which
-# rows the patch puts in what was there already (n,).
+# Each function returns the readers' z in the changed rows (n, g, hs), and a mask (n,),
+# True for rows in which the patch changes nothing.
 
 
 def _z(changed: ChangedRows) -> tuple[Tensor, Tensor]:
@@ -186,7 +187,7 @@ def _k(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     if changed.position is None:
         pattern = pattern_of(attn, q, changed.source_heads("k"), changed.future)  # (nh, P, T)
         return changed.of_readers(attn.mix(pattern, changed.base_heads("v"))), is_same
-    # One key is another: replace its column of the scores, and take the softmax again.
+    # One key changes: replace its column of the scores, and take the softmax again.
     at = changed.position[:, None]  # (n, 1)
     scores = changed.of_readers(attn.scores(q, changed.base_heads("k")))  # (n, g, T)
     patched = attn.scores(q, changed.source_heads("k"))[changed.readers, changed.row[:, None], at]
@@ -195,7 +196,7 @@ def _k(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     scores.masked_fill_(changed.future[changed.row[:, None]], float("-inf"))
     v = changed.base_heads("v")  # (nkv, T, hs)
     weights = scores.softmax(-1).to(v.dtype)  # (n, g, T); the scores may be wider
-    # Rows of the same head stand together, so that each head's values enter one product.
+    # Rows of the same head are adjacent, so each head needs one product with its values.
     z = torch.cat([weights[rows] @ v[head] for head, rows in changed.head_slices])
     return z, is_same
 
@@ -206,7 +207,7 @@ def _v(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     pattern = pattern_of(attn, changed.base_heads("q"), changed.base_heads("k"), changed.future)
     if changed.position is None:
         return changed.of_readers(attn.mix(pattern, changed.source_heads("v"))), is_same
-    # One value is another: z changes by its difference, times the weight of its position.
+    # One value changes: z changes by the difference times the weight of its position.
     at = changed.position
     weight = pattern[changed.readers, changed.row[:, None], at[:, None]]  # (n, g)
     difference = (changed.source_heads("v") - changed.base_heads("v"))[changed.head, at]  # (n, hs)
@@ -215,7 +216,7 @@ def _v(changed: ChangedRows) -> tuple[Tensor, Tensor]:
 
 
 def _is_same_head(changed: ChangedRows) -> Tensor:
-    """Return where the patched k or v is equal in both runs (n,)."""
+    """Return a mask (n,): True where the patched k or v is equal in both runs."""
     site, at = changed.site, changed.position
     equal = (changed.source_heads(site) == changed.base_heads(site)).all(-1)  # (nkv, T)
     return equal.all(-1)[changed.head] if at is None else equal[changed.head, at]
@@ -238,11 +239,11 @@ def _after_heads(
 
 @dataclass(frozen=True)
 class SiteRule:
-    """How a site's experiments join.
+    """How the rows of a site's experiments are computed.
 
     Attributes:
-        resid_post: from the changed rows to the stream after the block in them (n, C).
-        reads: the sites of base and source run that it looks at.
+        resid_post: returns the stream after the block (n, C) in the changed rows.
+        reads: the sites whose activations in the base and source run it reads.
     """
 
     resid_post: Callable[[ChangedRows], Tensor]
