@@ -21,25 +21,25 @@ from patching import PromptPair
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 settings.load_profile("seeded")
 
-# No test reaches past this machine, those that fetch talk to a server of their own; nor
-# does what its owner has in the hub's cache change any. Only `gpt2` looks at these again.
+# Tests use no network: those that fetch talk to a local server. Nor do they read the hub's
+# cache of this machine's owner. Only the fixture `gpt2` restores the owner's settings.
 OWNERS = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(ROOT / "no-such-cache")}
 
 
-# Marker -> why a test that has it is skipped unless it is asked for.
+# Marker -> why its tests are skipped unless pytest -m MARKER asks for them.
 APART = {
-    "cost": "measures time or memory on GPT-2's shape",  # wants the machine for itself
+    "cost": "measures time or memory on GPT-2's shape",  # needs an idle machine
     "slow": "takes many seconds",
 }
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests that are run by themselves; choose the number of threads."""
+    """Skip tests that only their marker runs; choose the number of threads."""
     for name, why in APART.items():
         if item.get_closest_marker(name) is not None and item.config.option.markexpr != name:
             pytest.skip(f"{why}: pytest -m {name}")
-    # To models as small as the others', a second thread brings nothing but waiting.
+    # The other tests' models are so small that a second thread makes them slower.
     torch.set_num_threads(1 if item.get_closest_marker("cost") is None else 2)
 
 
@@ -50,7 +50,7 @@ def model() -> GPT:
 
 @pytest.fixture
 def pair() -> PromptPair:
-    """Seven tokens that differ at position 2, for `model`."""
+    """A pair of seven tokens for `model`; the prompts differ at position 2."""
     return PromptPair.from_ids([5, 9, 11, 3, 7, 30, 5], [5, 9, 22, 3, 7, 30, 5], 11, 22)
 
 
@@ -68,7 +68,7 @@ def gpt2_tokenizer() -> BPETokenizer:
 
 @pytest.fixture(scope="session")
 def gpt2(request) -> tuple[GPT, BPETokenizer]:
-    """GPT-2 124M, as a user gets it; fetched only where it is what was asked for."""
+    """GPT-2 124M, loaded as a user loads it; fetched only with pytest -m gpt2."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in OWNERS.items():
             patch.delenv(name)
@@ -86,7 +86,7 @@ def gpt2(request) -> tuple[GPT, BPETokenizer]:
 
 @pytest.fixture
 def command(tmp_path):
-    """Runs scripts/NAME.py in an empty folder, as a user would."""
+    """A function that runs scripts/NAME.py in an empty folder, as a user would."""
 
     def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -105,7 +105,7 @@ def command(tmp_path):
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory) -> dict[str, bytes]:
-    """A small model's files, as mingpt.save writes them."""
+    """The files of a small model, as mingpt.save writes them."""
     directory = tmp_path_factory.mktemp("origin")
     tokenizer = tokenizer_in(BUILTIN_DIRECTORY)
     save(make_model(vocab_size=ROWS), directory, tokenizer)
@@ -114,7 +114,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture
 def online(monkeypatch, tmp_path):
-    """An empty cache of ours, an empty one of the hub's, a hub, and leave to ask it."""
+    """A local hub, online mode, and empty caches (ours and the hub library's)."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -1,4 +1,4 @@
-"""What several tests call: small models, known repositories, timings."""
+"""Helpers of several tests: small models, known repositories, timings."""
 
 import dataclasses
 import statistics
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_model(seed: int = 0, **fields) -> GPT:
-    """A random model in eval mode, with weights large enough to make positions matter."""
+    """Return a random model in eval mode, with weights large enough to make positions matter."""
     torch.manual_seed(seed)
     shape = {"n_layer": 3, "n_head": 2, "n_embd": 16, "vocab_size": 40, "block_size": 12}
     model = GPT(GPTConfig(**{**shape, "initializer_range": 0.3, **fields}))
@@ -27,13 +27,13 @@ def make_model(seed: int = 0, **fields) -> GPT:
 
 
 def known_with(files, name: str, **more) -> hub.Repository:
-    """A model that is known by name, with the shape of the small one."""
+    """Return the repository known as `name`, changed to the shape of the small model."""
     config = make_model(vocab_size=ROWS).config
     return dataclasses.replace(hub.KNOWN[name], preset=config, **more)
 
 
 def median_seconds(functions, rounds=5) -> list[float]:
-    """Of each function, run in turn."""
+    """Return the median time of each function; they run in turn, after a warm-up."""
     times = [[] for _ in functions]
     for _ in range(rounds + 1):
         for function, seconds in zip(functions, times, strict=True):
@@ -45,6 +45,6 @@ def median_seconds(functions, rounds=5) -> list[float]:
 
 
 def last(model: GPT, ids, **flags) -> torch.Tensor:
-    """The logits (V,) after one prompt; `flags` are forward's."""
+    """Return the logits (V,) after one prompt; `flags` are passed to forward."""
     model(torch.tensor([ids]), **flags)
     return model.last_logits[0]

@@ -1,6 +1,6 @@
-"""A server on this machine that plays the Hugging Face hub, its storage, and worse.
+"""A local server that imitates the Hugging Face hub, its storage, and their failures.
 
-And the files it gives out, and caches that hold them.
+Also here: the files that it serves, and functions that fill caches with them.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ ROWS = len(json.loads(VOCAB))
 
 @dataclass
 class Served:
-    """One file, and how it is given out."""
+    """One file, and how the server sends it."""
 
     body: bytes = b""
-    etag: str | None = "sha256"  # the hash that is stated: sha256, git, none, or the text itself
-    linked: bool = False  # whether it is stated as X-Linked-Etag, as of a file in a storage
+    etag: str | None = "sha256"  # the stated hash: "sha256", "git", None, or any text
+    linked: bool = False  # state it as X-Linked-Etag, as the hub does for files in its storage
     status: int = 200
     headers: dict = field(default_factory=dict)
-    redirect: str | None = None  # an address to go on to, in place of the body
-    ranges: bool = True  # whether a Range is understood
-    length: bool = True  # whether Content-Length is told
+    redirect: str | None = None  # redirect to this address, in place of sending the body
+    ranges: bool = True  # answer Range requests
+    length: bool = True  # send Content-Length
     failures: list = field(default_factory=list)  # (status, headers) of the first answers, or None
-    cuts: list = field(default_factory=list)  # bytes after which the first connections break
+    cuts: list = field(default_factory=list)  # the first connections break after so many bytes
     wait: float = 0.0  # seconds before the answer
     drip: float = 0.0  # seconds between one piece and the next
     piece: int = 1  # bytes
@@ -102,7 +102,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """Serves `files`, path -> Served, and keeps (path, headers) of every request."""
+    """A server of `files` (path -> Served) that keeps (path, headers) of every request."""
 
     daemon_threads = True
 
@@ -121,14 +121,14 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is what some tests are about."""
+        """Ignore clients that hang up: some tests do so on purpose."""
 
     def asked(self, path: str) -> list[dict]:
-        """The headers of every request for a path."""
+        """Return the headers of every request for a path."""
         return [headers for asked, headers in self.requests if asked == path]
 
     def add_repository(self, name: str, files: dict[str, bytes], revision="main", **how) -> None:
-        """Files as the hub gives them out: the large ones from a storage elsewhere."""
+        """Add files as the hub serves them: large ones are redirected to another server."""
         for file, body in files.items():
             path = f"/{name}/resolve/{revision}/{file}"
             served = Served(body, etag="git", headers={"X-Repo-Commit": "c" * 40}, **how)
@@ -156,7 +156,7 @@ def put(directory, files) -> None:
 
 
 def put_in_hub_cache(root, folder: str, files, commit="a" * 40, *, main=True):
-    """The layout of the hub's own library: blobs by hash, snapshots of links, refs."""
+    """Write files in the layout of the hub's library: blobs by hash, snapshots of links, refs."""
     repository = root / folder
     snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True)

@@ -15,19 +15,19 @@ MOST_LINES = 400  # of a file
 MOST_FUNCTION_LINES = 60  # docstring and decorators count
 MOST_CORE_FILES = 7
 
-# Path -> why it reads better whole.
+# Path -> why the file is better not split.
 LONG_FILES = {
     "mingpt/loading/download.py": "one hub client; huggingface_hub is to replace all three",
     "mingpt/loading/sources.py": "likewise",
 }
-# Path and function -> why it reads better whole.
+# Path and function -> why the function is better not split.
 LONG_FUNCTIONS: dict[str, str] = {}
 
 # --------------------------------------------------------------------- imports
 
 
 def imported_by(statement: str) -> set[str]:
-    """Modules that a fresh interpreter has after a statement."""
+    """Return the modules that a fresh interpreter has after running a statement."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {statement}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
@@ -36,10 +36,10 @@ def imported_by(statement: str) -> set[str]:
 
 
 def test_the_model_imports_little():
-    """The packages' own __init__.py, lazy.py and version.py, which any import brings, are left out.
+    """Leave out the packages' __init__.py, lazy.py and version.py, which every import loads.
 
-    A package's __init__.py counts where it is of a folder below: it would mean
-    that the folder is looked into.
+    The __init__.py of a folder inside a package does count: loading it means that
+    something in the folder is imported.
     """
     brought = imported_by("import mingpt.model") - imported_by("import torch, mingpt")
     ours = {name for name in brought if name.partition(".")[0] in PACKAGES}
@@ -49,7 +49,7 @@ def test_the_model_imports_little():
 
 
 def imports_of_a_package_itself(path: Path) -> list[str]:
-    """Imports of `mingpt` or `patching`, where a submodule should be named."""
+    """Return imports of `mingpt` or `patching` that should name a submodule."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -94,13 +94,13 @@ def test_no_function_is_too_long():
 
 
 def test_names_of_test_files_are_unique():
-    """A failure is told by the file's name, and a search by it finds one file."""
+    """A failure names its file, and a search for the name finds only that file."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert {name for name, times in names.items() if times > 1} == set()
 
 
 def test_every_test_folder_mirrors_a_folder():
-    """tests/mingpt/loading is about mingpt/loading; tests/cost is about what is measured."""
+    """tests/mingpt/loading tests mingpt/loading; tests/cost has no counterpart."""
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")}
     for folder in folders - {Path("cost")}:
         assert (ROOT / folder).is_dir(), folder

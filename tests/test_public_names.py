@@ -1,4 +1,4 @@
-"""Every public name: a small call with it, and what type checkers see of it."""
+"""Every public name: a small call with it, and its type as type checkers see it."""
 
 import ast
 import importlib
@@ -21,7 +21,7 @@ PACKAGES = {"mingpt": mingpt, "patching": patching}
 
 @pytest.fixture(scope="module")
 def public() -> dict[str, dict[str, object]]:
-    """Package -> its public names -> what they are once every submodule has been imported."""
+    """Package -> its public names -> their objects after every submodule was imported."""
     for package in PACKAGES.values():
         for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(one.name)
@@ -32,7 +32,7 @@ def public() -> dict[str, dict[str, object]]:
 
 
 class Things:
-    """What the calls below work on."""
+    """The objects that the calls below use."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -75,7 +75,7 @@ def is_figure(figure: object) -> bool:
 
 
 def reads_back(result, directory: Path) -> bool:
-    """Whether a result that is saved and loaded says the same."""
+    """Return True if a result is the same after saving and loading."""
     result.save(directory / "result")
     loaded = type(result).load(directory / "result")
     return json.dumps(loaded.to_dict()) == json.dumps(result.to_dict())
@@ -83,7 +83,7 @@ def reads_back(result, directory: Path) -> bool:
 
 def recorded_everywhere(t: Things) -> bool:
     t.model(t.ids, record=reversed(mingpt.SITES))
-    return [*t.model.recording] == [*mingpt.SITES]  # in this order, whatever was asked for
+    return [*t.model.recording] == [*mingpt.SITES]  # always in this order
 
 
 def patched_with_itself(t: Things) -> bool:

@@ -1,4 +1,4 @@
-"""What the READMEs show is run; what they name is there."""
+"""The READMEs: their examples run, and the files that they name exist."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ COMMANDS = sorted(
         if line.startswith(tuple(f"    {name} " for name in MAIN))
     }
 )
-# README -> the files that its examples leave behind.
+# Folder of a README -> the files that its examples write.
 WRITTEN = {
     ".": ["michelle.json", "michelle.npz", "michelle.png"],
     "patching/explanation": ["cabinet.json", "cabinet.npz", "lens.png"],
@@ -100,7 +100,7 @@ def test_the_readme_is_short_and_its_tree_is_the_clones():
     for line in tree.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         del folders[depth:]
-        # Names come first; the words about them follow after two spaces or more.
+        # Names come first; the description follows after two or more spaces.
         names = re.split(r"\s{2,}", line.strip())[0].split()
         for name in names:
             is_room = name in ("request", "run", "result", "figures")

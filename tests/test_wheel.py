@@ -16,7 +16,7 @@ COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
     "scripts"
 ]
 BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "mingpt", "patching")
-# What is no Python and has to be installed too, as patterns of paths.
+# Patterns of files that are not Python and must be installed too.
 DATA = ("py.typed", "README.md", "builtin/*")
 
 
@@ -34,7 +34,7 @@ def pip(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy: in the clone, what an earlier build left would get into it."""
+    """The wheel, built from a copy: files of earlier builds in the clone would get into it."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in BUILT_FROM:
         if (ROOT / name).is_dir():
@@ -59,7 +59,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def elsewhere(installed, tmp_path):
-    """Runs a command as installed, in an empty folder outside the clone."""
+    """A function that runs an installed command in an empty folder outside the clone."""
 
     def run_there(command: str, *arguments: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "PYTHONPATH": str(installed), "MPLBACKEND": "agg"}

@@ -1,7 +1,7 @@
 """mingpt-explain: one prompt and two next words -> what made the model prefer one of them.
 
-The command checks its arguments before it loads a model. patching.explanation does the
-work; explain_report.py has the words.
+The command checks its options before it loads a model. patching.explanation explains;
+explain_report.py writes the text.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ what --show can list (several with commas between them):
               a heatmap of positions by tokens
   alti-logit  what each token of the prompt adds to logit(target) - logit(foil):
               bars, and a heatmap of layers by tokens
-  logit       what attention adds from each position that it reads, which is not
-              attributed to the tokens: bars, and a heatmap of layers by positions
+  logit       what attention adds from each position that it reads, not attributed
+              to the tokens: bars, and a heatmap of layers by positions
   lens        what the model would predict if it stopped after a layer (logit
               lens), and the logit difference after each layer
   direct      what each head and each MLP adds by itself (direct logit attribution)
   default: {",".join(DEFAULT)}
 
-  The bars are what attention and the embeddings add. They leave out the MLPs and the
+  The bars show what attention and the embeddings add. They leave out the MLPs and the
   biases. So they do not add up to the logit difference and can even have the opposite
-  sign; the line under the plot gives the numbers. No method here follows what passes
+  sign; the line under the plot gives the numbers. No method here follows information
   through an MLP; patching does (mingpt-patch).
 
 examples:
@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """Return the parser of the command's options, with help that teaches."""
+    """Return the command's parser."""
     parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    prompt = parser.add_argument_group("prompt (without any of them: the README's example)")
+    prompt = parser.add_argument_group("prompt (default: the README's example)")
     prompt.add_argument("--text", metavar="TEXT", help="the prompt")
     prompt.add_argument("--target", metavar="WORD", help="the next word to explain")
     prompt.add_argument("--foil", metavar="WORD", help="the next word it is preferred over")
@@ -97,8 +97,8 @@ def build_parser() -> Parser:
     )  # fmt: skip
     explanation.add_argument(
         "--method", metavar="LIST", default=",".join(DEFAULT),
-        help="the old name of --show, which still works; it was renamed because"
-        " mingpt-patch's --method means something else",
+        help="the old name of --show, which still works; mingpt-patch's --method means something"
+        " else",
     )  # fmt: skip
     output.add_output_arguments(parser, top_k=10)
     parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
@@ -111,7 +111,7 @@ def run(argv: Sequence[str]) -> None:
     texts = parse_texts(arguments, EXAMPLE)
     methods = parse_methods(arguments.method)
 
-    # Imported only now: these take time, and the arguments could have been wrong.
+    # Imported after the first checks: importing PyTorch is slow.
     from patching.cli.common import tables
     from patching.cli.explain_report import report
     from patching.explanation.run import explain
@@ -150,7 +150,7 @@ def run(argv: Sequence[str]) -> None:
 def _with_arguments(
     found: Explanation, arguments: argparse.Namespace, fallback: str | None
 ) -> Explanation:
-    """Return the explanation with what only the command knows."""
+    """Return the explanation with the command's arguments, notes and matplotlib's version."""
     import matplotlib
 
     names = (*output.MODEL_ARGUMENTS, "method", "top_k", "cmap", "format")
@@ -169,7 +169,7 @@ def _write(
     place: output.OutputPlace,
     progress: Progress | None,
 ) -> dict[Path, bool]:
-    """Write figures and result; return their paths, each with whether it replaced a file."""
+    """Write figures and result; return path -> True if it replaced a file."""
     from patching.explanation.figures import draw_explanation
 
     cmap = found.arguments["cmap"]

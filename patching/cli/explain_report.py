@@ -1,4 +1,4 @@
-"""What mingpt-explain prints of an explanation."""
+"""Write an explanation as text for a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def report(found: Explanation) -> Iterator[str]:
 
 
 def attribution_table(found: Explanation, method: str) -> str:
-    """Return a table: what each token adds to the logit difference, and its share in the plot."""
+    """Return a table of what each token adds to the logit difference, and of its plotted share."""
     bars = found.bars(method)
     total = abs(bars).sum() or 1
     rows = [("pos", "token", "logits", "share")]
@@ -37,7 +37,7 @@ def attribution_table(found: Explanation, method: str) -> str:
 
 
 def choice(found: Explanation) -> str:
-    """Return one line: both logits, their difference and its parts."""
+    """Return a line with both logits, their difference and its parts."""
     target, foil = (
         f"logit({escaped(score.token)}) {score.logit:.4f}"
         for score in (found.next.target, found.next.foil)
@@ -47,7 +47,7 @@ def choice(found: Explanation) -> str:
 
 
 def completeness(found: Explanation) -> str:
-    """Return one line: the largest error of the terms, and the largest allowed."""
+    """Return a line with the error of the terms' sum, and the largest error allowed."""
     error, allowed = found.worst()
-    limit = f"at most {allowed:.2g}" if math.isfinite(allowed) else "not judged in half precision"
+    limit = f"at most {allowed:.2g}" if math.isfinite(allowed) else "not checked in half precision"
     return f"completeness: the terms differ from the logits by {error:.2g} ({limit})"

@@ -1,7 +1,7 @@
 """mingpt-fetch: fetch models ahead of time; list, verify or remove those on this machine.
 
-mingpt.loading does the work (sources.py, cache.py); this file has the options
-and the text.
+mingpt/loading/ fetches (sources.py) and manages the cache (cache.py); this file has
+the options and the text.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def build_parser() -> Parser:
     parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("names", metavar="NAME", nargs="*", default=(), help="the models")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--list", action="store_true", help="show what is cached, where, its size")
+    what.add_argument("--list", action="store_true", help="list cached models, folders and sizes")
     what.add_argument(
         "--verify", action="store_true", help="hash the files of the named models (or all) again"
     )
     what.add_argument("--remove", action="store_true", help="delete the named models")
     what.add_argument(
         "--no-verify", action="store_true",
-        help="fetch files even where the hub states no hash to check them by",
+        help="fetch files even if the hub states no hash to check them against",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no bar")
     parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> None:
     """Parse the arguments and list, verify, remove or fetch."""
     arguments = build_parser().parse_args(argv)
     if not (arguments.names or arguments.list or arguments.verify):
-        raise UsageError("which model? give its name, or --list (see --help)")
+        raise UsageError("no model: give its name, or --list (see --help)")
     bars = Bars(arguments.quiet)
     if arguments.list:
         _list(arguments.names)
@@ -170,7 +170,7 @@ def _remove(names: Sequence[str]) -> None:
     ours = [entry for entry in chosen if entry.is_ours]
     for entry in chosen:
         if entry.name not in {one.name for one in ours}:
-            cache.remove(entry)  # raises: it is in the hub's cache only
+            cache.remove(entry)  # raises an error: it is in the hub's cache only
     for entry in ours:
         cache.remove(entry)
         _say(f"removed {entry.name}, {_size(entry.nbytes)}, from {entry.place.directory}")
@@ -180,7 +180,7 @@ def _entries(names: Sequence[str]) -> list[Entry]:
     """Return the cached entries of the named models, or of all if no name is given.
 
     Raises:
-        UsageError: no file of a named model is cached.
+        UsageError: a named model is in no cache.
     """
     from mingpt.loading import cache, hub
 

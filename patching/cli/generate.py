@@ -51,27 +51,27 @@ settings:
                         the token that crosses the line
 
 seeds:
-  The first sample of each prompt has --seed, and the next samples have the next numbers.
+  The first sample of each prompt has the seed --seed, the next ones the numbers after it.
   A sample does not depend on the others: --seed 2 --num-samples 1 is the third sample of
   --seed 0. --greedy and --num-beams draw nothing.
 
 what is printed:
   ln p is the model's own log-probability, in nats, with none of the settings applied.
-  --show-steps prints the likeliest tokens of each step. "logit" is as the model gives it;
-  "prob" and "cumul" (cumulative) are after penalty and temperature; then "kept", or what
-  cut the token; "drawn with" is the probability after the cuts.
-  A sample ends after --max-new-tokens, after <|endoftext|>, or once its text contains one
-  of --stop. Beyond the model's context, each step reads the last tokens that fit again,
+  --show-steps prints the likeliest tokens of each step. "logit" is the model's own;
+  "prob" and "cumul" (cumulative) are after penalty and temperature; "kept" or "cut by"
+  says what top-k and top-p did; "drawn with" is the probability after the cuts.
+  A sample ends after --max-new-tokens, after <|endoftext|>, or once its text contains a
+  text of --stop. Beyond the model's context, each step reads all tokens that fit again,
   which is slower.
 
 counting patterns:
   --prompts FILE has one prompt a line. A JSONL file (name.jsonl) has a string, or an
-  object with "prompt", on each line. Spaces at the end of a line are part of the prompt,
-  and tokens. The same prompt twice counts once.
+  object with "prompt", on each line. Spaces at the end of a line are part of the prompt.
+  A prompt that occurs twice is run once.
   --count counts the samples that contain a pattern. A word is found whole, in upper or
   lower case; a pattern with other characters is a regular expression. The intervals are
-  Wilson's, at 95 %, and a bar chart shows them. The samples are then in the result and in
-  --json, and are not printed.
+  Wilson's, at 95 %, and a bar chart shows them. With --count the samples are not printed;
+  the result file and --json contain them.
 
 examples:
   {COMMAND} --model builtin
@@ -119,7 +119,7 @@ def build_parser() -> Parser:
 def _add_decoding(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-new-tokens", type=int, default=30, metavar="N",
-        help="length of each sample, at most; default: 30",
+        help="most tokens of each sample; default: 30",
     )  # fmt: skip
     group.add_argument(
         "--num-samples", type=int, default=1, metavar="N",
@@ -140,8 +140,8 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--length-penalty", type=float, metavar="X",
-        help="of beam search: ln p is divided by the number of generated tokens to the power of"
-        " X; default: 1",
+        help="beam search divides ln p by the number of generated tokens to the power of X;"
+        " default: 1",
     )  # fmt: skip
     group.add_argument(
         "--stop", action="append", metavar="TEXT",
@@ -168,7 +168,7 @@ def _add_view(group: argparse._ArgumentGroup) -> None:
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
     output.add_place_arguments(
-        group, ".json", note=" if there is a figure; otherwise nothing is written"
+        group, ".json", note=" with --plot or --count; otherwise nothing is written"
     )
     group.add_argument(
         "--json", action="store_true",
@@ -214,12 +214,12 @@ def parse_request(arguments: argparse.Namespace) -> GenerateRequest:
     Raises:
         UsageError: options that do not go together, or a file that cannot be read.
         ConfigError: a number out of its range.
-        CountError: a pattern that cannot be counted.
+        CountError: a pattern is empty, or not a regular expression.
     """
     prompts = parse_prompts(arguments)
     grid = _grid(arguments)
 
-    # Imported late: it takes time, and most mistakes are found without it.
+    # Imported after the first checks: the import is slow.
     from patching.continuation.counts import Pattern
 
     return GenerateRequest(
@@ -255,7 +255,7 @@ def _from_json(path: Path, number: int, line: str) -> str:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
-        raise UsageError(f"--prompts {path}: line {number} is no JSON") from None
+        raise UsageError(f"--prompts {path}: line {number} is not JSON") from None
     prompt = value.get("prompt") if isinstance(value, dict) else value
     if not (isinstance(prompt, str) and prompt):
         raise UsageError(
@@ -268,7 +268,7 @@ def _grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return every combination of the listed values, as fields of Decoding.
 
     Raises:
-        UsageError: a value that is no number, or a list that has no effect with --greedy or
+        UsageError: a value is not a number, or a list has no effect because of --greedy or
             --num-beams.
     """
     lists = {"temperature": (float, False), "top_k": (int, True), "top_p": (float, True)}
@@ -311,16 +311,16 @@ def _settings(
     from patching.continuation.request import GenerationSettings, check_num_samples
 
     if arguments.length_penalty is not None and arguments.num_beams is None:
-        raise UsageError("--length-penalty is for --num-beams")
+        raise UsageError("--length-penalty needs --num-beams")
     if arguments.show_steps and arguments.num_beams is not None:
         raise UsageError(
-            "--show-steps shows how one token after another is chosen; beams choose whole"
-            " continuations"
+            "--show-steps does not go with --num-beams, which chooses whole continuations, not"
+            " one token after another"
         )
     if arguments.rows < 1:
         raise UsageError(f"--rows must be at least 1, not {arguments.rows}")
     if arguments.seed + arguments.num_samples > 2**63:
-        raise UsageError("--seed is too large for so many samples: the last ones' would be too")
+        raise UsageError("--seed plus --num-samples must be at most 2**63")
     _check_together(arguments)
     same: dict[str, Any] = {
         "max_new_tokens": arguments.max_new_tokens,
@@ -348,17 +348,17 @@ def _check_together(arguments: argparse.Namespace) -> None:
     """
     if arguments.count and (arguments.greedy or arguments.num_beams is not None):
         other = "--greedy" if arguments.greedy else "--num-beams"
-        raise UsageError(f"--count is of samples, and {other} draws none: an interval says nothing")
+        raise UsageError(f"--count needs samples that are drawn, and {other} draws none")
     several = len(dict.fromkeys(arguments.model or ())) > 1
     if arguments.show_steps and (several or arguments.count) and not arguments.json:
         raise UsageError(
-            "--show-steps prints the samples of one model, and none that are counted: leave out"
-            " --count and other models, or take --json, which has the steps"
+            "--show-steps does not go with --count or with several models; leave one out, or"
+            " add --json, which contains the steps"
         )
 
 
 def _numbered(end: str, count: int) -> list[str]:
-    """Return the ends of the names of so many figures of a kind."""
+    """Return `count` ends of figures' names: -choice, or -choice-1, -choice-2, ..."""
     return [f"{end}-{n}" for n in range(1, count + 1)] if count > 1 else [end] * count
 
 
@@ -381,10 +381,10 @@ def _place(
         ends += _numbered("-counts", generate_output.count_figures(request, models))
     if not ends and Path(arguments.out or ".json").suffix not in ("", ".json"):
         raise UsageError(
-            f"--out {arguments.out}: without a figure there is the result alone, a .json"
+            f"--out {arguments.out}: without --plot or --count only a .json result is written"
         )
     if not ends and arguments.out is None and not request.patterns:
         if arguments.format is not None:
-            raise UsageError("--format is of figures: --plot or --count draw them")
+            raise UsageError("--format needs a figure: add --plot or --count")
         return None
     return output.OutputPlace.of(arguments, ends, kinds=(".json",))

@@ -1,4 +1,4 @@
-"""Print and write what mingpt-generate has found: models side by side, files, JSON lines."""
+"""Print and write mingpt-generate's results: models side by side, files, JSON lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from patching.cli.generate_run import GenerateRequest, ModelRun, SettingsRun
 
 MOST_BARS = 120  # in a figure of counts
-MOST_PAGES = 10  # figures of counts; where there would be more, none is drawn
+MOST_PAGES = 10  # figures of counts; if more are needed, none is drawn
 
 
 # --------------------------------------------------------------------- models side by side
@@ -75,7 +75,7 @@ def _samples_of_prompt(
 
 
 def numbered_names(names: Sequence[str]) -> list[str]:
-    """Return the names; those that occur several times get a number."""
+    """Return the names; add a number to names that occur several times."""
     return [
         name if names.count(name) == 1 else f"{name} ({number})"
         for number, name in enumerate(names, 1)
@@ -86,7 +86,7 @@ def numbered_names(names: Sequence[str]) -> list[str]:
 
 
 def count_figures(request: GenerateRequest, models: int) -> int:
-    """Return how many figures the counts take; 0 where they would be too many."""
+    """Return the number of figures of counts; 0 if more than MOST_PAGES are needed."""
     if not request.patterns:
         return 0
     count = math.ceil(len(request.prompts) / _prompts_per_figure(request, models))
@@ -115,7 +115,7 @@ def write(
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
     _draw_choices(models, figures[:choices])
-    if any(run.failure for _, run in _all_runs(models)):  # then there are no counts to draw
+    if any(run.failure for _, run in _all_runs(models)):  # a pattern could not be counted
         return {path: did for path, did in existed.items() if path.exists()}
     _draw_counts(models, request, figures[choices:], arguments.max_new_tokens)
     return existed
@@ -175,7 +175,7 @@ def _draw_counts(
     paths: Sequence[Path],
     max_new_tokens: int,
 ) -> None:
-    """Draw the counts, so many prompts in a figure."""
+    """Draw the counts, the same number of prompts in each figure."""
     if not paths:
         return
     from patching.continuation.figures import draw_counts

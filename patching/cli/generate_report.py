@@ -24,7 +24,7 @@ Key = tuple[int, int]  # number of a prompt, number of its sample
 _PROMPT_COLUMNS = 40  # width of a prompt in a table
 _FEWEST_COLUMNS = 20  # width of a model's column beside others, at least
 NEXT = "\n\n"  # between two tables of steps, and before the text after them
-_ENDED = {"length": "length", "end": "end of text", "stop": "text to stop at"}
+_ENDED = {"length": "length", "end": "end of text", "stop": "stop text"}
 
 
 def likelihood_line(log_probs: Sequence[float]) -> str:
@@ -38,7 +38,7 @@ def likelihood_line(log_probs: Sequence[float]) -> str:
     if not log_probs:
         return line
     total = sum(log_probs)
-    return f"{line}, ln p {total:.2f}, {total / len(log_probs):.2f} for each but the first"
+    return f"{line}, ln p {total:.2f}, {total / len(log_probs):.2f} per token after the first"
 
 
 def sample_name(number: int, seed: int | None, score: float | None = None) -> str:
@@ -72,7 +72,7 @@ def sample_end(count: int, log_prob: float, ended: str) -> str:
 
 
 def time_line(run: SettingsRun) -> str:
-    """Return the number of tokens and the time that they took."""
+    """Return a line with the number of tokens and the time that they took."""
     watch, tokens = run.stopwatch, "1 token" if run.tokens == 1 else f"{run.tokens} tokens"
     line = f"{tokens}: the first of each sample in {watch.first:.2f} s"
     if watch.milliseconds_per_token is None:
@@ -151,7 +151,7 @@ def side_by_side(texts: Sequence[Sequence[str | None]], heads: Sequence[str], co
 
 
 def _wrapped(text: str, columns: int) -> Iterator[str]:
-    """Yield lines that are at most so many columns wide; a wide character takes two."""
+    """Yield lines that are at most `columns` wide; a wide character takes two columns."""
     for line in readable(text).split("\n"):
         for part in textwrap.wrap(line, columns) or [""]:
             while width(part) > columns:
@@ -162,7 +162,7 @@ def _wrapped(text: str, columns: int) -> Iterator[str]:
 
 
 class Transcript:
-    """Prints samples one after another, although a batch makes them all at the same time.
+    """A printer of samples one after another, although a batch makes them at the same time.
 
     The text of a sample is kept until all samples before it have been printed.
 
@@ -172,7 +172,7 @@ class Transcript:
         order: the samples, in the order in which to print them.
         head: returns the heading of a sample.
         steps: returns the table of a step, which is printed in place of the step's token;
-            the text then follows the tables. None: no tables.
+            the text then follows the tables. None prints no tables.
         is_live: print each token of a sample at once; otherwise print whole samples.
         with_ends: print a line below each sample: tokens, log-probability, why it ended.
     """
@@ -195,7 +195,7 @@ class Transcript:
         self._open: dict[Key, _Text] = {}
 
     def __call__(self, choice: Choice) -> None:
-        """Add one step of one sample, and print what can be printed now."""
+        """Add one step of one sample; print every sample whose turn it is."""
         key = (choice.prompt, choice.sample)
         text = self._open.setdefault(key, _Text(self._tokenizer))
         piece = text.add(choice.token, choice.log_prob, is_end=choice.ended == "end")
@@ -230,7 +230,7 @@ _DONE = "\0"  # after the last piece of a sample; no piece equals it
 
 
 class _Text:
-    """The text of a sample as it grows: a character is there once its last byte is."""
+    """The growing text of a sample; a character is added once all its bytes are there."""
 
     def __init__(self, tokenizer: BPETokenizer) -> None:
         self._tokenizer = tokenizer
@@ -247,7 +247,7 @@ class _Text:
         return self._pieces[-1]
 
     def rest(self) -> str:
-        """Return the last character if its bytes never came, as a replacement character."""
+        """Return a replacement character if the last character is incomplete, otherwise ""."""
         self._pieces.append(readable(self._decoder.decode(b"", final=True)))
         return self._pieces[-1]
 

@@ -1,6 +1,6 @@
 """Run mingpt-generate's request: load each model, continue the prompts, print as samples are made.
 
-generate_output.py prints and writes what is known only when all models are done.
+generate_output.py prints and writes the rest when all models are done.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What to do with each model."""
+    """The request of a command line: what to do with each model."""
 
     prompts: list[str]
     settings: list[GenerationSettings]
@@ -45,14 +45,14 @@ class GenerateRequest:
     plot: bool  # draw the candidates of the first step
 
     def tokens_per_prompt(self, settings: GenerationSettings) -> int:
-        """Return the most tokens that a prompt's samples can have together."""
+        """Return the largest number of tokens of all samples of a prompt together."""
         return self.num_samples * settings.max_new_tokens
 
 
 class Stopwatch:
-    """The time that the model takes, the first step of each sample apart from the later ones.
+    """The model's time: that of the first step of each sample, and that of all later steps.
 
-    A first step reads the prompt. Time between two steps, such as for printing, is left out.
+    A first step reads the prompt. Time between two steps, such as for printing, is not counted.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def stop(self, *, is_first: bool) -> None:
-        """Count the time since the last restart as that of one step."""
+        """Add the time since the last restart, as the time of one step."""
         seconds = time.perf_counter() - self._since
         if is_first:
             self.first += seconds
@@ -75,7 +75,7 @@ class Stopwatch:
 
     @property
     def milliseconds_per_token(self) -> float | None:
-        """The mean of the later steps, a batch's time shared by its samples; None: no such step."""
+        """Mean time of a later step of one sample, in ms; None if there are no later steps."""
         return 1000 * self.later / self.steps if self.steps else None
 
 
@@ -86,7 +86,7 @@ class SettingsRun:
     settings: GenerationSettings
     result: Continuations
     stopwatch: Stopwatch
-    # (prompt, sample) -> the candidates of each step, where they are shown or drawn
+    # (prompt, sample) -> the candidates of each step, if they are shown or drawn
     steps: dict[tuple[int, int], list[list[Candidate]]]
     counts: list[Count] = field(default_factory=list)
     failure: CountError | None = None  # why there are no counts
@@ -104,7 +104,7 @@ class ModelRun:
     name: str
     notes: tuple[str, ...]
     versions: dict[str, str]
-    checksum: str | None = None  # of the weights, where something is written
+    checksum: str | None = None  # of the weights; None if no file is written
     next: list[tuple[TokenScore, ...]] = field(default_factory=list)  # for each prompt
     log_probs: list[list[float]] = field(default_factory=list)  # of each prompt's own tokens
     runs: list[SettingsRun] = field(default_factory=list)
@@ -121,9 +121,9 @@ def run_model(
     """Load a model, continue all prompts with all settings, and free the model.
 
     Args:
-        name: as of --model; None for the default model.
+        name: a value of --model; None for the default model.
         say: prints a text; see `output.make_say`.
-        alone: there is no other model, so that results are printed as they come.
+        alone: True if there is no other model; results are then printed as they are made.
     """
     loaded = load_model(arguments, name, Bars(arguments.quiet))
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
@@ -167,7 +167,7 @@ class _Session:
         self.prints = alone and not request.patterns and not (arguments.json and arguments.quiet)
 
     def read_prompts(self) -> ModelRun:
-        """Run each prompt once: its log-probability, and the likeliest next tokens."""
+        """Run each prompt once, for its log-probability and the likeliest next tokens."""
         from mingpt.generation.sampling import check, log_likelihood
         from patching.continuation.request import encode_prompts
         from patching.next_tokens import likeliest
@@ -223,13 +223,13 @@ class _Session:
     def _timed(
         self, settings: GenerationSettings, stopwatch: Stopwatch, bar: Progress | None
     ) -> Progress:
-        """Return a progress function that moves the bar and keeps the stopwatch out of it."""
+        """Return a progress function that moves the bar; the bar's own time is not measured."""
         of_prompt = self.request.tokens_per_prompt(settings)
         before = 0
 
         def progress(done: int, total: int) -> None:
             nonlocal before
-            # A beam search shows its steps here only; done == 0 is the call before the first.
+            # A beam search reports its steps only here; done == 0 is before the first step.
             if settings.num_beams is not None and done > 0:
                 stopwatch.stop(is_first=before % of_prompt == 0)
                 before = done
@@ -240,7 +240,7 @@ class _Session:
         return progress
 
     def _count(self, run: SettingsRun) -> None:
-        """Count the patterns; where that fails, keep the samples and note why."""
+        """Count the patterns; if that fails, keep the samples and the error."""
         from patching.continuation.counts import count
 
         patterns = self.request.patterns
@@ -275,7 +275,7 @@ class _Session:
             steps.setdefault((choice.prompt, choice.sample), []).append(found)
 
     def _after_beams(self, run: SettingsRun) -> None:
-        """Print the samples of a beam search, and keep the first step; both are known only now."""
+        """Print the samples of a beam search and keep its first step, once the search is done."""
         import torch
 
         from mingpt.generation.sampling import Choice

@@ -1,6 +1,6 @@
 """mingpt-patch: one pair of prompts -> tokens, next-token tables, heatmap, result files.
 
-What the user asked for is checked, as far as it can be, before anything is loaded.
+Options are checked before a model is loaded, as far as that is possible.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ directions:
   denoise            clean into corrupt: which activation brings the answer back?
   noise              corrupt into clean: without which activation is it lost?
   The metrics are the same in both; in noise, recovery 1 means no effect.
-  Mind the sign: logit_diff is positive for the foil; in mingpt-explain a
-  positive number speaks for the target.
+  Note the sign: a positive logit_diff favours the foil; in mingpt-explain a
+  positive number favours the target.
 
 methods:
   fast               every cell, exactly, in one pass
-  loop               the same numbers by definition: the whole model once per cell
+  loop               the definition, slow: the whole model once for each cell
   attribution        APPROXIMATE, to first order: two passes and a gradient, no
                      patched run. It is poor on the residual stream, above all in
                      low layers, and where attention is saturated (q, k). It is
@@ -119,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """Return the parser of the command's options, whose --help teaches the method."""
+    """Return the command's parser."""
     parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    prompts = parser.add_argument_group("prompts (without any of them: the README's example)")
+    prompts = parser.add_argument_group("prompts (default: the README's example)")
     prompts.add_argument("--clean", metavar="TEXT", help="the prompt that asks for the target")
     prompts.add_argument("--corrupt", metavar="TEXT", help="the prompt that asks for the foil")
     prompts.add_argument("--target", metavar="WORD", help="the clean prompt's next word")
@@ -159,7 +159,7 @@ def _add_sweep_arguments(parser: Parser) -> None:
     )  # fmt: skip
     sweep.add_argument(
         "--by-position", action="store_true",
-        help="heads: patch each position alone, not all at once; one panel for each head",
+        help="at a site with heads: patch one position at a time; one panel for each head",
     )  # fmt: skip
     sweep.add_argument(
         "--window", type=int, default=Request.window, metavar="N",
@@ -186,7 +186,7 @@ def _add_speed_arguments(parser: Parser) -> None:
     )  # fmt: skip
     speed.add_argument(
         "--tf32", action="store_true",
-        help="CUDA: round float32 factors to 10 bits, faster; figure and result say so",
+        help="on CUDA, multiply in TF32 (10-bit factors): faster, less exact; the figure says so",
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def run(argv: Sequence[str]) -> None:
     texts = parse_texts(arguments, EXAMPLE)
     request = _request(arguments)
 
-    # Only now import what takes time to import.
+    # Imported after the first checks: importing PyTorch is slow.
     from patching.cli import patch_report
     from patching.cli.common import tables
     from patching.prompts import PromptPair
@@ -233,10 +233,10 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    """Return the request, checked as far as it can be before a model is loaded.
+    """Return the request, checked as far as that is possible without a model.
 
-    What lists of indices mean depends on the model; until it is known, an index of 0
-    stands for a list of heads or positions.
+    --heads and --positions depend on the model and the prompts. Until these are known,
+    [0] stands for each of them.
     """
     request = Request(
         site=arguments.site,
@@ -251,12 +251,12 @@ def _request(arguments: argparse.Namespace) -> Request:
         tf32=arguments.tf32,
     )
     if arguments.compare_exact and request.method != "attribution":
-        raise UsageError("--compare-exact is for --method attribution: the others are exact")
+        raise UsageError("--compare-exact needs --method attribution; the other methods are exact")
     return request
 
 
 def _indices(arguments: argparse.Namespace, config: GPTConfig, T: int) -> dict[str, Any]:
-    """Return the layers, heads and positions that are asked for; None for all."""
+    """Return the layers, heads and positions of the command line; None means all."""
     sizes = {"layer": config.n_layer, "head": heads_at(arguments.site, config), "position": T}
     asked = {axis: getattr(arguments, f"{axis}s") for axis in sizes}
     return {
@@ -266,7 +266,7 @@ def _indices(arguments: argparse.Namespace, config: GPTConfig, T: int) -> dict[s
 
 
 def _place(arguments: argparse.Namespace, request: Request) -> output.OutputPlace:
-    """Return where the figures (one for each metric) and results go."""
+    """Return the place for the figures (one for each metric) and the results."""
     metrics = request.metrics
     ends = [f"-{metric.name}" if len(metrics) > 1 else "" for metric in metrics]
     results = [""]
@@ -283,7 +283,7 @@ def _sweep(
     request: Request,
     bars: Bars,
 ) -> list[SweepResult]:
-    """Return the sweep, and with --compare-exact the exact one, with what the command knows."""
+    """Return the sweep (with --compare-exact also the exact one) with the command's arguments."""
     import matplotlib
 
     from patching.sweep.run import run_sweep
@@ -304,16 +304,16 @@ def _sweep(
                 notes=(*output.fallback_notes(loaded.fallback), *found.notes),
             )
         )
-    # Methods may differ in a last digit: the tables that are printed are those that are saved.
+    # The methods differ by rounding: all results get the tables that are printed.
     clean, corrupt = results[0].clean_next, results[0].corrupt_next
     return [replace(found, clean_next=clean, corrupt_next=corrupt) for found in results]
 
 
 def _run_name(result: SweepResult, model: GPT) -> str:
-    """Return a file name that is the same for the same run, and only for that."""
+    """Return a file name that is the same for equal runs and differs for others."""
     pair, arguments = result.pair, result.to_dict()["arguments"]
     command = dict(arguments.pop("command"))
-    for name in ("model", "device", "dtype", "format"):  # below, or no part of the run
+    for name in ("model", "device", "dtype", "format"):  # see `defining`, or no part of the run
         del command[name]
     del arguments["max_memory"]
     defining = (
@@ -328,7 +328,7 @@ def _run_name(result: SweepResult, model: GPT) -> str:
 def _write(
     results: Sequence[SweepResult], place: output.OutputPlace, model: GPT, cmap: str | None
 ) -> dict[Path, bool]:
-    """Write figures and results; return the paths, and whether each file was there before."""
+    """Write figures and results; return path -> True if it replaced a file."""
     from patching.sweep import figures
 
     name = _run_name(results[0], model)

@@ -1,4 +1,4 @@
-"""What mingpt-patch prints of a sweep."""
+"""Write a sweep as text for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def next_tokens(result: SweepResult) -> str:
 
 
 def summary(result: SweepResult) -> str:
-    """Return each metric of the unpatched runs, and how many cells took how long."""
+    """Return the metrics of the unpatched runs, the number of cells and the time."""
     lines = [
         f"{escaped(result.captions[name])}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}"
         for name, found in result.metrics.items()
@@ -30,7 +30,7 @@ def summary(result: SweepResult) -> str:
 def agreement_table(
     approximate: SweepResult, exact: SweepResult, agreement: Mapping[str, Agreement]
 ) -> str:
-    """Return how well two sweeps agree, metric by metric, and the cells that differ most."""
+    """Return the rank correlation of two sweeps and the cells that differ most, by metric."""
     return "\n\n".join(
         _agreement(approximate, exact, name, found) for name, found in agreement.items()
     )

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 COMMAND = "mingpt-tokens"
 
 DESCRIPTION = """\
-What does a model read? Shows texts as tokens, and how the tokens come about.
+What does a model read? Shows the tokens of texts, and how they are made.
 
-A rule that is the same for every model cuts a text into pieces. Each piece is spelt as
-its UTF-8 bytes. Then neighbours are merged, pair by pair in the order of the model's
-merges, until no pair of them is left. The results are the tokens.
-With several texts, the first is put beside each of the others, as mingpt-patch puts a
-clean beside a corrupt prompt. It needs prompts with equally many tokens.
+A text is cut into pieces by a rule that is the same for every model. Each piece starts as
+its UTF-8 bytes. Then neighbours are merged, pair by pair in the order of the model's list
+of merges, until no pair in the list is left. What remains are the tokens.
+With several texts, the first is shown beside each of the others, like a clean and a
+corrupt prompt of mingpt-patch, which needs prompts with equally many tokens.
 """
 EPILOG = f"""\
 what is printed:
@@ -53,12 +53,12 @@ what is printed:
   <|endoftext|> in a text is ordinary text.
 
 --suggest:
-  Takes two texts: the clean prompt, then the corrupt one. The corrupt prompt has a word,
-  or several side by side, in place of the clean prompt's. Each of your words is put in
-  its place, everywhere. A word fits if the new prompt has as many tokens as the clean
-  one, and its tokens differ only where the word is.
+  Takes two texts: the clean prompt, then the corrupt one. The two differ in one word, or
+  in several words side by side. Each of your words is put in place of it, wherever it
+  occurs. A word fits if the new prompt has as many tokens as the clean one and differs
+  from it only where the word is.
   Write the words with commas between them, or name a file in UTF-8 with one word a line.
-  A value that ends in .txt, contains a / or is the name of a file is taken for a file.
+  A value that ends in .txt, contains a / or is the name of a file is read as a file.
 
 examples:
   {COMMAND} --model builtin "Michelle Jones was a top-notch student."
@@ -93,7 +93,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--suggest", metavar="LIST|FILE",
-        help="words to try in place of those in which the second text differs from the first",
+        help="words to try in place of the second text's word that differs from the first text's",
     )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help="print everything as JSON on stdout, the text on stderr"
@@ -116,7 +116,7 @@ def run(argv: Sequence[str]) -> None:
     if words is not None and len(texts) != 2:
         raise UsageError(f"--suggest takes two texts, clean and corrupt, not {len(texts)}")
 
-    # Imported late: it takes time, and most mistakes are found without it.
+    # Imported after the first checks: the import is slow.
     from patching.alignment import replaced_words, suggest
 
     replaced = None if words is None else replaced_words(texts[0], texts[1])
@@ -134,19 +134,19 @@ def run(argv: Sequence[str]) -> None:
 
 
 def parse_words(asked: str) -> list[str]:
-    """Return the words of --suggest, each once: of a list with commas, or of a file's lines.
+    """Return the words of --suggest, each once, from a list with commas or a file's lines.
 
     Raises:
         UsageError: there is no word, or the file cannot be read.
     """
     path, is_file = expanded(asked), False
-    with contextlib.suppress(OSError):  # such as a name that is too long: then it is no file
+    with contextlib.suppress(OSError):  # such as a name that is too long for a file
         is_file = path.is_file()
     is_file = is_file or asked.endswith(".txt") or "/" in asked or os.sep in asked
     parts = read_lines("--suggest", path).values() if is_file else asked.split(",")
     words = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not words:
-        raise UsageError(f"--suggest {asked!r}: there is no word in it")
+        raise UsageError(f"--suggest {asked!r} contains no word")
     return words
 
 
@@ -167,7 +167,7 @@ class _View:
         return [[token for work in works for token in work.tokens] for works in self.works]
 
     def aligned(self, other: int) -> list[Row]:
-        """Return which position of the first text corresponds to which of another."""
+        """Return the alignment of the first text's positions with those of another text."""
         from patching.alignment import align
 
         return align(self.ids[0], self.ids[other])
@@ -232,7 +232,7 @@ def _print(
         _print_suggestions(say, texts[0], views, replaced)
     elif any(len(ids) != len(view.ids[0]) for view in views for ids in view.ids):
         say("")
-        say("--suggest, with a list of words, finds those that make two texts equally long")
+        say("--suggest finds, in a list of words, those that make two texts equally long")
 
 
 def _print_texts(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from patching.alignment import Suggestion
     from patching.cli.common.models import LoadedTokenizer
 
-_MOST_LINES = 4  # for one piece's bytes, or its merges
+_MOST_LINES = 4  # lines of one piece's bytes, or of its merges
 _HEX_COLUMNS = 23  # width of eight bytes in hex
 _FEWEST_COLUMNS = 16  # width of the merges, however narrow the terminal
 _NAME_COLUMNS = 24  # width of a model's name over its column
 
 
 def tokenizer_line(loaded: LoadedTokenizer) -> str:
-    """Return a line with the tokenizer's name and size, and why it replaces the default."""
+    """Return a line with the tokenizer's name and size, and why it replaces GPT-2's."""
     tokenizer = loaded.tokenizer
     line = (
         f"tokenizer: {escaped(loaded.name)}"
@@ -57,7 +57,7 @@ def piece_table(
     Args:
         models: side by side.
         works: for each model, what `show_work` returns for the text.
-        columns: width of the terminal. The merges get the columns that the rest leaves.
+        columns: width of the terminal. The merges get the columns that the rest does not use.
     """
     head = ["merges", "id", "token"]
     rows: list[Sequence[str]] = [["piece", "bytes", *head * len(models)]]
@@ -82,7 +82,7 @@ def piece_table(
 
 
 def _block(tokenizers: Sequence[BPETokenizer], works: Sequence[PieceWork]) -> list[Sequence[str]]:
-    """Return one piece's cells, column by column; the merges one by one."""
+    """Return one piece's cells, column by column, with each merge as a text of its own."""
     block: list[Sequence[str]] = [
         [token_cell(works[0].piece)],
         _wrapped(works[0].data.hex(" "), _HEX_COLUMNS),
@@ -105,7 +105,7 @@ def _wrapped(text: str, columns: int) -> list[str]:
 
 
 def alignment_line(model: str, names: Sequence[str], ids: Sequence[Sequence[int]]) -> str:
-    """Return a line that says whether two prompts can be patched, and if not, why.
+    """Return a line that says if two prompts can be patched, and if not, why.
 
     Args:
         model: its name.
@@ -168,17 +168,23 @@ def suggestion_table(
 
 
 def _verdict(one: Suggestion, clean: str, length: int) -> tuple[str, str]:
-    """Return a word's cell in the table, and the reason for the line if it does not fit."""
+    """Return a word's cell in the table, and why it does not fit ("" if it does).
+
+    "shifted": as long as the clean prompt, but tokens outside the word differ too.
+    """
     more = len(one.ids) - length
     if one.fits:
         return "fits", ""
     if more:
         return f"{more:+d}", "too long" if more > 0 else "too short"
-    return ("clean", "the clean one's own") if one.prompt == clean else ("shifted", "shifted")
+    return ("clean", "same as clean") if one.prompt == clean else ("shifted", "with shifted tokens")
 
 
 def _name(model: str, most: int) -> str:
-    """Return a model's name over its column; the end of a long one, where paths differ."""
+    """Return a model's name for the head of its column; of a long one, the end.
+
+    Long names are paths, which usually differ at the end.
+    """
     name = escaped(model)
     return name if len(name) <= most else "\u2026" + name[1 - most :]
 

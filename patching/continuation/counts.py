@@ -11,8 +11,8 @@ import regex
 
 from patching.errors import CountError
 
-Z95 = 1.959963984540054  # 95 % of a normal distribution lie within so many standard deviations
-SECONDS = 5.0  # that a pattern may take on one text
+Z95 = 1.959963984540054  # standard deviations around the mean with 95 % of a normal distribution
+SECONDS = 5.0  # longest search for a pattern in one text
 
 # A pattern of these characters alone is a word, or several words.
 _WORDS = regex.compile(r"[\p{L}\p{M}\p{N}_' -]+")
@@ -27,7 +27,7 @@ class Pattern:
     not in "the". Any other pattern is a regular expression, used as it is.
 
     Raises:
-        CountError: the pattern is empty, or no regular expression.
+        CountError: the pattern is empty, or not a regular expression.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Pattern:
         try:
             regex.compile(self.expression)
         except regex.error as error:
-            raise CountError(f"{self.text!r} is no regular expression: {error}") from None
+            raise CountError(f"{self.text!r} is not a regular expression: {error}") from None
 
     @property
     def expression(self) -> str:

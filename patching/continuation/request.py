@@ -1,7 +1,6 @@
-"""A request to continue prompts: how tokens are chosen, and what the prompts' tokens are.
+"""The settings of a continuation and their checks, and the encoding of prompts.
 
-Everything is checked here, before a model runs. PyTorch is imported only by the checks
-that need it.
+No model runs here. PyTorch is imported only by the checks that need it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,9 @@ def _unchanged() -> Decoding:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How prompts are continued. The seed is not part of it.
+    """Settings of a continuation: its length, how tokens are chosen, and what ends it.
+
+    The seed is not one of them: it is an argument of `continue_prompts`.
 
     Raises:
         ConfigError: greedy and beam search at once, or a number out of its range.
@@ -41,7 +42,7 @@ class GenerationSettings:
     decoding: Decoding = dataclasses.field(default_factory=_unchanged)
     greedy: bool = False  # take the likeliest token in each step; nothing is drawn
     num_beams: int | None = None  # width of a beam search, which draws nothing; None: no search
-    length_penalty: float = 1.0  # of beam search: the power of the length that ln p is divided by
+    length_penalty: float = 1.0  # beam search divides ln p by length ** length_penalty
     stop: tuple[str, ...] = ()  # texts that end a sample, as the end-of-text token does
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class GenerationSettings:
 
 
 def check_settings(settings: GenerationSettings) -> None:
-    """Check settings as far as they need neither a model nor a number of samples.
+    """Check the settings that depend neither on a model nor on a number of samples.
 
     Raises:
         ConfigError: greedy and beam search at once, or a number out of its range.
@@ -93,17 +94,17 @@ def check_settings(settings: GenerationSettings) -> None:
     from mingpt.generation.sampling import check_stop_texts
 
     if settings.greedy and settings.num_beams is not None:
-        raise ConfigError("greedy and beam search are two ways; choose one")
+        raise ConfigError("greedy and num_beams exclude each other; choose one")
     check_whole("max_new_tokens", settings.max_new_tokens, 1)
     check_stop_texts(settings.stop)
     check_num_samples(settings, 1)
 
 
 def check_num_samples(settings: GenerationSettings, num_samples: int) -> None:
-    """Check that the settings can give so many samples of each prompt.
+    """Check that the settings can give `num_samples` samples of each prompt.
 
     Raises:
-        ConfigError: they cannot, or a setting of beam search is out of its range.
+        ConfigError: they cannot, or a setting of beam search is out of range.
     """
     from mingpt.generation.beams import check_beams
 
@@ -121,15 +122,15 @@ def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list
     """Return the token ids of each prompt.
 
     Raises:
-        PromptError: a prompt that is empty, no text, or not valid Unicode.
+        PromptError: a prompt is empty, not a text, or not valid Unicode.
     """
     if isinstance(prompts, str):
-        raise PromptError(f"prompts are several, in a list, not {shortened(repr(prompts), 80)}")
+        raise PromptError(f"prompts must be a list of texts, not {shortened(repr(prompts), 80)}")
     ids = []
     for number, prompt in enumerate(prompts, 1):
         which = "the prompt" if len(prompts) == 1 else f"prompt {number}"
         if not isinstance(prompt, str):
-            raise PromptError(f"{which} is no text: {prompt!r}")
+            raise PromptError(f"{which} is not a text: {prompt!r}")
         if not prompt:
             raise PromptError(f"{which} is empty")
         try:
@@ -140,11 +141,11 @@ def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list
 
 
 def tuple_of(kind: type | tuple[type, ...], values: object) -> tuple[Any, ...]:
-    """Return a list from a file as a tuple.
+    """Return a list that was read from a file as a tuple.
 
     Raises:
-        TypeError: it is no list, or an item is not of that kind.
+        TypeError: it is not a list, or an item is not of that kind.
     """
     if not (isinstance(values, list) and all(isinstance(one, kind) for one in values)):
-        raise TypeError(f"{values!r} in a wrong place")
+        raise TypeError(f"unexpected value {values!r}")
     return tuple(values)

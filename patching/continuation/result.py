@@ -92,9 +92,9 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
     created: str = field(  # ISO 8601, UTC
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
-    notes: tuple[str, ...] = ()  # what a reader of the figures must know
+    notes: tuple[str, ...] = ()  # remarks for readers of the figures
     arguments: dict[str, Any] = field(default_factory=dict)  # of the command that ran it
-    checksum: str | None = None  # SHA-256 of the model's weights, where the command took it
+    checksum: str | None = None  # SHA-256 of the model's weights; the command sets it
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -275,7 +275,7 @@ def _from_fields(fields: dict[str, Any]) -> Iterator[Continuations]:
         return
     parts, waiting = tuple_of(dict, fields["results"]), iter(values)
     if sum(sum(tuple_of(int, part["samples"])) for part in parts) != len(values):
-        raise ValueError("it does not have as many samples as it says")
+        raise ValueError("its number of samples differs from the number that it states")
     for part in parts:
         samples = tuple(tuple(islice(waiting, count)) for count in part["samples"])
         yield _result(samples, fields, fields["models"][part["model"]], created=part["created"])
@@ -284,9 +284,10 @@ def _from_fields(fields: dict[str, Any]) -> Iterator[Continuations]:
 def _from_version_01(
     fields: dict[str, Any], values: Iterable[Continuation]
 ) -> Iterator[Continuations]:
-    """Yield the results of a file that does not say which samples belong together.
+    """Yield the results of a file that version 0.1 wrote.
 
-    It has one list of samples, sorted by model, settings and prompt.
+    Such a file has one list of samples, sorted by model, settings and prompt. A new
+    result begins where model or settings change.
     """
     models = {model["name"]: model for model in fields.get("models", ())}
     for (name, _), group in groupby(values, key=lambda one: (one.model, one.settings)):

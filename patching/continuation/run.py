@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
     from mingpt.model import GPT
 
-OUT_OF_MEMORY = "not enough memory for these samples: fewer tokens, or a smaller model"
+OUT_OF_MEMORY = "out of memory; ask for fewer tokens, or use a smaller model"
 
 
 def continue_prompts(
@@ -41,19 +41,19 @@ def continue_prompts(
     depend on the other prompts and samples of the call.
 
     Args:
-        model: runs in eval mode; afterwards it is in the mode that it was in.
+        model: runs in eval mode; afterwards its mode is restored.
         prompts: texts. "<|endoftext|>" in a prompt is ordinary text.
         settings: how tokens are chosen; None draws 30 tokens from the unchanged distribution.
-        num_samples: samples of each prompt. Beam search returns the best, and at most
-            num_beams; greedy has one.
+        num_samples: samples of each prompt. Beam search returns the best ones, at most
+            num_beams; greedy returns one.
         seed: of each prompt's first sample; the next samples have the next numbers.
         observe: called with each step of each sample. Beam search does not call it.
         progress: called with (tokens done, tokens in all) after each step; a sample that ends
             early counts as done. None: a bar on a terminal or in a notebook; False: no bar.
 
     Returns:
-        For each prompt its samples: result[prompt][sample], in the order of their seeds, or
-        by beam search the best first.
+        The samples, result[prompt][sample]: in the order of their seeds, or from beam search
+        the best first.
 
     Raises:
         PromptError: a prompt is empty or not valid Unicode.

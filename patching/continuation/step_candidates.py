@@ -25,7 +25,7 @@ class Candidate:
     logit: float  # as the model gives it
     probability: float  # after repetition penalty and temperature, before the cuts
     cumulative: float  # sum of this probability and those of all likelier tokens
-    cut: str | None  # "top-k" or "top-p", whichever cut it; None: kept
+    cut: str | None  # "top-k" or "top-p": what cut it; None: kept
     drawn_with: float  # probability after the cuts, with which it is drawn; 0 if cut
     is_chosen: bool
 
@@ -33,14 +33,14 @@ class Candidate:
 def step_candidates(
     choice: Choice, decoding: Decoding, k: int, text_of: Callable[[int], str], *, greedy: bool
 ) -> list[Candidate]:
-    """Return the `k` likeliest tokens of a step in order, and the chosen one if it is not there.
+    """Return the `k` likeliest tokens of a step, and after them the chosen one if it is missing.
 
     Args:
         choice: the step.
         decoding: the decoding that the choice was made with.
         k: number of tokens.
         text_of: returns a token's text; an id without a token is written "id:50300".
-        greedy: the likeliest token was taken, so that nothing was cut or drawn.
+        greedy: True if the likeliest token was taken; then nothing was cut or drawn.
     """
     scores = decoding.scores(choice.logits[None], choice.ids[None])
     by_k, by_p = (kept[0].cpu() for kept in decoding.keep(scores))  # (V,) each, True: kept

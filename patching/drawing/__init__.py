@@ -1,1 +1,1 @@
-"""The figures. They take plain values and know no wing of the package."""
+"""Draw figures from plain values; no sweep, explanation or continuation is imported."""

@@ -27,9 +27,9 @@ MOST_LABELS = 60  # tokens of a path that have a label each
 PATH = 1.0  # inches of height for a path's axes
 HIGHEST_LABELS = 1.4  # inches of height for the labels under a path, at most
 WIDTH = 8.0  # inches of width of the chart of counts
-LEGEND = 95  # characters in a line of its legend
+LEGEND = 95  # characters in a line of the legend of counts
 LONGEST_PROMPT = 36  # characters in a line of a prompt beside its bars
-LINE = 0.15  # inches of height of such a line
+LINE = 0.15  # inches of height of a line of a prompt beside its bars
 TITLE_LINE = 0.17  # inches of height of a line in the title
 
 
@@ -55,17 +55,17 @@ class TokenPath:
 
 @dataclass(frozen=True)
 class ChoicePlot:
-    """The first token's candidates, if there are any, and the samples beside them."""
+    """Samples, and beside them the candidates for the first token if there are any."""
 
     title: tuple[str, ...]  # lines
     paths: tuple[TokenPath, ...]
     candidates: tuple[CandidateBar, ...] = ()
-    condition: str = ""  # how their probabilities were changed: "at temperature 1.2"
+    condition: str = ""  # how the probabilities were changed: "at temperature 1.2"
 
 
 @dataclass(frozen=True)
 class CountBar:
-    """The share of a prompt's samples that have a pattern, and its interval."""
+    """The share of a prompt's samples that contain a pattern, and its interval."""
 
     prompt: str
     pattern: str
@@ -152,7 +152,7 @@ def _choice(plot: ChoicePlot) -> Figure:
 
 
 def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
-    """Draw the first step: the probabilities, what is cut of them, what was drawn."""
+    """Draw the first step: probabilities before the cuts (grey: cut), and after them."""
     candidates = plot.candidates
     rows = range(len(candidates))
     is_cut = any(one.is_cut for one in candidates)
@@ -164,7 +164,7 @@ def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     ends = [max(one.probability, one.drawn_with or 0) for one in candidates]
     if any(one.drawn_with is not None for one in candidates):
         axes.barh(rows, [one.drawn_with or 0 for one in candidates], 0.35, color=DRAWN)
-        legend["drawn from, after the cuts"] = DRAWN
+        legend["after the cuts"] = DRAWN
     for row, (one, end) in enumerate(zip(candidates, ends, strict=True)):
         if one.taken:
             axes.text(end, row, f" \u00d7{one.taken}", fontsize=8, va="center")
@@ -177,7 +177,7 @@ def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("probability", fontsize=9)
     axes.set_title(
-        "first token after the prompt\n(\u00d7n: n of the samples have it)", fontsize=9, loc="left"
+        "first token after the prompt\n(\u00d7n: n samples begin with it)", fontsize=9, loc="left"
     )
     swatches = [Swatch(color=colour) for colour in legend.values()]
     axes.legend(swatches, list(legend), fontsize=7, loc="lower right")
@@ -263,7 +263,7 @@ def _draw_panel(
         rows = [prompts.index(bar.prompt) + shift for bar in bars]
         shares = [bar.share for bar in bars]
         reach = np.array([(bar.share - bar.low, bar.high - bar.share) for bar in bars]).T
-        label = f"\u201c{style.token_label(pattern)}\u201d"  # quoted: matplotlib hides a leading _
+        label = f"\u201c{style.token_label(pattern)}\u201d"  # unquoted, _x would be hidden
         axes.barh(rows, shares, 0.9 * thickness, edgecolor="white", label=label, **look)
         axes.errorbar(
             shares,
@@ -283,7 +283,7 @@ def _draw_panel(
 
 
 def _folded(prompt: str, lines: int) -> str:
-    """Return a prompt in at most so many lines."""
+    """Return a prompt wrapped to at most `lines` lines, cut if it is longer."""
     # Lines break between words, so they are about four fifths full.
     whole = squeezed(style.drawable(prompt), LONGEST_PROMPT * lines * 4 // 5)
     return style.wrapped([whole], LONGEST_PROMPT)

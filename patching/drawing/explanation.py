@@ -27,22 +27,22 @@ from matplotlib.figure import Figure
 from patching.drawing import style
 from patching.text import shortened
 
-NARROWEST, WIDEST = 6.5, 40.0  # inches: of a figure; of its axes
+NARROWEST, WIDEST = 6.5, 40.0  # inches: least width of a figure; greatest of its axes
 CLOSEST = 0.14  # inches between two tokens under an axis
 LONGEST_ANSWER = 18  # characters of target and foil
 CELL_WIDTH = ((5, 60), (0.55, 0.2))  # numbers of tokens, and a column's inches at each
 ROW_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 0.3, 2.0, 12.0  # inches: of a layer; of all layers
-MOST_LAYERS = 24  # layers with a number each; of more, every second or so has one
+MOST_LAYERS = 24  # layers with a number each; of more layers, every n-th has one
 SQUARE = 13.0  # inches of the ALTI heatmap at most
 BARS, TRAJECTORY = 2.6, 2.6  # inches: height of the tokens' bars; of the lens's lower panel
-LINE, EDGE = 0.16, 1.6  # inches: of a line of text; of what stands around the axes
+LINE, EDGE = 0.16, 1.6  # inches: height of a line of text; width of the margins
 FOR_TARGET, FOR_FOIL = "#2166ac", "#b2182b"  # the ends of RdBu
 # The lens's cells: inches of a column and of a row.
 LENS_CELL = (0.66, 0.26)  # horizontal text
 UPRIGHT_LENS_CELL = (0.19, 0.68)  # upright text
 WIDEST_LENS = 14.0  # inches; where more are needed, the text is upright
 LENS_FONT = 6.5  # points
-MOST_LENS_TOKENS = 200  # tokens; of more, the cells have no text
+MOST_LENS_TOKENS = 200  # with more tokens, the cells have no text
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Choice:
 
     @property
     def signs(self) -> tuple[str, str]:
-        """What a positive number and a negative number mean."""
+        """The words for a positive and for a negative number: which token it favours."""
         return f"> 0 favours {_answer(self.target)}", f"< 0 favours {_answer(self.foil)}"
 
     @property
@@ -115,7 +115,7 @@ class TokensByLayer:
 
 @dataclass(frozen=True)
 class LensPredictions:
-    """The likeliest next token after each layer, and the logit difference on its way."""
+    """The likeliest next token and the logit difference after each layer."""
 
     choice: Choice
     heading: str
@@ -179,7 +179,7 @@ def draw_lens(
     cmap: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw the lens's predictions in their cells, and below them the logit difference."""
+    """Draw a heatmap of the logit lens's predictions, and below it the logit difference."""
     style.check_cmap(cmap)
     return style.render(lambda: _lens(thing, cmap or "viridis", title), path)
 
@@ -205,7 +205,7 @@ def _shares(thing: TokenShares, cmap: str, title: str | None) -> Figure:
     axes = figure.subplots()
     later = np.triu(np.ones((T, T), dtype=bool), 1)
     shares = np.ma.masked_array(thing.shares, later)
-    # The first position consists of the first token alone: 1, which would darken the rest.
+    # Row 0 is always 1, its own token's share. On the scale it would make all else dark.
     most = float(shares[1:].max()) if T > 1 else 1.0
     image = axes.matshow(shares, aspect="auto", cmap=cmap, vmin=0, vmax=most)
     size = 9 if T <= style.MOST_SLANTED_LABELS else 7
@@ -312,7 +312,7 @@ def _trajectory(axes: Axes, thing: LensPredictions) -> None:
     axes.set_xlim(-step - 0.6, L - 0.4)
     axes.set_xlabel("layer")
     axes.set_ylabel(style.beside([thing.choice.difference], 2.8))
-    # Above the axes, where it hides nothing.
+    # Above the axes: inside, it could hide bars.
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=8, ncols=3,
         frameon=False,
@@ -369,7 +369,7 @@ def _new_figure(
 
 
 def _label_tokens(axes: Axes, labels: list[str], inches: float, size: int = 9) -> None:
-    """Write tokens under axes of a width in inches; leave some out where they crowd."""
+    """Write tokens under axes that are `inches` wide; label every n-th if they are many."""
     step = math.ceil(len(labels) / int(inches / CLOSEST))
     style.label_tokens(axes, labels, size, step=step)
 

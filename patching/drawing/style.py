@@ -1,7 +1,7 @@
-"""What all figures share: fonts, formats, layout, and texts that can be drawn.
+"""Shared by all figures: fonts, formats, layout, and texts that the font can draw.
 
-Figures are drawn on matplotlib's Agg canvas and without pyplot: no window, no
-global state, and a second less to import.
+Figures are drawn on matplotlib's Agg canvas, without pyplot: no window, no global
+state, and an import that is a second faster.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ FONT = "DejaVu Sans"  # part of matplotlib, so figures look the same everywhere
 DOTS_PER_INCH = 150
 LONGEST_LABEL = 24  # characters of a token beside an axis
 LONGEST_PROMPT = 300  # characters of a prompt in the title
-MOST_SLANTED_LABELS = 25  # tokens; more of them stand upright, which takes less room
-CELL_WIDTH = ((5, 60), (0.55, 0.2))  # of a panel with 5 columns and with 60: inches of a column
-MOST_LAYERS = 24  # with a number each, evenly
+MOST_SLANTED_LABELS = 25  # with more tokens, labels stand upright, to save width
+CELL_WIDTH = ((5, 60), (0.55, 0.2))  # for 5 and for 60 columns: inches of a column
+MOST_LAYERS = 24  # with a number each; of more layers, every n-th has one
 ELLIPSIS = "\u2026"
-# A dollar sign in a prompt starts no formula, and the bytes depend on the figure alone.
+# A dollar sign in a prompt starts no formula; equal figures give equal bytes.
 SETTINGS: Any = {  # matplotlib's own type is a literal of all its options
     "text.parse_math": False,
     "text.usetex": False,
@@ -90,8 +90,8 @@ def _save(figure: Figure, path: Path) -> None:
 def _number_clip_paths(path: Path) -> None:
     """Rename the clip paths of an SVG to clip1, clip2, ...
 
-    matplotlib names them after a hash of their coordinates to the last bit, and the last
-    bits of a layout of nested panels are not the same each time.
+    matplotlib names them by a hash of their exact coordinates. For nested panels these
+    differ in the last bits from run to run, and so would the bytes of the file.
     """
     text = path.read_text(encoding="utf-8")
     for number, name in enumerate(re.findall(r'<clipPath id="(\w+)">', text), 1):
@@ -125,7 +125,7 @@ def check_cmap(name: str | None) -> None:
 
 
 def drawable(text: str) -> str:
-    """Return `text` with an escape for what is not printable or has no glyph."""
+    """Return `text` with an escape for every character that is unprintable or has no glyph."""
     return escaped(text, has_glyph)
 
 
@@ -136,7 +136,7 @@ def token_label(token: str, most: int = LONGEST_LABEL) -> str:
 
 def wrapped(lines: Iterable[str], columns: int) -> str:
     """Return lines wrapped to at most `columns` characters."""
-    # A token such as " Jones" may follow a bracket: no line ends between the two.
+    # No line ends between a bracket and a token with a space, such as "( Jones".
     parts = (drawable(line).replace("( ", "(\0") for line in lines)
     folded = "\n".join(fold for part in parts for fold in textwrap.wrap(part, columns))
     return folded.replace("\0", " ")
@@ -168,7 +168,7 @@ def label_tokens(
 
 
 def label_height(labels: Sequence[str]) -> float:
-    """Return how many inches the tokens below the columns take."""
+    """Return the height in inches of the tokens below the columns."""
     return INCHES_PER_CHARACTER * max(map(len, labels)) + 0.5
 
 
@@ -185,7 +185,7 @@ def fitted(text: str, most: float) -> str:
 
 
 def has_glyph(char: str) -> bool:
-    """Return whether the font can draw a character."""
+    """Return True if the font can draw a character."""
     return ord(char) in _glyphs()
 
 

@@ -16,7 +16,7 @@ from patching.drawing import style
 
 WIDEST = 16  # inches of small panels side by side
 MOST_ABREAST = 4  # small panels side by side
-MOST_NUMBERS = 25  # below the columns of a panel, evenly
+MOST_NUMBERS = 25  # columns with a number each; of more columns, every n-th has one
 SQUARE = 6.8  # inches of the figure that compares two sweeps
 CHARACTERS_PER_INCH = 13  # of the title
 TITLE_LINE = 0.17  # inches
@@ -24,11 +24,11 @@ TITLE_LINE = 0.17  # inches
 
 @dataclass(frozen=True)
 class _Size:
-    """How large the cells and panels of a figure are, in inches."""
+    """Sizes of a figure's cells and panels, in inches."""
 
     cell_width: tuple[tuple[float, float], tuple[float, float]]  # numbers of columns -> inches
     height: tuple[float, float]  # of a panel, at least and at most
-    most_layers: int  # with a number each, evenly
+    most_layers: int  # with a number each; of more layers, every n-th has one
     font: int  # points, of the labels below the columns
 
 
@@ -76,7 +76,7 @@ def draw_heatmaps(
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes
             nothing.
         cmap: a matplotlib colour map; by default viridis, or RdBu around a centre.
-        title: in place of the heatmaps' own.
+        title: replaces the heatmaps' own title.
 
     Raises:
         DrawingError: another suffix, or no such colour map.
@@ -102,7 +102,7 @@ def draw_comparison(
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the panels stand: one alone, or many small ones."""
+    """The arrangement of panels: one large one, or many small ones in rows."""
 
     size: _Size
     down: int
@@ -116,7 +116,7 @@ class _Layout:
         cell = float(np.interp(columns, *size.cell_width))  # inches
         width = max(cell * columns, 1.2)
         height = float(np.clip(cell * n_layer, *size.height))
-        if count > 1:  # room between them
+        if count > 1:  # space between the panels
             width, height = width + 0.3, height + 0.4
         abreast = min(count, MOST_ABREAST, max(1, int(WIDEST / width)))
         down = math.ceil(count / abreast)

@@ -48,10 +48,10 @@ def rollout(contributions: Sequence[Tensor]) -> Tensor:
 
 
 def attribute_to_tokens(logit: Tensor, through: Tensor) -> Tensor:
-    """Return ALTI-Logit: the attributions to positions, moved to the prompt's tokens.
+    """Return ALTI-Logit: divide what each position adds among the prompt's tokens.
 
-    Block l reads a position after block l - 1. So what it reads there belongs to
-    the tokens by the rollout of block l - 1; block 0 reads the tokens themselves.
+    Block l reads the residual stream after block l - 1. So the rollout of block l - 1
+    gives each token's share in what block l reads. Block 0 reads the tokens themselves.
 
     Args:
         logit: (L, B, n, T) what attention adds to n logits from each position.
@@ -68,8 +68,8 @@ def contributions(
 ) -> Tensor:
     """Return the share of each position s in y_t, by the L1 distance of R[t, s] from y_t.
 
-    Ferrando et al. 2022 define it. A row in which every distance exceeds the
-    length of y_t goes to the position itself: 1 at s = t.
+    The top of this file defines R and y. If every distance exceeds the L1 norm of y_t,
+    the position itself gets the whole share: 1 at s = t. (Ferrando et al. 2022.)
 
     Args:
         attention: the block's attention; its c_proj is W_O.
@@ -97,7 +97,7 @@ def contributions(
         # The residual stream brings x_t to its own position.
         own = torch.arange(end - first, device=x.device)
         brought[:, own, queries] += x[:, queries]
-        # Nearness: the length of y_t minus the distance, but at least 0.
+        # Nearness: the L1 norm of y_t minus the distance, but at least 0.
         target = y[:, queries]  # (B, t, C)
         distance = (brought - target[:, :, None]).abs_().sum(-1)  # (B, t, s)
         near = (target.abs().sum(-1, keepdim=True) - distance).clamp_(min=0)

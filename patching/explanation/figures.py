@@ -37,8 +37,8 @@ def draw_explanation(
         title: replaces the figure's own title.
 
     Raises:
-        DrawingError: another suffix, no such figure or colour map, or a figure of a
-            method that the explanation does not include.
+        DrawingError: another suffix, no such figure or colour map, or the explanation
+            does not include the figure's method.
     """
     check_cmap(cmap)
     known = figures_of(FIGURES)
@@ -46,7 +46,7 @@ def draw_explanation(
         raise DrawingError(f"no figure {figure!r}; there are {', '.join(known)}")
     there = figures_of(explanation.methods)
     if figure not in there:
-        raise DrawingError(f"nothing to draw {figure} from; there is {', '.join(there)}")
+        raise DrawingError(f"the explanation has no figure {figure}; it has {', '.join(there)}")
     match figure:
         case "alti":
             return drawing.draw_shares(_shares(explanation), path, cmap=cmap, title=title)
@@ -125,7 +125,7 @@ def _lens(found: Explanation) -> drawing.LensPredictions:
 
 def _direct(found: Explanation) -> drawing.DirectParts:
     choice, (error, allowed) = _choice(found), found.worst()
-    limit = f"allowed: {allowed:.2g}" if math.isfinite(allowed) else "not judged in half precision"
+    limit = f"allowed: {allowed:.2g}" if math.isfinite(allowed) else "not checked in half precision"
     return drawing.DirectParts(
         choice,
         heading="Direct logit attribution: what each head and each MLP adds by itself to"
@@ -155,7 +155,7 @@ def _sum_of_parts(found: Explanation, choice: drawing.Choice) -> str:
 
 
 def _required(array: np.ndarray | None, name: str) -> np.ndarray:
-    """Return an array of the explanation that its methods promise.
+    """Return `array`, which an explanation with the figure's method must have.
 
     Raises:
         DrawingError: the array is missing, as in a result that was edited.

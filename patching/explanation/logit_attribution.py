@@ -56,8 +56,8 @@ class LogitTerms:
 def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
     """Split the logits of `answers` (B, 2), target and foil, into their terms.
 
-    The terms are in float64 (float32 on MPS, which has no float64). Large terms
-    can cancel; only the rounding of the model's own arithmetic is to remain.
+    Large terms can cancel. So the terms are in float64 (float32 on MPS, which has no
+    float64), and only the rounding of the model's own arithmetic remains.
     """
     norm = model.transformer.ln_f
     is_mps = run.final.device.type == "mps"
@@ -87,8 +87,8 @@ def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
 def _through_fixed_norm(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor:
     """Return `rows` (B, n, C) pulled back through a layer norm with the statistics of x (B, C).
 
-    A result's product with any part of x is what that part adds to the product
-    of the row and the norm's output. The norm's bias is not included.
+    The dot product of a returned row with a part of x is what this part adds to the
+    dot product of the original row with the norm's output, without the norm's bias.
     """
     scaled = rows * norm.weight
     std = (x.var(-1, unbiased=False) + norm.eps).sqrt()  # (B,)

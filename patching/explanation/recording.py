@@ -1,4 +1,4 @@
-"""One forward pass that keeps, block by block, the little that `explain` needs."""
+"""Run the model once and keep, block by block, only what `explain` needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from patching.explanation import alti
 
 @dataclass
 class RecordedRun:
-    """The activations that a run of ids (B, T) leaves; lists have one entry a block.
+    """The activations of one run of ids (B, T); each list has one entry for each block.
 
-    The pattern and the MLP output are kept at the last position only: its next
-    token is explained.
+    The pattern and the MLP output are kept at the last position only, because only the
+    token after it is explained.
     """
 
     embedded: Tensor = field(init=False)  # (B, T, C) the residual stream before block 0
@@ -39,13 +39,15 @@ def record_run(
     with_contributions: bool,
     step: Callable[[int], None] = lambda vectors: None,
 ) -> RecordedRun:
-    """Run the model once; its recording and its last logits stay as they were.
+    """Run the model once and return its activations.
+
+    `model.recording` and `model.last_logits` do not change.
 
     Args:
         model: must be in eval mode, and gradients must be off.
         ids: (B, T) on the model's device.
         with_contributions: work out ALTI's contributions while each block runs.
-        step: called after each block with the number of vectors that it processed.
+        step: called after each block with the number of vectors that the block processed.
     """
     run = RecordedRun()
     block: dict[str, Tensor] = {}  # the sites of the block that runs now

@@ -1,6 +1,6 @@
-"""What `explain` can be asked for: methods and figures, by name.
+"""The methods and figures of `explain`, by name.
 
-No tensor is touched and PyTorch is not imported: the command's --help lists the methods.
+PyTorch is not imported here, so that the command's --help, which lists them, is fast.
 """
 
 from __future__ import annotations

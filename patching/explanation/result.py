@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     import pandas
 
 LONGEST_PROMPT = 80  # characters of the prompt in a repr
-FIRST_SHOWN = ("alti-logit", "logit")  # the figure in Jupyter, if there; else the first there is
+FIRST_SHOWN = ("alti-logit", "logit")  # for Jupyter, in this order; else the first figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """Where the target's and the foil's logits at the last position of a prompt come from.
+    """One prediction explained: the parts of the target's and the foil's logits.
+
+    The logits are those at the last position of a prompt.
 
     Arrays are in the model's precision (float32 for half precision). An axis of 3 is
     target, foil, target minus foil; an axis of 2 is target, foil. Attributions are in
@@ -59,9 +61,9 @@ class Explanation:
     logit_layers: np.ndarray  # (3, L, T) the same for each block
     alti_logit: np.ndarray | None  # (3, T) `logit` attributed to the tokens of the prompt
     alti_logit_layers: np.ndarray | None  # (3, L, T)
-    # ALTI.
-    contributions: np.ndarray | None  # (L, T, T) in a block: of position s (last axis) in t
-    rollout: np.ndarray | None  # (L, T, T) after a block: of token s (last axis) in position t
+    # ALTI: shares within each block, and after each block.
+    contributions: np.ndarray | None  # (L, T, T) share of position s (last axis) in t
+    rollout: np.ndarray | None  # (L, T, T) share of token s (last axis) in position t
     # The logit lens.
     lens_ids: np.ndarray | None  # (L, T) the likeliest next token after each block
     lens_probabilities: np.ndarray | None  # (L, T)
@@ -107,7 +109,7 @@ class Explanation:
     def parts(self) -> dict[str, float]:
         """Return the parts of target's logit minus foil's, by name.
 
-        In half precision a part `rounding` holds what the others leave.
+        In half precision, `rounding` is the difference minus the sum of the other parts.
         """
         parts = {
             "attention": float(self.logit[2].sum()),
@@ -151,10 +153,10 @@ class Explanation:
     # ----------------------------------------------------------------- files
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field in JSON's types, the next tokens and the bars; not finite is None.
+        """Return fields, next tokens and bars in JSON's types; numbers not finite are None.
 
-        `contributions` and `rollout` are left out: they are L times as large as the rest.
-        The last rollout stays, as `alti`.
+        `contributions` and `rollout` are left out, because they are L times as large as the
+        other arrays. `alti` is the last rollout.
         """
         values = self._fields() | {"alti": self.alti}
         for name in ("contributions", "rollout"):
@@ -166,7 +168,7 @@ class Explanation:
         return {"next": dataclasses.asdict(self.next), "bars": bars, **values}
 
     def _fields(self) -> dict[str, Any]:
-        """Return the fields by their names in files, where `text` is the only one of `texts`."""
+        """Return the fields by their names in files, which have `texts`, a list of one text."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["texts"] = (values.pop("text"),)
         return values
@@ -208,8 +210,8 @@ class Explanation:
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with one row for each token of the prompt.
 
-        Columns: position, token, logit, and alti_logit if it was asked for. The last
-        two are those of `bars`, in logits.
+        Columns: position, token, logit, and alti_logit if it was asked for. `logit` and
+        `alti_logit` hold what `bars` returns, in logits.
 
         Raises:
             ResultError: pandas is not installed.
@@ -233,7 +235,7 @@ class Explanation:
         )
 
     def _repr_png_(self) -> bytes:
-        # Imported here: matplotlib takes a while, and a result is often only computed with.
+        # Imported here: importing matplotlib is slow, and many results are never drawn.
         from patching.drawing.style import png_bytes
         from patching.explanation.figures import draw_explanation
 

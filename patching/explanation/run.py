@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 # The largest allowed difference between the terms' sum and the logits is TOLERANCE
 # times the sum of the terms' absolute values, plus TOLERANCE_BESIDE. Half precision
-# is not judged.
+# has no limit.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 TOLERANCE_BESIDE = {torch.float32: 1e-6, torch.float64: 1e-12}
 ROWS = 10
 OUT_OF_MEMORY = (
-    "the memory is not enough; ask for fewer methods, explain fewer prompts at a time or"
-    " a shorter one, or use a narrower dtype"
+    "out of memory; ask for fewer methods, explain fewer or shorter prompts at a time,"
+    " or use a narrower dtype"
 )
 
 
@@ -113,8 +113,8 @@ class _Batch:
     """Questions of one length, which are run together."""
 
     questions: list[Question]
-    numbers: list[int]  # of each question among all that were asked
-    is_single: bool  # the only question, whose number no message needs
+    numbers: list[int]  # of the questions, among all that `explain` got
+    is_single: bool  # there is one question, so that messages give no number
 
     @property
     def ids(self) -> Tensor:
@@ -136,14 +136,14 @@ def _batches(model: GPT, question: Question | Iterable[Question]) -> list[_Batch
     """Check the questions and return them in batches of one length.
 
     Raises:
-        ExplanationError: not a Question, or one that the model cannot read.
+        ExplanationError: an item is not a Question, or the model cannot read it.
     """
     is_single = not isinstance(question, Iterable)
     questions: list[Question] = []
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, one in enumerate(question if isinstance(question, Iterable) else [question]):
         if not isinstance(one, Question):
-            raise ExplanationError(f"a question is made by Question.from_text, not {one!r:.60}")
+            raise ExplanationError(f"expected a Question (see Question.from_text), not {one!r:.60}")
         message = _unreadable(model, one)
         if message is not None:
             raise _Batch([one], [number], is_single).error(0, message)
@@ -195,13 +195,13 @@ def _explain_batch(
         tensors["trajectory"] = lens.trajectory.transpose(0, 1)
     arrays = {name: _array(x, model.dtype) for name, x in tensors.items()}  # each with a leading B
     seconds = time.perf_counter() - started
-    checksum = model.checksum()  # after the time was taken: the first one can be slow
+    checksum = model.checksum()  # not timed: a model's first checksum can be slow
     return [
         Explanation(
             ids=np.array(question.ids),
             target=question.target_id,
             foil=question.foil_id,
-            # Copies, so that an explanation does not keep the whole batch in memory.
+            # Copies: views would keep the whole batch in memory.
             **NOT_ASKED | {name: x[row].copy() for name, x in arrays.items()},
             methods=methods,
             text=question.text,
@@ -225,7 +225,7 @@ def _tokens(question: Question, arrays: dict[str, np.ndarray], row: int) -> dict
 
 
 def _predictions(logits: Tensor, answers: Tensor, rows: int) -> dict[str, Tensor]:
-    """Return the scores of the answers (B, 2) and of the likeliest tokens, by logits (B, V)."""
+    """Return the scores of the answers (B, 2) and of the likeliest tokens, from logits (B, V)."""
     top = logits.topk(min(rows, logits.size(1)))
     scores = logits.gather(1, answers)  # (B, 2)
     normaliser = logits.logsumexp(-1, keepdim=True)
@@ -259,7 +259,7 @@ def _checked_terms(
         raise batch.error(
             row,
             "the terms do not add up to the logits: they differ by"
-            f" {error[row, column].item():.3g}, and may by {tolerance[row, column].item():.3g}",
+            f" {error[row, column].item():.3g}; allowed: {tolerance[row, column].item():.3g}",
         )
     return {
         "heads": terms.heads.permute(1, 2, 0, 3),
@@ -273,7 +273,7 @@ def _checked_terms(
 
 
 def _attributions(terms: logit_attribution.LogitTerms, run: RecordedRun) -> dict[str, Tensor]:
-    """Return Logit and, if the run has ALTI's contributions, ALTI and ALTI-Logit."""
+    """Return the arrays of Logit and, if the run has contributions, of ALTI and ALTI-Logit."""
     target, foil = terms.attention.split(1, dim=2)  # (L, B, 1, T)
     layers = {"logit": torch.cat((target, foil, target - foil), dim=2)}  # (L, B, 3, T)
     tensors = {}

@@ -1,4 +1,4 @@
-"""What an explanation, and attribution patching, cost on GPT-2 124M's shape, random weights."""
+"""The cost of explanations and of attribution patching: GPT-2 124M's shape, random weights."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ from helpers import median_seconds
 from mingpt import GPT, GPTConfig
 from patching import PromptPair, Question, explain, patch_sweep
 
-SIDE = 1536  # of the square product that tells the rate
+SIDE = 1536  # rows and columns of the product that measures the machine's rate
 pytestmark = pytest.mark.cost
 
 
@@ -32,10 +32,10 @@ def prompts(T: int) -> PromptPair:
 
 
 def products(config: GPTConfig, T: int) -> tuple[int, int]:
-    """Multiply-adds of matrix products that neither can do without: explain's, attribution's.
+    """Return the multiply-adds that explain, and attribution, need at least.
 
-    explain: the blocks, the lens at every block and position, and each head's
-    values through c_proj. Attribution: the blocks twice, and backwards once.
+    explain: the blocks, the lens at every block and position, and each head's values
+    through c_proj. Attribution: two forward passes and one backward pass of the blocks.
     """
     C, V, L = config.n_embd, config.vocab_size, config.n_layer
     blocks = L * T * (12 * C * C + 2 * T * C)  # q, k, v, c_proj, the MLP; scores and z
@@ -80,10 +80,10 @@ def test_256_tokens_take_little_memory_beside_the_model(gpt2_shape):
         ("attribution", lambda: patch_sweep(gpt2_shape, pair, **attribution)),
     ):
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed is not to count as there already
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, so that reusing it counts
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = kilobytes("VmRSS")
         run()
         peak = (kilobytes("VmHWM") - before) / 1024
         print(f"\n{name}: {peak:.0f} MB beside the model")
-        assert 30 < peak < 1500  # at least the logits of a portion: the measure sees what is there
+        assert 30 < peak < 1500  # MB; at least the logits of a portion

@@ -1,4 +1,4 @@
-"""What a token costs on GPT-2 124M's shape: with the cache, without it, and in transformers."""
+"""The cost of a token on GPT-2 124M's shape: with cache, without, and in transformers."""
 
 import os
 
@@ -12,8 +12,8 @@ from mingpt import GPT, GPTConfig, KVCache, generate
 pytestmark = pytest.mark.cost
 
 NEW = 200
-ROUNDS = int(os.environ.get("ROUNDS", "1"))  # more of them by hand, for figures to quote
-READ = 1 << 27  # float32 numbers whose sum tells the bandwidth: far more than any cache holds
+ROUNDS = int(os.environ.get("ROUNDS", "1"))  # set ROUNDS for numbers to quote
+READ = 1 << 27  # float32 numbers; summing them measures the memory bandwidth
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""GPT-2 124M's real shape, with random weights: the same logits, little time, little memory."""
+"""Loading random weights of GPT-2 124M's shape: logits as in transformers, time, memory."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def theirs() -> GPT2LMHeadModel:
 
 @pytest.fixture(scope="module")
 def directory(theirs):
-    # Half a gigabyte, which pytest's own folders would keep for three runs.
+    # Not tmp_path: pytest would keep this half gigabyte for three runs.
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         yield Path(folder)
@@ -110,7 +110,7 @@ def variants(directory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from /proc")
 def test_peak_memory_is_the_parameters_and_the_largest_tensor(variants):
-    """By how much a process grows at most while it loads, mapped files included."""
+    """Measure the peak growth of a process while it loads, mapped files included."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *(str(word) for variant in variants for word in variant)],
         cwd=ROOT,
@@ -127,4 +127,4 @@ def test_peak_memory_is_the_parameters_and_the_largest_tensor(variants):
         kind = "unaligned " if folder.name == "unaligned" else ""
         print(f"\n{kind}{weights.name} in {dtype}: peak / parameters {share:.2f}")
         assert share <= 1.15 + LARGEST / PARAMETERS
-        assert share >= 0.9  # the measure does see what is there
+        assert share >= 0.9  # the measurement works: it sees the parameters

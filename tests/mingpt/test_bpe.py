@@ -21,8 +21,8 @@ COURSE = [
     ("Jessica Jones was a top-notch student. Michelle", {0: 45572}),
     ("Michelle Smith was a top-notch student. Jessica", {1: 4176, 10: 17352}),
 ]
-# Where Python's and Rust's idea of white space or of a letter differ, the original
-# (OpenAI's, in Python) is followed; the comparison leaves those characters out.
+# Python and Rust disagree on a few letters and white-space characters. We follow OpenAI's
+# original, in Python, so the comparison leaves these characters out.
 SAME_CLASSES = st.characters(
     exclude_categories=["Cs", "Cn", "Co"],
     exclude_characters="\x1c\x1d\x1e\x1f",
@@ -45,7 +45,7 @@ def shipped() -> BPETokenizer:
 
 
 def reference(vocab_path, merges_path) -> Tokenizer:
-    """The same vocabulary in the tokenizers package."""
+    """Return the same vocabulary in the tokenizers package."""
     core = Tokenizer(models.BPE.from_file(str(vocab_path), str(merges_path)))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -171,7 +171,7 @@ def test_decode_refuses_a_batch(shipped):
 
 
 def broken(vocab=None, merges=None):
-    """Files of the shipped tokenizer with one thing replaced."""
+    """Return the shipped tokenizer's files with one thing replaced."""
     good = (BUILTIN_DIRECTORY / "vocab.json").read_text(encoding="utf-8")
     good_merges = (BUILTIN_DIRECTORY / "merges.txt").read_text(encoding="utf-8")
     return (vocab or good), (merges or good_merges)

@@ -67,7 +67,7 @@ def test_names_and_places_are_one_token_in_both_spellings(builtin):
 @pytest.mark.parametrize("family", grammar.FAMILIES)
 @pytest.mark.parametrize("test", [False, True])
 def test_the_held_out_combinations_are_for_testing_only(monkeypatch, family, test):
-    """Watch what each family asks of the split: it keeps drawing until the answer is right."""
+    """Record what each family asks the split; it draws again until the answer is right."""
     answers = []
     real = grammar.held_out
 
@@ -98,13 +98,13 @@ def test_no_held_out_name_is_in_the_training_text():
 
 @pytest.mark.parametrize("family", grammar.FAMILIES)
 def test_held_out_accuracy(builtin, family):
-    """A sample of what scripts/train_builtin.py --evaluate measures in full."""
+    """Test on 100 prompts; scripts/train_builtin.py --evaluate takes 500."""
     accuracy = evaluate.accuracy(*builtin, family, count=100)
     assert accuracy >= 0.93  # the card says 0.95 or more of 500; 100 scatter by 0.02
 
 
 @pytest.mark.parametrize("second_person", [False, True])
-def test_the_picture_is_the_one_that_section_one_promises(builtin, second_person):
+def test_the_picture_is_the_one_that_the_readme_describes(builtin, second_person):
     grid = evaluate.recovery(*builtin, second_person=second_person, count=60)
     T = grid.size(1)
     assert torch.equal(grid[:, 0], torch.zeros(len(grid)))
@@ -126,7 +126,7 @@ def test_the_example_itself(builtin):
 
 
 def test_positions_up_to_the_last_are_trained(builtin):
-    """The same question at the end of the context as at its start."""
+    """Ask the same question at the end of the context as at its start."""
     model, tokenizer = builtin
     question = tokenizer.encode("The capital of France is")
     filler = tokenizer.encode("The keys to the cabinet are very old. ".strip())

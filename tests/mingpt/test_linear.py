@@ -26,7 +26,7 @@ def both(inputs: int, outputs: int, bias: bool = True, dtype=torch.float64):
 
 @pytest.fixture
 def batches(monkeypatch):
-    """How many vectors each shared product had."""
+    """A list that gets the number of vectors of each shared product."""
     seen = []
     bmm = torch.bmm
     monkeypatch.setattr(torch, "bmm", lambda a, b: seen.append(a.shape[:2]) or bmm(a, b))
@@ -46,7 +46,7 @@ def test_it_is_the_linear_layer(shape, outputs, bias, batches):
 
 
 def test_a_matrix_that_lies_transposed(batches):
-    """As GPT-2's files have them."""
+    """GPT-2's files store the matrices so."""
     ours, theirs = both(7, 10)
     ours.weight = nn.Parameter(ours.weight.detach().t().contiguous().t())
     x = torch.randn(3, 7, dtype=torch.float64)

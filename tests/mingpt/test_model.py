@@ -94,7 +94,7 @@ def test_minus_one_targets_are_ignored(model):
     n_layer=st.integers(1, 3), n_head=st.integers(1, 4), T=st.integers(1, 10), at=st.integers(0, 9)
 )
 def test_causality(n_layer, n_head, T, at):
-    """What comes later changes nothing before it, bit for bit; what is there does."""
+    """A later token changes nothing before it, bit for bit; the token itself does."""
     at %= T
     model = make_model(n_layer=n_layer, n_head=n_head, n_embd=4 * n_head)
     ids = torch.randint(39, (1, T), generator=torch.Generator().manual_seed(T))
@@ -179,7 +179,7 @@ def test_generate_one_token_keeps_the_prompts_logits_and_recording(model):
     ids = torch.randint(40, (1, 8))
     expected = model(ids)[0][:, -1]
     model.generate(ids, 1, record=True)
-    torch.testing.assert_close(model.last_logits, expected)  # of one row, by another kernel
+    torch.testing.assert_close(model.last_logits, expected)  # close: one row runs by another kernel
     assert model.activations.shape == (3, 1, 8, 16)
 
 
@@ -223,7 +223,7 @@ def test_generate_patches_every_forward_that_holds_the_prompt(model):
             model(window)
         expected = torch.cat((expected, model.last_logits.argmax(-1, keepdim=True)), dim=1)
     assert out.tolist() == expected.tolist()
-    torch.testing.assert_close(last_logits, model.last_logits)  # of a window without the prompt
+    torch.testing.assert_close(last_logits, model.last_logits)  # the prompt is out
 
     model.activations = recording
     unpatched = model.generate(corrupt, 6)

@@ -21,7 +21,7 @@ def logits_of(model: GPT, ids: torch.Tensor, **flags) -> torch.Tensor:
 
 @pytest.fixture
 def recorded(model):
-    """`model` with the clean run recorded, and its logits."""
+    """`model`, which has recorded the clean run, and the run's logits."""
     return model, logits_of(model, CLEAN, record=True)
 
 
@@ -101,7 +101,7 @@ def test_last_layer_before_the_last_position_changes_no_last_logit(recorded, pos
 
 @pytest.mark.parametrize("layer", range(N_LAYER))
 def test_positions_differ_where_they_should(recorded, layer):
-    """From the first difference on, every position that is read gives its own logits."""
+    """From the first difference on, patching each position gives different logits."""
     model, _ = recorded
     unpatched = logits_of(model, CORRUPT)[0, -1]
     last = [logits_of(model, CORRUPT, patch=(layer, position))[0, -1] for position in range(2, T)]

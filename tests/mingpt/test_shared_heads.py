@@ -24,7 +24,7 @@ def ids(*shape: int) -> Tensor:
 
 
 def written_out(model: GPT) -> GPT:
-    """The same model with its own copy of keys and values for each query head."""
+    """Return the same model with a copy of keys and values for each query head."""
     full = GPT(GPTConfig(**{**vars(model.config), "n_kv_head": None}))
     each = model.config.n_head // model.config.kv_heads
     state = {}
@@ -50,7 +50,7 @@ def test_it_is_attention_with_the_shared_heads_written_out(n_kv_head):
 
 
 def test_multi_query_is_transformers_gpt_bigcode():
-    """Whose weights are nn.Linear's, queries first, then the one key and the one value."""
+    """GPTBigCode stores nn.Linear weights: all queries, then the one key and the one value."""
     torch.manual_seed(0)
     config = GPTBigCodeConfig(
         n_layer=2, n_head=4, n_embd=16, vocab_size=40, n_positions=12, n_inner=64,
@@ -61,7 +61,7 @@ def test_multi_query_is_transformers_gpt_bigcode():
     ours = make_model(n_layer=2, n_head=4, n_kv_head=1).double()
     state = {k: v for k, v in theirs.state_dict().items() if not k.endswith(".attn.bias")}
     ours.load_state_dict(state)
-    # Its softmax is in float32 always.
+    # GPTBigCode's softmax is always in float32.
     torch.testing.assert_close(ours(ids(2, 9))[0], theirs(ids(2, 9)).logits, rtol=0, atol=1e-5)
 
 
@@ -123,7 +123,7 @@ def test_one_for_each_query_head_is_saved_as_gpt2(tmp_path):
     assert "n_kv_head" not in fields
     AutoModelForCausalLM.from_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**fields, "n_kv_head": 4}))  # which says nothing new
+    path.write_text(json.dumps({**fields, "n_kv_head": 4}))  # 4 is the default
     assert GPT.from_pretrained(tmp_path).config.kv_heads == 4
 
 
@@ -157,12 +157,12 @@ def test_the_fast_sweep_is_the_loop(pair, site, by_position):
         heads = 2 if site in "kv" else 4
         assert fast.values.shape == (3, heads, 7)[: fast.values.ndim]
         np.testing.assert_allclose(fast.values, loop.values, rtol=0, atol=1e-9)
-        assert np.abs(fast.values - fast.corrupt_value).max() > 1e-3  # there is something to see
+        assert np.abs(fast.values - fast.corrupt_value).max() > 1e-3  # patching changes something
 
 
 @pytest.mark.parametrize("site", ["k", "v"])
 def test_a_patched_head_is_all_that_share_it_at_once(pair, site):
-    """In the model written out, the heads 0 and 1 read what head 0 is here."""
+    """In the model with copies, heads 0 and 1 both read the key and value head 0."""
     model = make_model(**SHAPE).double()
     full = written_out(model)
     clean, corrupt = (torch.tensor([run]) for run in (pair.clean_ids, pair.corrupt_ids))

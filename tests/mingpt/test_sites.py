@@ -17,9 +17,9 @@ N_LAYER, N_HEAD, T = 3, 2, 5
 
 
 def reference(model, ids, replace=None):
-    """Logits and every activation (n_layer, B, ...), in plain einsums.
+    """Return the logits and every activation (n_layer, B, ...), in plain einsums.
 
-    `replace(site, layer, x)` gives what to go on with in place of x.
+    `replace(site, layer, x)` returns the tensor to use in place of x.
     """
     replace = replace or (lambda site, layer, x: x)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
@@ -160,7 +160,7 @@ def test_a_run_patched_from_itself_is_unchanged_bit_for_bit(site):
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_value_of_ones_own_is_put_in(site, whole):
-    """Every site, everywhere and at one position (of one head), against a run written out."""
+    """Every site, whole and at one position (of one head), against the second GPT-2."""
     model = make_model()
     shape = tuple(recorded_shape(site, model.config, *CORRUPT.shape).values())[1:]
     where = (slice(None),) if whole else (slice(None), *[1] * (site in HEAD_SITES), 2)
@@ -178,7 +178,7 @@ def test_a_value_of_ones_own_is_put_in(site, whole):
     patch = Patch(site, 1, value=value)
     if not whole:
         patch = Patch(site, 1, position=2, head=1 if site in HEAD_SITES else None, value=value)
-    assert not model.recording  # nothing is needed of it
+    assert not model.recording  # no recording is needed
     logits, _ = model(CORRUPT, patch=patch)
     torch.testing.assert_close(logits, expected)
     assert (logits - model(CORRUPT)[0]).abs().max() > 1e-3
@@ -237,7 +237,7 @@ def test_a_patched_run_can_be_differentiated(site):
 
 @pytest.mark.parametrize("site", SITES)
 def test_generation_is_patched_while_the_prompt_is_whole(site):
-    """Each step against a forward over all tokens so far with the same patch."""
+    """Compare each step with a forward over all tokens so far, with the same patch."""
     model = make_model(block_size=8)
     model(CLEAN, record=site)
     patch = Patch(site, 1, None if site in HEAD_SITES else 2)

@@ -15,7 +15,7 @@ CONFIG = TrainerConfig(steps=12, learning_rate=3e-3, warmup_steps=3, seed=5)
 
 
 def batches(start: int = 0):
-    """Random ids, the same for the same step."""
+    """Return random ids that depend only on the step."""
     for step in itertools.count(start):
         ids = torch.randint(40, (4, 9), generator=torch.Generator().manual_seed(step))
         yield ids[:, :-1], ids[:, 1:]

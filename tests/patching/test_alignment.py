@@ -26,7 +26,7 @@ def test_prompts_of_unequal_length_share_what_they_share():
     expected = [(0, 0, False), (1, 1, True), (None, 2, True), (None, 3, True)]
     expected += [(2, 4, False), (3, None, True)]
     assert rows == [Row(*row) for row in expected]
-    long = [7, 7, 7, 8] * 100  # what is frequent is no less a match (difflib's autojunk)
+    long = [7, 7, 7, 8] * 100  # frequent tokens match too: difflib's autojunk is off
     assert not any(row.differs for row in align(long, [1, *long])[1:])
 
 
@@ -79,12 +79,12 @@ def test_a_suggestion_is_as_long_as_the_clean_prompt(builtin):
         assert one.prompt == clean.replace("Jones", one.word)
         assert [*one.ids] == tokenizer.encode(one.prompt)
         assert not one.fits or len(one.ids) == len(ids)
-    (one,) = suggest(tokenizer, "to Jones", "to Smith", ["Zimmermann"])  # with nothing behind it
+    (one,) = suggest(tokenizer, "to Jones", "to Smith", ["Zimmermann"])  # the word is the last one
     assert not one.fits
 
 
 def test_a_suggestion_that_is_only_as_long_by_chance_does_not_fit():
-    # "Xon" is two tokens: one place of the clean prompt has one more, the other one less.
+    # "Xon" is two tokens: one more than the clean word at one place, one fewer at the other.
     vocab = {char: byte for byte, char in _CHAR_OF_BYTE.items()} | {"on": 256}
     tokenizer = BPETokenizer(vocab, [("o", "n")])
     clean, corrupt = "abc d, a g.", "xyzxyz d, xyzxyz g."

@@ -1,4 +1,4 @@
-"""The benchmark: that it runs, that its floor is one, and that it tells when methods disagree."""
+"""The benchmark: it runs, its floor is a lower bound, and it fails if methods disagree."""
 
 import sys
 
@@ -35,11 +35,11 @@ def tiny() -> GPT:
 @pytest.mark.parametrize("metric", ["logit_diff", "kl"])
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: f"{r.site}-{r.by_position}")
 def test_the_floor_is_below_what_the_engine_multiplies_and_close_to_it(tiny, request_, metric):
-    """PyTorch's own count, in which attention, a few hundredths here, may be left out."""
+    """Compare with PyTorch's own count, which may omit attention (a few per cent here)."""
     pair = made_pair(6, TINY.vocab_size)
     with FlopCounterMode(display=False) as counter:
         patch_sweep(tiny, pair, site=request_.site, by_position=request_.by_position, metric=metric)
-    tables = 2 * TINY.vocab_size * TINY.n_embd  # of next tokens: no part of the grid
+    tables = 2 * TINY.vocab_size * TINY.n_embd  # of next tokens; the floor leaves them out
     done = counter.get_total_flops() / 2 - tables
     least = floor(TINY, pair, request_, metric)
     assert 0.75 * done < least < 1.01 * done
@@ -54,10 +54,10 @@ def test_the_floor_by_hand():
 
 
 def test_the_floor_of_two_layers_by_hand():
-    """Three tokens that differ at the second, resid_post: four cells can change.
+    """Prompts of three tokens differ at position 1, resid_post: three cells can change.
 
-    Those of layer 0, positions 1 and 2, pass the last block; that of layer 1,
-    position 2, is the source run's; position 0 and the rest of layer 1 are the base run's.
+    The cells of layer 0 at positions 1 and 2 pass the last block. The cell of layer 1 at
+    position 2 equals the source run. All other cells equal the base run.
     """
     config = GPTConfig(n_layer=2, n_head=1, n_embd=8, block_size=4, vocab_size=50257)
     square, mlp = 8 * 8, 2 * 8 * 32
@@ -119,7 +119,7 @@ def test_what_it_would_write_is_checked_before_it_measures(quick, tmp_path, caps
     assert command.main(quick) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "there is a folder of that name" in err
+    assert "a folder has this name" in err
 
 
 def test_a_loop_that_would_take_too_long_is_left_out(quick, capsys):

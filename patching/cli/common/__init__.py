@@ -1,1 +1,1 @@
-"""Share between the commands: error handling, options, bars, models, output, tables."""
+"""Shared by the commands: error handling, options, bars, models, output, tables."""

@@ -80,14 +80,14 @@ def add_model_arguments(
     parser: argparse.ArgumentParser,
     *,
     more: str = "",
-    seed: str = "of PyTorch's random numbers",
+    seed: str = "seed of PyTorch's random numbers",
     **settings: Any,
 ) -> None:
     """Add --model, --n-head, --offline, --device, --dtype and --seed.
 
     Args:
         parser: the command's.
-        more: words to add to the help of --model.
+        more: text to add to the help of --model.
         seed: the help of --seed.
         settings: passed to add_argument for --model.
     """
@@ -132,8 +132,8 @@ def parse_texts(arguments: argparse.Namespace, example: dict[str, str]) -> dict[
         example: option's name -> text; "target" and "foil" are among them.
 
     Raises:
-        UsageError: only some are given, one is empty, or target and foil are
-            the same.
+        UsageError: some are missing, one is empty, or target and foil are the
+            same.
     """
     given = {name: getattr(arguments, name) for name in example}
     missing = [f"--{name}" for name, text in given.items() if text is None]
@@ -159,15 +159,15 @@ def read_lines(option: str, path: Path) -> dict[int, str]:
         path: the file.
 
     Raises:
-        UsageError: the file cannot be read, is not in UTF-8, or is blank.
+        UsageError: the file cannot be read, is not UTF-8, or has only blank lines.
     """
     try:
-        # Not splitlines: a prompt may hold characters that only Unicode calls line ends.
+        # Not splitlines, which also splits at U+2028 and others that a prompt may contain.
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{option} {path} is no text in UTF-8") from None
+        raise UsageError(f"{option} {path} is not UTF-8 text") from None
     found = {
         number: line.removesuffix("\r") for number, line in enumerate(lines, 1) if line.strip()
     }
@@ -190,7 +190,7 @@ class IndexList:
             size: how many there are.
 
         Raises:
-            UsageError: the text is no such list, a range runs backwards, or an
+            UsageError: the text is not such a list, a range runs backwards, or an
                 index is out of range.
         """
         chosen: set[int] = set()

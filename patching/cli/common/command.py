@@ -1,4 +1,4 @@
-"""Run a command: errors that were raised on purpose become one line and an exit code.
+"""Run a command: turn errors that were raised on purpose into one line and an exit code.
 
 Nothing here imports PyTorch at the top, so that --help and errors in options
 are printed at once.
@@ -20,7 +20,7 @@ LONGEST_END = 1000  # characters that are kept at both ends of a long error mess
 
 
 class UsageError(MinGPTError, ValueError):
-    """An argument, or a combination of them, that the command cannot work with."""
+    """A wrong argument, or arguments that do not go together."""
 
 
 def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -40,8 +40,8 @@ def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Seque
         body(argv)
         print_line("", sys.stdout, end="")  # flush
     except (MinGPTError, OSError) as error:
-        line = escaped(" ".join(str(error).split()))  # it may quote the user's text
-        if len(line) > 2 * LONGEST_END:  # ... or a file's, of any length
+        line = escaped(" ".join(str(error).split()))  # the message may quote the user's text
+        if len(line) > 2 * LONGEST_END:  # ... or a file's text, of any length
             line = f"{line[:LONGEST_END]}\u2026{line[-LONGEST_END:]}"
         print(f"{command}: error: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -52,7 +52,7 @@ def run_command(command: str, body: Callable[[Sequence[str]], None], argv: Seque
 
 
 def print_line(text: str, stream: TextIO, end: str = "\n") -> None:
-    """Print and flush. If the reader of a pipe has closed it, print nothing from then on."""
+    """Print and flush. Once the reader of a pipe has closed it, print nothing any more."""
     try:
         print(text, end=end, file=stream, flush=True)
     except BrokenPipeError:

@@ -29,14 +29,14 @@ class LoadedModel:
 
     model: GPT
     tokenizer: BPETokenizer
-    fallback: str | None  # why it is the shipped model and not GPT-2; None if it is no fallback
+    fallback: str | None  # why the shipped model replaces GPT-2; None if it does not
 
 
 def model_names(arguments: argparse.Namespace) -> list[str | None]:
     """Return the names given with --model, each once; [None] if there are none.
 
     Raises:
-        CheckpointError: a name is no model's; checked before any model is loaded.
+        CheckpointError: no model has this name. All names are checked before a model is loaded.
     """
     from mingpt.loading.sources import resolve
 
@@ -51,9 +51,9 @@ def load_model(arguments: argparse.Namespace, name: str | None, bars: Bars) -> L
 
     Args:
         arguments: the options that add_model_arguments adds.
-        name: the model's name. None, without --model, is GPT-2 124M if it is in
-            a cache or can be fetched, else the shipped model.
-        bars: show the download.
+        name: the model's name. None (no --model) is GPT-2 124M if it is in a cache
+            or can be fetched, else the shipped model.
+        bars: shows the download.
 
     Raises:
         UsageError: there is no such device, or the seed is out of range.
@@ -92,13 +92,13 @@ class LoadedTokenizer:
 
     name: str
     tokenizer: BPETokenizer
-    fallback: str | None  # why it is the shipped model's and not GPT-2's; None if it is no fallback
+    fallback: str | None  # why the shipped model's replaces GPT-2's; None if it does not
 
 
 def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTokenizer]:
     """Return the tokenizer of every --model, without its weights.
 
-    Without --model it is GPT-2's if it is in a cache or can be fetched, else the
+    Without --model, return GPT-2's if it is in a cache or can be fetched, else the
     shipped model's.
 
     Raises:
@@ -124,15 +124,15 @@ def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTok
 def load_or_builtin(
     source: Source, load: Callable[[Source], Loaded], *, whole: bool
 ) -> tuple[Loaded, str | None]:
-    """Return `load(source)`, or if that cannot be fetched, `load` of the shipped model.
+    """Load GPT-2 or its tokenizer, or the shipped model's if GPT-2 cannot be fetched.
 
     Args:
         source: GPT-2's.
         load: loads the model, or only its tokenizer.
-        whole: the weights are needed too.
+        whole: True if the weights are needed too.
 
     Returns:
-        What `load` returned; and why it is the shipped model, or None.
+        What `load` returned, and why the shipped model was loaded (None if it was not).
     """
     from mingpt.loading import hub
     from mingpt.loading.download import reach
@@ -149,7 +149,7 @@ def load_or_builtin(
                     f" --model {BUILTIN} skips it",
                     file=sys.stderr,
                 )
-            reach(hub.endpoint())  # so that without a network we wait a few seconds at most
+            reach(hub.endpoint())  # fails within a few seconds where there is no network
         return load(source), None
     except DownloadError as error:
         return load(resolve(BUILTIN)), str(error)

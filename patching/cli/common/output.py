@@ -38,10 +38,12 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, top_k: int) -> None
     add_place_arguments(output)
     output.add_argument("--cmap", metavar="NAME", help="a matplotlib colour map, e.g. magma")
     output.add_argument(
-        "--json", action="store_true", help="the result as JSON on stdout, all else on stderr"
+        "--json", action="store_true", help="print the result as JSON on stdout, text on stderr"
     )
     output.add_argument(
-        "--quiet", action="store_true", help="only the model's line and the paths written; no bar"
+        "--quiet",
+        action="store_true",
+        help="print only the model's line and the paths written; no bar",
     )
 
 
@@ -67,15 +69,15 @@ def add_place_arguments(
     Args:
         output: the parser's group.
         kinds: the suffixes of the result's files, for the help.
-        note: words on the default, for a command where --out is None by default.
+        note: text after the default in the help; if given, --out is None by default.
     """
     output.add_argument(
         "--out",
         default=None if note else DEFAULT_OUT,
         metavar="FILE|DIR",
-        help="the figure's file, or a folder, where its name is made from the prompt and a hash of"
-        " the run; with several figures, each one's name is put before the suffix; the result is"
-        f" written beside them as {kinds}; default: {DEFAULT_OUT}{note}",
+        help="the figure's file, or a folder in which the file is named after the prompt and a hash"
+        " of the run; with several figures, each file's name ends in the figure's name; the result"
+        f" is written beside them as {kinds}; default: {DEFAULT_OUT}{note}",
     )
     output.add_argument(
         "--format", metavar="NAME", help="for figures in a folder: png (default), svg or pdf"
@@ -85,7 +87,7 @@ def add_place_arguments(
 def make_say(arguments: argparse.Namespace) -> Callable[..., None]:
     """Return `say(text, *, always=False)`, which prints text for a person.
 
-    It prints on stdout, with --json on stderr; with --quiet only if `always`.
+    It prints on stdout, or with --json on stderr. With --quiet it prints only if `always`.
     """
     out = sys.stderr if arguments.json else sys.stdout
 
@@ -98,7 +100,7 @@ def make_say(arguments: argparse.Namespace) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class OutputPlace:
-    """Where a command's files go: a file's name, or a folder with names after the run."""
+    """The place for a command's files: a file, or a folder where names are made from the run."""
 
     path: Path
     is_folder: bool
@@ -115,17 +117,17 @@ class OutputPlace:
         results: Sequence[str] = ("",),
         kinds: tuple[str, ...] = BOTH,
     ) -> OutputPlace:
-        """Return the place that --out and --format say.
+        """Return the place that --out and --format name.
 
         Args:
             arguments: the parsed options.
-            figures, results: the ends of their names. A single figure with a
-                file's name in --out gets that name without an end.
+            figures, results: the ends of their names. If --out is a file and there is
+                a single figure, the figure gets exactly that name.
             kinds: the suffixes of a result's files.
 
         Raises:
-            UsageError: there is no such format, --out and --format contradict
-                each other, or a file cannot be written.
+            UsageError: the format is unknown, --out and --format contradict each
+                other, or a file cannot be written.
         """
         from patching.drawing.style import check_format
 
@@ -144,7 +146,7 @@ class OutputPlace:
             if figures or is_folder:  # without figures, the suffix is the result's
                 check_format(chosen)
         except DrawingError as error:
-            hint = "" if is_folder else f" (--out {path}/ with a slash would be a folder)"
+            hint = "" if is_folder else f" (for a folder, write --out {path}/)"
             raise UsageError(f"{error}{hint}") from None
         if arguments.format is not None and arguments.format.lower() != chosen.lower():
             raise UsageError(f"--out {path} and --format {arguments.format} contradict each other")
@@ -179,25 +181,25 @@ def run_name(text: str, *parts: str, defining: object) -> str:
     Args:
         text: the prompt.
         parts: words to add, safe in file names.
-        defining: everything that two different runs differ in, as JSON values.
+        defining: all values that distinguish the run from others, as JSON values.
     """
     digest = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
     return "-".join((slug(text), *parts, digest[:12]))
 
 
 def model_identity(model: GPT, checksum: str | None, notes: Sequence[str]) -> list[object]:
-    """Return the model's part of what defines a run, for run_name."""
-    # The configuration too: the weights do not determine all of it.
+    """Return the values that identify the model, as a part of run_name's `defining`."""
+    # The configuration too: equal weights can have another number of heads, for example.
     return [model.name, checksum, bool(notes), dataclasses.asdict(model.config)]
 
 
 def fallback_notes(fallback: str | None) -> tuple[str, ...]:
-    """Return the note for figures and result that the shipped model stands in for GPT-2."""
+    """Return a note that the shipped model replaces GPT-2; no note if it does not."""
     return () if fallback is None else (f"builtin in place of gpt2: {fallback}",)
 
 
 def say_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
-    """Print each path that was written, and whether a file was overwritten there."""
+    """Print each path that was written, and say if an older file was overwritten."""
     for path, did in existed.items():
         say(f"{'overwrote' if did else 'wrote'} {path}", always=True)
 
@@ -220,7 +222,7 @@ def check_writable(path: Path) -> None:
     """
     check_name(path)
     if path.is_dir():
-        raise UsageError(f"--out {path}: there is a folder of that name")
+        raise UsageError(f"--out {path}: a folder has this name")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -14,7 +14,7 @@ SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class Bars:
-    """Progress bars on stderr; none if it is not a terminal, or with --quiet."""
+    """Progress bars on stderr; none with --quiet or if stderr is not a terminal."""
 
     def __init__(self, quiet: bool) -> None:
         self.shown = sys.stderr.isatty() and not quiet
@@ -23,7 +23,7 @@ class Bars:
     def bar(self, label: str, *, in_bytes: bool = False) -> Iterator[Progress | None]:
         """Yield a progress function that draws a bar once a second has passed.
 
-        It is None where no bars are shown.
+        Yield None if no bars are shown.
 
         Args:
             in_bytes: the amounts are bytes, to be shown as MB and MB/s.
@@ -33,7 +33,7 @@ class Bars:
             return
         from tqdm import tqdm
 
-        size = shutil.get_terminal_size()  # 80 x 24 where a terminal says 0 x 0
+        size = shutil.get_terminal_size()  # 80 x 24 if the terminal reports 0 x 0
         bars: list[tqdm] = []
 
         def progress(done: int, total: int) -> None:

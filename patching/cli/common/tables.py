@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from patching.next_tokens import NextTokens, TokenScore
     from patching.prompts import PromptPair
 
-_TOKEN_COLUMNS = 24  # the width at which a token is cut
+_TOKEN_COLUMNS = 24  # greatest width of a token; longer ones are cut
 _MARKS = ("Mn", "Me")  # Unicode's categories of marks drawn onto the character before them
 _CARRIER = "\u25cc"  # the dotted circle, drawn before a mark that comes first
 
 
 def model_line(model: GPT, fallback: str | None) -> str:
-    """Return a line with the model's name, shape and device, and why it is a fallback."""
+    """Return a line with the model's name, shape and device, and why it replaces GPT-2."""
     config = model.config
     count = sum(parameter.numel() for parameter in model.parameters())
     shared = f" ({config.kv_heads} of keys and values)" if config.kv_heads < config.n_head else ""
@@ -35,7 +35,7 @@ def model_line(model: GPT, fallback: str | None) -> str:
 
 
 def pair_table(pair: PromptPair) -> str:
-    """Both tokenizations side by side; a star marks the positions that differ."""
+    """Return both prompts' tokens side by side; a star marks the positions that differ."""
     return alignment_table(
         align(pair.clean_ids, pair.corrupt_ids),
         ids=(pair.clean_ids, pair.corrupt_ids),
@@ -135,7 +135,7 @@ def token_cell(token: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Return rows as aligned columns, two spaces apart; those in `right` are flush right."""
+    """Return rows as aligned columns, two spaces apart; columns in `right` are flush right."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

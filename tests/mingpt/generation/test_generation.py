@@ -42,7 +42,7 @@ def prompt(T: int, seed: int = 0) -> list[int]:
 
 @pytest.fixture
 def theirs(model, tmp_path) -> GPT2LMHeadModel:
-    """The very same model in transformers."""
+    """Return the same model in transformers."""
     save(model, tmp_path)
     return GPT2LMHeadModel.from_pretrained(tmp_path).eval()
 
@@ -51,7 +51,7 @@ def theirs(model, tmp_path) -> GPT2LMHeadModel:
 
 
 def both_ways(model, prompts, more, **asked):
-    """The samples with the cache and without it, and the logits of the last step."""
+    """Return the samples with the cache and without it, and the logits of the last step."""
     found = []
     for use_cache in (True, False):
         samples = generate(model, prompts, more, use_cache=use_cache, **asked)
@@ -60,7 +60,7 @@ def both_ways(model, prompts, more, **asked):
 
 
 def fed_by_seed(monkeypatch, seed: int) -> None:
-    """Make torch.multinomial, which GPT.generate draws by, invert the numbers of a sample."""
+    """Make torch.multinomial, which GPT.generate uses, draw by the random numbers of a seed."""
     random = np.random.default_rng(seed)
 
     def multinomial(probabilities, num_samples):
@@ -120,7 +120,7 @@ def test_the_cache_and_the_plain_loop_agree_under_a_patch(site, monkeypatch):
     heads = [None, 0] if site in HEAD_SITES else [None]
     for position, head in itertools.product((None, 2, -1), heads):
         patch = Patch(site, 0, position, head)
-        # Nine go past the context, where the patch ends.
+        # Nine tokens go past the context, where the patch ends.
         for more in (5, 9) if position is None else (9,):
             (cached, last), (plain, expected) = both_ways(
                 model, corrupt.tolist(), more, decoding=decoding, patch=patch
@@ -132,7 +132,7 @@ def test_the_cache_and_the_plain_loop_agree_under_a_patch(site, monkeypatch):
                 loop = model.generate(corrupt, more, 2.0, do_sample=True, patch=patch)
             assert tuple(loop[0, 7:].tolist()) == plain[0][0].ids
             if more == 5 and position is None:
-                assert (last - unpatched).abs().max() > 1e-3  # it reaches what follows
+                assert (last - unpatched).abs().max() > 1e-3  # the patch changes later tokens
 
 
 def test_patches_from_a_recording_are_for_one_prompt_and_values_for_several(model):
@@ -212,7 +212,7 @@ def test_the_distribution_is_that_of_transformers_processors(fields, seed, ties)
     random = torch.Generator().manual_seed(seed)
     logits = 4 * torch.randn(5, 40, generator=random)
     if ties:
-        # Between equals, which of them top-p leaves is a matter of the sort; top-k keeps all.
+        # Among equal scores, the sort decides which ones top-p keeps; top-k keeps all.
         logits, fields = logits.round(), {**fields, "top_p": None}
     ids = torch.randint(40, (5, 7), generator=random)
     processors = LogitsProcessorList(
@@ -240,7 +240,7 @@ def test_top_p_keeps_the_token_that_crosses_the_line(p, kept):
 
 
 def test_top_p_of_one_cuts_nothing():
-    """Though in float32 the likeliest alone makes up 1."""
+    """Even if the likeliest token's probability is 1 in float32."""
     logits = torch.zeros(1, 40)
     logits[0, 3] = 60
     ids = torch.zeros(1, 1, dtype=torch.long)
@@ -263,7 +263,7 @@ def test_the_likeliest_is_kept_however_small_p_is(p):
 
 
 def test_half_precision_is_cut_in_float32():
-    """In bfloat16 a sum of many probabilities stands still, and nothing would ever be cut."""
+    """In bfloat16 the sum of many small probabilities stops growing: nothing would be cut."""
     logits = torch.zeros(1, 2000, dtype=torch.bfloat16)
     kept = Decoding(top_p=0.9).filtered(logits, torch.zeros(1, 1, dtype=torch.long)).isfinite()
     assert abs(kept.sum().item() - 1800) <= 1
@@ -282,7 +282,7 @@ def test_a_draw_is_the_inverse_of_the_cumulative_distribution():
     numbers = [0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-53]
     drawn = draw(probability.log().expand(6, 6), torch.tensor(numbers, dtype=torch.float64))
     assert drawn.tolist() == [1, 1, 3, 3, 4, 4]
-    # In float32 so long a sum would be off by dozens of tokens.
+    # In float32 such a long sum would be off by dozens of tokens.
     flat, number = torch.zeros(1, 2_000_000), torch.tensor([0.7300001], dtype=torch.float64)
     assert abs(draw(flat, number).item() - 1_460_000) <= 1
     even = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
@@ -429,7 +429,7 @@ def test_cuda_draws_the_same(model):
 
 
 def test_a_batch_has_no_more_than_fits():
-    """Of GPT-2's shape: keys and values, what is drawn from, the weights of the whole window."""
+    """Count GPT-2's keys and values, its scores, and attention weights of a whole window."""
     config = GPTConfig()
     short = sampling.at_once(config, 11, 211, 4)
     assert 20 < short < sampling.BATCH_BYTES / (73728 * 211)
@@ -460,7 +460,7 @@ def test_log_probabilities_are_the_models_own(model):
 
 
 def test_samples_follow_the_distribution(model):
-    """Of many seeds' first tokens, each comes as often as its probability says."""
+    """Over many seeds, each first token occurs as often as its probability says."""
     (drawn,) = generate(model, [prompt(5)], 1, num_samples=3000)
     shares = torch.tensor([sample.ids[0] for sample in drawn]).bincount(minlength=40) / 3000
     expected = model(torch.tensor([prompt(5)]))[0][0, -1].softmax(-1)

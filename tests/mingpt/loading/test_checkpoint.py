@@ -1,4 +1,4 @@
-"""Reading and writing model directories: every variant, and every way to be wrong."""
+"""Reading and writing model directories: every variant, and every kind of damage."""
 
 import json
 
@@ -58,7 +58,7 @@ def with_head(state):
 
 
 def as_published(state):
-    """As GPT-2 124M's own file: no prefix, mask buffers, no lm_head."""
+    """Rewrite as GPT-2 124M's own file is: no prefix, mask buffers, no lm_head."""
     with_masks(state)
     return without_prefix(state)
 
@@ -127,7 +127,7 @@ def test_round_trip_of_what_transformers_has_not(tmp_path, fields):
     mingpt.save(ours, tmp_path)
     again = GPT.from_pretrained(tmp_path)
     assert (again.config, again.checksum()) == (ours.config, ours.checksum())
-    if "bias" in fields:  # it would make up biases
+    if "bias" in fields:  # transformers would add random biases
         with pytest.raises(ValueError, match="mingpt"):
             AutoModelForCausalLM.from_pretrained(tmp_path)
 

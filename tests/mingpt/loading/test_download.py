@@ -29,7 +29,7 @@ def hub():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Wait hundredths of a second where the program waits seconds."""
+    """Wait hundredths of a second instead of seconds."""
     monkeypatch.setattr(download, "SECONDS_BETWEEN", 0.01)
 
 
@@ -291,7 +291,7 @@ def test_a_file_of_unknown_length_that_comes_short_is_asked_for_again(hub, tmp_p
 
 def test_every_megabyte_earns_another_try(hub, tmp_path):
     hub.files["/x"] = Served(BODY * 4, cuts=[k * len(BODY) // 2 for k in range(1, 8)])
-    fetch(f"{hub.url}/x", tmp_path / "file")  # seven breaks, where five that bring nothing end it
+    fetch(f"{hub.url}/x", tmp_path / "file")  # seven breaks; five without progress are too many
     assert (tmp_path / "file").read_bytes() == BODY * 4
 
 

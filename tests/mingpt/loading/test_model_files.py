@@ -1,4 +1,4 @@
-"""The doors between the model and its files: load, save, from_pretrained."""
+"""From files to a model and back: load, save, from_pretrained."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""From a name to files: in which order, from where, and what is never followed."""
+"""From a name to its files: the order of places, and links that are never followed."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def checksum() -> str:
     return make_model(vocab_size=ROWS).checksum()
 
 
-# --------------------------------------------------------------------- what a name is
+# --------------------------------------------------------------------- names
 
 
 def test_what_a_name_stands_for(tmp_path, files, monkeypatch):
@@ -55,9 +55,9 @@ def test_what_a_name_stands_for(tmp_path, files, monkeypatch):
     put(tmp_path / "gpt2", files)
     (tmp_path / "x.pt").write_bytes(b"")
     assert resolve("builtin").directory == BUILTIN_DIRECTORY
-    assert isinstance(resolve("gpt2"), HubSource)  # a name, whatever lies here
+    assert isinstance(resolve("gpt2"), HubSource)  # a name, even if a folder has it
     assert isinstance(resolve("./gpt2"), DirectorySource)
-    assert isinstance(resolve("run/one"), DirectorySource)  # not owner/name: it is there
+    assert isinstance(resolve("run/one"), DirectorySource)  # the folder exists
     assert isinstance(resolve("run/two"), HubSource)
     assert isinstance(resolve("x.pt"), FileSource)
     assert isinstance(resolve(tmp_path / "gpt2"), DirectorySource)
@@ -120,7 +120,7 @@ def test_a_repository_is_fetched_once(online, tmp_path, files, checksum):
     assert fetched(tmp_path) == [f"me--mine/{name}" for name in names]
     sums = (tmp_path / "cache/me--mine/SHA256SUMS").read_text()
     assert f"{sha256(files['config.json'])}  config.json\n" in sums
-    online.files.clear()  # whatever is fetched from here on is a 404
+    online.files.clear()  # from here on, every fetch is a 404
     assert mingpt.load("me/mine")[0].checksum() == checksum
     assert mingpt.load("me/mine", offline=True)[0].checksum() == checksum
 
@@ -215,7 +215,7 @@ def test_a_repository_without_a_tokenizer_says_so(online, files):
     online.add_repository("me/mine", {k: b for k, b in files.items() if "vocab" not in k})
     with pytest.raises(TokenizerError, match=r"me--mine has no vocab\.json \+ merges\.txt or tok"):
         mingpt.load("me/mine")
-    assert GPT.from_pretrained("me/mine")  # the model alone there is
+    assert GPT.from_pretrained("me/mine")  # without its tokenizer the model loads
 
 
 def test_the_tokenizer_alone_fetches_no_weights(online, tmp_path, files):
@@ -243,7 +243,7 @@ def test_a_tokenizer_that_transformers_cached_is_enough(online, tmp_path, files)
     assert mingpt.load_tokenizer("x/y", offline=True).rows == ROWS
     put_in_hub_cache(tmp_path / "hub", "models--distilgpt2", {k: files[k] for k in names[1:]})
     assert mingpt.load_tokenizer("gpt2", offline=True).encode(" Jones")  # its relative's
-    assert not (tmp_path / "cache").exists()  # nor is that copied, for a model that is not here
+    assert not (tmp_path / "cache").exists()  # not copied: the model itself is not here
 
 
 @pytest.mark.parametrize("name", ["gpt2", "me/mine"])
@@ -390,7 +390,7 @@ def test_damaged_files_are_not_taken_over(online, tmp_path):
 
 
 def files_of(rows: int) -> dict[str, bytes]:
-    """Return the files of a very small model with so many rows, without a tokenizer."""
+    """Return the files of a very small model with `rows` embeddings, without a tokenizer."""
     model = make_model(vocab_size=rows, n_embd=2, n_head=1, n_layer=1)
     with tempfile.TemporaryDirectory() as folder:
         mingpt.save(model, folder)
@@ -587,11 +587,11 @@ def test_which_snapshot_is_taken(online, tmp_path, files):
     def taken():
         return GPT.from_pretrained("me/mine").checksum()
 
-    assert taken() == weights["c"]  # nothing is named: the newest
+    assert taken() == weights["c"]  # no ref: the newest
     (refs / "main").write_text("a" * 40)
-    assert taken() == weights["a"]  # what main names
+    assert taken() == weights["a"]  # the ref main
     (root / "models--me--mine/snapshots" / ("a" * 40) / "model.safetensors").unlink()
-    assert taken() == weights["c"]  # that is not complete: the newest that is
+    assert taken() == weights["c"]  # main is incomplete: the newest complete one
     (root / "models--me--mine/snapshots" / ("c" * 40) / "config.json").unlink()
     assert taken() == weights["b"]
     (refs / "main").write_text("../../../etc")
@@ -787,7 +787,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(online, tmp_path, files):
 
 
 def test_what_the_hubs_library_would_find_we_find(online, tmp_path, files):
-    """The layout above is the one that huggingface_hub itself reads."""
+    """Check the layout written above: huggingface_hub itself reads it."""
     from huggingface_hub import try_to_load_from_cache
 
     put_in_hub_cache(tmp_path / "hub", "models--me--mine", files)

@@ -18,7 +18,8 @@ from mingpt.loading import tensor_files
 from mingpt.loading.sources import BUILTIN_DIRECTORY, resolve
 from mingpt.loading.tokenizer_files import tokenizer_in
 
-SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16}  # square c_proj: no shape tells its layout
+# c_proj is square: its shape does not tell its layout.
+SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16}
 IDS = torch.tensor([[1, 5, 30, 2, 2, 17]])
 MATRICES = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -40,7 +41,7 @@ def reference(*, bias=True, **fields) -> GPT2LMHeadModel:
 
 
 def as_linear(model, *, bias=True) -> dict:
-    """Its weights in nn.Linear's layout, by the names that nanoGPT and minGPT use."""
+    """Return its weights in nn.Linear's layout, under nanoGPT's and minGPT's names."""
     return {
         name: (tensor.t() if name.endswith(MATRICES) else tensor).clone().contiguous()
         for name, tensor in model.state_dict().items()
@@ -49,7 +50,7 @@ def as_linear(model, *, bias=True) -> dict:
 
 
 def nanogpt(model, *, bias=True) -> dict:
-    """As nanoGPT's train.py writes it."""
+    """Return a checkpoint as nanoGPT's train.py writes it."""
     state = as_linear(model, bias=bias)
     state["lm_head.weight"] = state["transformer.wte.weight"]
     config = model.config
@@ -66,7 +67,7 @@ def nanogpt(model, *, bias=True) -> dict:
 
 
 def mingpt_state(model) -> dict:
-    """As minGPT's examples write it: a bare state dict with the masks among the tensors."""
+    """Return a state dict as minGPT's examples write it, with the masks among the tensors."""
     masks = {
         f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, 12, 12).tril() for layer in range(2)
     }
@@ -110,7 +111,7 @@ def test_a_file_is_opened_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch
 def test_nanogpts_gelu_is_the_exact_one(tmp_path):
     torch.save(nanogpt(reference(activation_function="gelu")), tmp_path / "ckpt.pt")
     assert GPT.from_pretrained(tmp_path / "ckpt.pt").config.activation == "gelu"
-    with pytest.raises(AssertionError):  # and the difference is one that the test above sees
+    with pytest.raises(AssertionError):  # the difference is large enough for the test above
         same_logits(GPT.from_pretrained(tmp_path / "ckpt.pt"), reference())
 
 
@@ -155,7 +156,7 @@ def test_a_nanogpt_head_that_is_not_the_embedding_is_refused(tmp_path):
 
 
 def nested(**model) -> dict:
-    """minGPT's config.json, with null for what its model works out later."""
+    """Return minGPT's config.json, with null for fields that its model fills in later."""
     names = ("model_type", "n_layer", "n_head", "n_embd", "vocab_size", "block_size")
     return {
         "system": {"seed": 3407, "work_dir": "./out"},
@@ -188,7 +189,7 @@ def test_mingpt_with_n_head_from_the_caller(tmp_path):
     theirs = reference(tie_word_embeddings=False)
     torch.save(mingpt_state(theirs), tmp_path / "model.pt")
     same_logits(GPT.from_pretrained(tmp_path / "model.pt", n_head=4), theirs)
-    with pytest.raises(AssertionError):  # the number is not one that could be left out
+    with pytest.raises(AssertionError):  # the number of heads matters
         same_logits(GPT.from_pretrained(tmp_path / "model.pt", n_head=2), theirs)
 
 
@@ -339,7 +340,7 @@ def test_a_broken_index_is_refused(tmp_path, index):
 
 
 class Bomb:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path) -> None:
         self.path = path
@@ -363,7 +364,7 @@ def test_code_in_a_file_is_not_run(tmp_path, name, legacy):
         GPT.from_pretrained(tmp_path / name if name == "ckpt.pt" else tmp_path)
     assert not (tmp_path / "boom").exists()
     torch.load(tmp_path / name, weights_only=False)
-    assert (tmp_path / "boom").exists()  # it would have worked
+    assert (tmp_path / "boom").exists()  # plain unpickling does run it
 
 
 def test_a_plain_pickle_is_not_run(tmp_path):

@@ -117,7 +117,7 @@ def test_show_and_its_old_name_give_the_same_files(here, capsys):
     assert (
         main(["--model=builtin", "--quiet", "--show=lens", "--method=direct", "--out=x.png"]) == 0
     )
-    assert Explanation.load("x").methods == ("direct",)  # the last one counts, as it did
+    assert Explanation.load("x").methods == ("direct",)  # the last one counts
 
 
 def test_a_bar_of_its_own_or_none(here, monkeypatch):
@@ -132,7 +132,7 @@ def test_a_bar_of_its_own_or_none(here, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     for more in (["--quiet"], []):
         assert main(["--model=builtin", "--show=direct", "--out=x.png", *more]) == 0
-    assert asked[0] is False  # None would let the library draw one
+    assert asked[0] is False  # None would let the library draw a bar of its own
     assert callable(asked[1])
 
 
@@ -160,7 +160,7 @@ def test_two_different_runs_never_share_a_file(here, monkeypatch, capsys):
 
 def test_half_precision_is_not_judged(here, capsys):
     assert main(["--model=builtin", "--dtype=bfloat16", "--show=direct"]) == 0
-    assert "(not judged in half precision)" in capsys.readouterr().out
+    assert "(not checked in half precision)" in capsys.readouterr().out
 
 
 def test_without_a_network_the_shipped_model_steps_in_and_says_so(here, monkeypatch, capsys):
@@ -188,7 +188,7 @@ BAD_INPUT = {
     "top-k": (["--top-k=0"], "--top-k must be at least 1"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
-    "figure in the way": (["--out=y/x.png"], "there is a folder of that name"),
+    "figure in the way": (["--out=y/x.png"], "a folder has this name"),
     "unknown option": (["--clean=x"], "unrecognized arguments: --clean=x"),
 }
 
@@ -217,7 +217,7 @@ def test_help_teaches_and_needs_no_pytorch():
         assert word in run.stdout
     said = " ".join(run.stdout.split())
     assert "--method LIST the old name of --show, which still works" in said
-    assert "mingpt-patch's --method means something else" in said
+    assert "--method means something else" in said
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "matplotlib"}
 

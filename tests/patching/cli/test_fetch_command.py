@@ -203,9 +203,9 @@ def test_remove_does_not_follow_a_link(fetch, online, tmp_path, files):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "which model? give its name, or --list"),
-        (["--remove"], "which model?"),
-        (["--no-verify"], "which model?"),
+        ([], "no model: give its name, or --list"),
+        (["--remove"], "no model: give its name"),
+        (["--no-verify"], "no model: give its name"),
         (["builtin"], "builtin is on this machine"),
         (["../x"], "no model '../x'"),
         (["no such"], "no model"),

@@ -66,7 +66,9 @@ def test_the_example(command, tmp_path, builtin):
     logits = model(torch.tensor([ids]))[0][0]
     total = sum(logits[:-1].log_softmax(-1)[range(len(ids) - 1), ids[1:]].tolist())
     each = total / (len(ids) - 1)
-    assert f"{len(ids)} tokens, ln p {total:.2f}, {each:.2f} for each" in run.stdout
+    assert (
+        f"{len(ids)} tokens, ln p {total:.2f}, {each:.2f} per token after the first" in run.stdout
+    )
     top = logits[-1].argmax().item()
     (row,) = (line.split() for line in lines if line.startswith("1 "))
     assert row[1:4] == [str(top), f"␣{tokenizer.token(top).strip()}", f"{logits[-1, top]:.4f}"]
@@ -123,7 +125,7 @@ def test_a_dash_is_a_text_like_any_other(ran):
 
 
 def test_an_option_that_is_left_out_keeps_its_default():
-    """Whatever that is: the parser mends values that were given, and no others."""
+    """The parser corrects values that were given, and leaves defaults alone."""
     parser = arguments.Parser(prog="x")
     parser.add_argument("--one", action="append", default=None)
     parser.add_argument("--many", nargs="+", action="extend", default=[])
@@ -272,7 +274,7 @@ def test_other_seeds_are_other_files(ran, here):
 
 
 def test_lines_end_where_files_say_so(ran, here):
-    """And not where only Unicode does; numbers in errors are the file's."""
+    """Only \\n and \\r\\n end a line, not U+2028; errors give the file's line numbers."""
     text = "a\u2028b\x0cc"
     (here / "p.txt").write_bytes(f"\ufeff{text}\r\n\r\nd\r\n".encode())
     (here / "p.jsonl").write_text(json.dumps(text, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -287,7 +289,7 @@ def test_the_stopwatch_counts_the_models_time_alone(monkeypatch):
     watch = generate_run.Stopwatch()
     assert watch.milliseconds_per_token is None
     for is_first in (True, False, False):
-        watch.restart()  # after whatever took the time since
+        watch.restart()  # time before this is not counted
         watch.stop(is_first=is_first)
     assert (watch.first, watch.later, watch.milliseconds_per_token) == (5, 3, 1500)
 
@@ -338,7 +340,7 @@ def test_models_side_by_side(ran, small, monkeypatch):
     head = lines[lines.index(next(line for line in lines if line.startswith("rank"))) :]
     assert head[0].split() == ["rank", "id", "token", "logit", "prob"] * 2
     row = next(number for number, line in enumerate(lines) if line.startswith("(seed 0)"))
-    assert lines[row].index("(seed 0)", 1) == 51  # half of 100, and a gap
+    assert lines[row].index("(seed 0)", 1) == 51  # half of 100 columns, and a gap
     assert lines[row - 2].split() == ["builtin", "small"]
     assert sum("ms per token" in line for line in lines) == 2
     found = [json.loads(line) for line in ran("--model", small, "--json").splitlines()]
@@ -365,7 +367,7 @@ class Terminal(io.StringIO):
 
 
 def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
-    """The others follow whole, in their order, though all are made together."""
+    """The other samples are printed whole and in order, though all are made together."""
     terminal, pieces = Terminal(), []
     monkeypatch.setattr(sys, "stdout", terminal)
     write = terminal.write
@@ -409,30 +411,33 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
         ("--greedy --num-samples 2", "greedy has one continuation of a prompt, not 2"),
         ("--num-beams 2 --num-samples 3", "2 beams cannot give 3 continuations"),
         ("--num-beams 0", "num_beams must be a whole number of at least 1, not 0"),
-        ("--num-beams 2 --greedy", "greedy and beam search are two ways; choose one"),
-        ("--num-beams 2 --show-steps", "--show-steps shows how one token after another"),
+        ("--num-beams 2 --greedy", "greedy and num_beams exclude each other; choose one"),
+        ("--num-beams 2 --show-steps", "--show-steps does not go with --num-beams"),
         ("--num-beams 2 --length-penalty nan", "length_penalty must be from -10 to 10"),
-        ("--length-penalty 1", "--length-penalty is for --num-beams"),
+        ("--length-penalty 1", "--length-penalty needs --num-beams"),
         ("--prompt=", "--prompt is empty"),
         ("--stop=", "a text to stop at is empty, or none: ''"),
-        ("--count (", "'(' is no regular expression"),
+        ("--count (", "'(' is not a regular expression"),
         ("--count", "argument --count: expected at least one argument"),
         ("--prompts no.txt", "--prompts no.txt cannot be read: No such file or directory"),
         ("--prompts .", "--prompts . cannot be read: Is a directory"),
         ("--prompts empty.txt", "--prompts empty.txt is empty"),
-        ("--prompts latin.txt", "--prompts latin.txt is no text in UTF-8"),
-        ("--prompts bad.jsonl", "--prompts bad.jsonl: line 4 is no JSON"),
+        ("--prompts latin.txt", "--prompts latin.txt is not UTF-8 text"),
+        ("--prompts bad.jsonl", "--prompts bad.jsonl: line 4 is not JSON"),
         ("--prompts odd.jsonl", 'line 1 is neither a string nor an object with "prompt"'),
         ("--prompts long.txt", "prompt 2 has 201 tokens, the model reads 1 to 128"),
-        ("--format svg", "--format is of figures: --plot or --count draw them"),
+        ("--format svg", "--format needs a figure: add --plot or --count"),
         ("--plot --out x.gif", "no figure format 'gif'"),
         ("--plot --temperature 1,2,3,4,5,6,7 --top-k 1,2,3,4,5,6", "would draw 42 figures"),
-        ("--out x.png", "without a figure there is the result alone, a .json"),
-        ("--count a --greedy", "--count is of samples, and --greedy draws none"),
-        ("--count a --num-beams 2", "--count is of samples, and --num-beams draws none"),
-        ("--count a --show-steps", "--show-steps prints the samples of one model"),
-        ("--model nope --show-steps", "--show-steps prints the samples of one model"),
-        ("--seed 9223372036854775807 --num-samples 2", "--seed is too large for so many samples"),
+        ("--out x.png", "without --plot or --count only a .json result"),
+        ("--count a --greedy", "--count needs samples that are drawn, and --greedy draws none"),
+        ("--count a --num-beams 2", "--count needs samples that are drawn, and --num-beams"),
+        ("--count a --show-steps", "--show-steps does not go with --count or"),
+        ("--model nope --show-steps", "--show-steps does not go with --count or"),
+        (
+            "--seed 9223372036854775807 --num-samples 2",
+            "--seed plus --num-samples must be at most 2",
+        ),
         ("--num-samples 5000000", "at most 1000000 samples of a prompt, not 5000000"),
         ("--stop \udcff", "a text to stop at is not valid Unicode"),
         ("--count \udcff", "is not valid Unicode"),

@@ -27,13 +27,13 @@ def test_cells_are_no_wider_than_they_may_be(text):
 
 
 def test_characters_are_printed_when_their_last_byte_is_there(builtin):
-    """And what never becomes one, at the end."""
+    """Bytes that never become a character are printed at the end."""
     _, tokenizer = builtin
     said = []
     text = "\u00e9\u4e2d\x1b[31m\n"
     ids = tokenizer.encode(text)
     half = tokenizer.encode("\u00e9")[0]
-    assert len(tokenizer.data(half)) < 2  # or there is nothing to see
+    assert len(tokenizer.data(half)) < 2  # otherwise this tests nothing
     transcript = generate_report.Transcript(
         said.append, tokenizer, [(0, 0)], lambda key: "", is_live=True, with_ends=False
     )
@@ -42,4 +42,4 @@ def test_characters_are_printed_when_their_last_byte_is_there(builtin):
         ended = "length" if step == len(ids) else None
         transcript(Choice(0, 0, step, logits, torch.tensor([0]), number, 0.0, ended))
     assert "".join(said) == "\u00e9\u4e2d\\x1b[31m\n\ufffd\n"
-    assert "" in said  # the first half of a character
+    assert "" in said  # the first half of a character prints nothing

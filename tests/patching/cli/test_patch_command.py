@@ -80,7 +80,7 @@ def test_json_holds_what_was_printed(tmp_path, monkeypatch, capsys):
 
 
 def test_the_numbers_are_the_models(builtin):
-    """The sweep of the command against plain forwards of the shipped model, logits up to 20."""
+    """The command's sweep equals plain forward passes of the shipped model (logits up to 20)."""
     model, tokenizer = builtin
     clean, corrupt = (tokenizer(EXAMPLE[name]) for name in ("clean", "corrupt"))
     jones, smith = (tokenizer.encode(f" {EXAMPLE[name]}")[0] for name in ("target", "foil"))
@@ -117,7 +117,7 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
 
 
 def test_the_configuration_is_part_of_a_run(tmp_path, monkeypatch, builtin):
-    """The same weights in the same place, read with another number of heads."""
+    """The same weights in the same file, read with another number of heads."""
     monkeypatch.chdir(tmp_path)
     model, tokenizer = builtin
     mingpt.save(model, "model", tokenizer)
@@ -252,7 +252,7 @@ def test_without_a_network_the_shipped_model_steps_in_and_says_so(tmp_path, monk
 
 @pytest.fixture
 def proxied(monkeypatch, tmp_path):
-    """A network that there is no way around, and an empty cache."""
+    """Environment with a proxy for every connection, and an empty cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
@@ -274,7 +274,7 @@ def test_a_network_that_is_silent_costs_a_few_seconds(proxied, capsys):
         proxied.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         assert main(["--quiet"]) == 0
-        assert time.monotonic() - started < 0.5 + 4  # of which the work itself takes some one
+        assert time.monotonic() - started < 0.5 + 4  # the work itself takes about 1 s
     assert "does not answer within 0.5 s" in capsys.readouterr().out
 
 
@@ -326,7 +326,7 @@ def test_model_gpt2_never_falls_back(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def broken_models(tmp_path_factory):
-    """Directories that are no models, each in its own way."""
+    """Directories that are not models, each for another reason."""
     home = tmp_path_factory.mktemp("models")
     tokenizer = tokenizer_in(BUILTIN_DIRECTORY)
     for name in ("no-config", "no-weights", "truncated", "foreign", "nan"):
@@ -380,12 +380,12 @@ BAD_INPUT = {
     "no memory": (["--max-memory="], "no amount of memory: ''"),
     "too little memory": (["--max-memory=10K"], "too little memory"),
     "tf32": (["--tf32", "--device=cpu"], "TF32 is for float32 on CUDA"),
-    "nothing to compare": (["--compare-exact"], "--compare-exact is for --method attribution"),
+    "nothing to compare": (["--compare-exact"], "--compare-exact needs --method attribution"),
     "exact result in the way": (
         ["--method=attribution", "--compare-exact", "--out=z.png"],
-        "there is a folder of that",
+        "a folder has this name",
     ),
-    "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "there is a folder of that"),
+    "figure in the way": (["--out=y/x.png", "--metric=kl,recovery"], "a folder has this name"),
     "no out": (["--out="], "--out is empty"),
     "no format": (["--format="], "no figure format ''"),
     "no slope": (
@@ -399,14 +399,14 @@ BAD_INPUT = {
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "unwritable": (["--out=/proc/x/"], "/proc"),
     "file in the way": ([f"--out={ROOT}/README.md/x.png"], "not a folder"),
-    "result in the way": (["--out=blocked/x.png"], "there is a folder of that name"),
+    "result in the way": (["--out=blocked/x.png"], "a folder has this name"),
     "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
     "no such home": (["--model=~nobody-at-all"], "no model '~nobody-at-all'"),
     "seed": ([f"--seed={2**64}"], "--seed must be from 0"),
     "no name": (["--model="], "no model '': an empty name"),
     "heads of a name": (["--model=builtin", "--n-head=4"], "n_head is for a .pt file"),
     "escape code": (["--model=\x1b[31mred"], "\\x1b[31mred"),
-    "slash": (["--out=v1.2"], "(--out v1.2/ with a slash would be a folder)"),
+    "slash": (["--out=v1.2"], "(for a folder, write --out v1.2/)"),
     "digits": ([f"--layers={'9' * 5000}"], "neither a number nor a range"),
     "unknown option": (["--clena=x"], "unrecognized arguments: --clena=x"),
     "value forgotten": (["--clean", "--corrupt", "x"], "--clean: expected one argument"),
@@ -414,7 +414,7 @@ BAD_INPUT = {
 
 
 def bad_input(name: str, folder) -> tuple[list[str], str]:
-    """The arguments and what the one line must say; with things that stand in the way."""
+    """Wrong arguments and what the error must say; and files that are in the way."""
     arguments, message = BAD_INPUT[name]
     if name == "no cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")

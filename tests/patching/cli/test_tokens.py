@@ -59,7 +59,7 @@ def test_a_text_is_taken_apart(builtin, capsys):
     assert jones[1:7] == ["20", "4a", "6f", "6e", "65", "73"]
     merges = [tuple(merge.split("+")) for merge in jones[7:-2]]
     symbols = [*"␣Jones"]
-    for a, b in merges:  # replayed
+    for a, b in merges:  # replay the merges
         at = symbols.index(a)
         assert symbols[at + 1] == b
         symbols[at : at + 2] = [a + b]
@@ -107,7 +107,7 @@ def test_json_holds_all_of_it(builtin, capsys, bytes_only):
         smith, ng = one["suggestions"]
         assert smith["prompt"] == texts[0].replace("Jones", "Smith")
         assert smith["n_tokens"] == len(smith["ids"]) == len(tokenizer.encode(smith["prompt"]))
-        # "Jones" is a token of the one, and four of the other; "Smith" is five there.
+        # "Jones" is one token for builtin and four for `bytes_only`; "Smith" is five there.
         assert smith["fits"] == (one["name"] == "builtin")
         assert not ng["fits"] or len(tokenizer.encode("Ng")) == len(tokenizer.encode("Jones"))
     assert "words in place of Papadopoulos" in err
@@ -127,7 +127,7 @@ def test_two_texts_and_what_patching_would_say(builtin, capsys):
         f"text 1 has {n} tokens, text 3 {longer}, {longer - n} more:"
         " mingpt-patch needs equally many"
     ) in out
-    assert "--suggest, with a list of words" in out
+    assert "--suggest finds, in a list of words" in out
     out = said(capsys, "--model=builtin", PAPADOPOULOS, JONES, "--quiet")
     assert f"{n}, {longer - n} fewer" in out
     assert len(out.splitlines()) == 4
@@ -157,7 +157,9 @@ def test_words_from_a_list_and_from_a_file(tmp_path, monkeypatch, capsys):
     assert parse_words(" a, b c,,a") == ["a", "b c"]
     assert parse_words("x" * 5000 + ",y")[1] == "y"
     out = said(capsys, "--model=builtin", "--suggest", "names.txt", JONES, PAPADOPOULOS)
-    assert "words in place of Papadopoulos:\nbuiltin: 2 of 4 fit (1 too long, 1 the clean" in out
+    assert (
+        "words in place of Papadopoulos:\nbuiltin: 2 of 4 fit (1 too long, 1 same as clean)" in out
+    )
     fitting = [row[:2] for row in cells(out)[-3:]]
     assert fitting == [["word", "builtin"], ["Smith", "fits"], ["Brown", "fits"]]
     assert JONES.replace("Jones", "Brown") in out.splitlines()[-1]
@@ -180,7 +182,7 @@ def test_nothing_reaches_the_terminal_raw(monkeypatch, capsys):
     assert 70 < max(map(tables.width, table)) <= 80
     assert "\u2026" not in out
     rows = cells(said(capsys, "--model=builtin", "=" * 99))
-    assert sum("3d" in row for row in rows) == 4  # lines of its bytes, of 13
+    assert sum("3d" in row for row in rows) == 4  # only 4 lines of its bytes are shown, of 13
     assert sum("\u2026" in row for row in rows) == 1
 
 
@@ -212,7 +214,7 @@ def test_the_tokenizer_is_fetched_without_the_weights_and_once(online, files, mo
     assert not [path for path, _ in online.requests if "safetensors" in path]
     online.requests.clear()
     assert said(capsys, "Jones", "--quiet") == out
-    assert online.requests == []  # not even whether there is a network
+    assert online.requests == []  # not even to ask if there is a network
 
 
 def test_gpt2s_tokenizer_needs_no_weights(gpt2_tokenizer, capsys):
@@ -236,12 +238,12 @@ BAD_INPUT = {
     "three": (["a", "b", "c", "--suggest=b"], "takes two texts, clean and corrupt, not 3"),
     "no difference": (["a", "a", "--suggest=b"], "the clean and corrupt prompts are the same"),
     "nothing to replace": (["a", "a b", "--suggest=b"], "has 'b' where the other has nothing"),
-    "no words": (["a", "b", "--suggest="], "--suggest '': there is no word in it"),
-    "only commas": (["a", "b", "--suggest=, ,"], "there is no word in it"),
+    "no words": (["a", "b", "--suggest="], "--suggest '' contains no word"),
+    "only commas": (["a", "b", "--suggest=, ,"], "contains no word"),
     "no file": (["a", "b", "--suggest=x.txt"], "x.txt cannot be read: No such file"),
     "a folder": (["a", "b", "--suggest=./"], "cannot be read: Is a directory"),
     "empty file": (["a", "b", "--suggest=empty"], "--suggest empty is empty"),
-    "latin-1": (["a", "b", "--suggest=latin.txt"], "latin.txt is no text in UTF-8"),
+    "latin-1": (["a", "b", "--suggest=latin.txt"], "latin.txt is not UTF-8 text"),
     "model": (["a", "--model=gpt9"], "no model 'gpt9'"),
     "one of two models": (["a", "--model=builtin", "--model=gpt9"], "no model 'gpt9'"),
     "heads": (["a", "--n-head=4"], "n_head is for a .pt file"),

@@ -48,7 +48,7 @@ def test_settings_are_frozen_and_read_back_from_their_dictionary():
     }  # fmt: skip
     for one in (settings, GenerationSettings(num_beams=3), GenerationSettings(greedy=True)):
         assert GenerationSettings.from_dict(one.to_dict()) == one
-    with pytest.raises(TypeError, match="in a wrong place"):
+    with pytest.raises(TypeError, match="unexpected value"):
         GenerationSettings.from_dict({**settings.to_dict(), "stop": "ab"})
 
 
@@ -61,7 +61,7 @@ def test_settings_are_frozen_and_read_back_from_their_dictionary():
         ({"stop": ("\udcff",)}, "is not valid Unicode"),
         ({"num_beams": 0}, "num_beams must be a whole number"),
         ({"num_beams": 2, "length_penalty": 11}, "length_penalty must be from -10 to 10"),
-        ({"greedy": True, "num_beams": 2}, "two ways; choose one"),
+        ({"greedy": True, "num_beams": 2}, "exclude each other; choose one"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1"),
         ({"max_new_tokens": True}, "max_new_tokens must be a whole number of at least 1"),
     ],
@@ -90,11 +90,11 @@ def test_prompts_are_encoded_or_refused_by_number(builtin):
     encoded = [tokenizer.encode(text) for text in ("a b", "c")]
     assert encode_prompts(tokenizer, ["a b", "c"]) == encoded
     for prompts, message in (
-        (["a", 3], "^prompt 2 is no text: 3$"),
+        (["a", 3], "^prompt 2 is not a text: 3$"),
         (["a", ""], "^prompt 2 is empty$"),
         ([""], "^the prompt is empty$"),
         (["\udc80"], "^the prompt: the text is not valid Unicode"),
-        ("abc", "prompts are several, in a list, not 'abc'"),
+        ("abc", "prompts must be a list of texts, not 'abc'"),
     ):
         with pytest.raises(PromptError, match=message):
             encode_prompts(tokenizer, prompts)

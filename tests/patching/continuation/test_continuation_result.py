@@ -28,7 +28,7 @@ def beams(builtin) -> Continuations:
     return continue_prompts(*builtin, [KEYS, DOCTOR], settings, num_samples=2)
 
 
-# --------------------------------------------------------------------- what it is
+# --------------------------------------------------------------------- the sequence
 
 
 def test_it_is_a_sequence_of_the_prompts_samples(result):
@@ -41,7 +41,7 @@ def test_it_is_a_sequence_of_the_prompts_samples(result):
     assert [len(samples) for samples in result] == [3, 3]
     assert isinstance(result[0][0], Continuation)
     assert result.versions["dtype"] == "float32"
-    assert result.checksum is None  # the command adds it
+    assert result.checksum is None  # only the command sets it
 
 
 def test_it_cannot_be_changed_but_by_replace(result):
@@ -219,7 +219,7 @@ def test_the_commands_files_of_version_01_are_read(tmp_path):
 
 
 def test_the_librarys_files_of_version_01_are_read(tmp_path):
-    """They hold the samples, and whatever else the caller passed."""
+    """They hold the samples and any other fields that the caller passed."""
     values = [saved_by_01("m", KEYS, seed, 1.0) for seed in (0, 1)]
     (tmp_path / "old").write_text(json.dumps({"versions": {"a": "b"}, "values": values}))
     result = Continuations.load(tmp_path / "old")

@@ -72,7 +72,7 @@ def test_progress_ends_at_the_whole(builtin):
         continue_prompts(*builtin, [KEYS, "A"], settings, num_samples=wanted, progress=progress)
         assert set(totals) == {2 * wanted * 8}
         assert (done[0], done[-1]) == (0, 2 * wanted * 8)
-        assert done == sorted(set(done))  # further with each call
+        assert done == sorted(set(done))  # each call reports more
 
 
 def test_each_step_is_observed_before_it_is_done(builtin):
@@ -114,5 +114,5 @@ def test_what_cannot_be_continued(builtin):
     ):
         with pytest.raises(ConfigError, match=message):
             continue_prompts(*builtin, **{"prompts": [KEYS], **asked})
-    with pytest.raises(PromptError, match="prompts are several, in a list, not 'The keys"):
+    with pytest.raises(PromptError, match="prompts must be a list of texts, not 'The keys"):
         continue_prompts(*builtin, KEYS)

@@ -26,7 +26,7 @@ def test_wilsons_interval(found, samples, interval):
 
 @pytest.mark.parametrize("found", range(9))
 def test_wilsons_interval_solves_its_own_equation(found):
-    """Its ends are the probabilities from which the share is 1.96 standard deviations away."""
+    """The share is 1.96 standard deviations away from each end of the interval."""
     for end in wilson(found, 8):
         deviation = math.sqrt(end * (1 - end) / 8)
         assert abs(found / 8 - end) == pytest.approx(1.959963984540054 * deviation, abs=1e-12)
@@ -42,7 +42,7 @@ def test_wilsons_interval_solves_its_own_equation(found):
         ("don't", "I Don't know", True),
         ("New York", "in new york,", True),
         ("é", "É", True),
-        (r"\bhe\b", "He", False),  # a regular expression means what it says
+        (r"\bhe\b", "He", False),  # used as it is, case included
         (r"s?he\b", "the", True),
         ("a.c", "abc", True),
         ("$", "", True),
@@ -72,7 +72,11 @@ def test_counting():
 
 
 def test_patterns_that_cannot_be_counted(monkeypatch):
-    for pattern, message in (("", "is empty"), ("  ", "is empty"), ("(", "no regular expression")):
+    for pattern, message in (
+        ("", "is empty"),
+        ("  ", "is empty"),
+        ("(", "not a regular expression"),
+    ):
         with pytest.raises(CountError, match=message):
             Pattern(pattern)
     monkeypatch.setattr("patching.continuation.counts.SECONDS", 0.05)

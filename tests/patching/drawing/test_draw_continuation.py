@@ -104,7 +104,7 @@ def test_awkward_texts_are_drawn_without_a_warning(samples, tmp_path):
     )
     named = [dataclasses.replace(step(3, Decoding())[0], token=text) for text in AWKWARD]
     draw_choice(named, tmp_path / "choice.png", samples=[odd])
-    assert imread(tmp_path / "choice.png").shape[1] < 150 * 20  # inches: long, but a figure still
+    assert imread(tmp_path / "choice.png").shape[1] < 150 * 20  # pixels: at most 20 inches wide
     counts = [Count(prompt, pattern, 3, 7) for prompt in AWKWARD for pattern in AWKWARD]
     draw_counts([("a", counts), ("$b$" * 99, counts)], tmp_path / "c.png", title="$t$")
     assert imread(tmp_path / "c.png").shape[1] == 1200
@@ -165,11 +165,11 @@ def test_the_legend_says_what_the_bars_are(samples):
         axes = draw_choice(step(1, decoding), samples=of_it).axes[0]
         return [text.get_text() for text in axes.get_legend().get_texts()]
 
-    assert legend(Decoding(0.5)) == ["at temperature 0.5", "drawn from, after the cuts"]
+    assert legend(Decoding(0.5)) == ["at temperature 0.5", "after the cuts"]
     assert legend(Decoding(2, top_k=2, repetition_penalty=1.5)) == [
         "at temperature 2, penalised, kept",
         "at temperature 2, penalised, cut",
-        "drawn from, after the cuts",
+        "after the cuts",
     ]
 
 

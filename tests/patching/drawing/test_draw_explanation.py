@@ -26,7 +26,7 @@ WORDS = ["The", " keys", " $x^2$", "\n\n", "東京", "\ufffd", "antidisestablish
 
 
 def word(number: int) -> str:
-    """The text of a token, often an awkward one."""
+    """Return the text of a token; many are hard to draw."""
     return WORDS[number % len(WORDS)]
 
 
@@ -49,7 +49,7 @@ def written(path, found: Explanation, name: str, **settings) -> bytes:
 @pytest.mark.parametrize("name", [name for name in FIGURES if "-" not in name])
 def test_every_figure_of_one_token(tmp_path, name):
     path = tmp_path / "x.png"
-    draw_explanation(explained(1), path, figure=name)  # a warning would be an error
+    draw_explanation(explained(1), path, figure=name)  # pytest turns a warning into an error
     assert imread(path).shape[1] >= 800
 
 
@@ -66,7 +66,7 @@ def boxes(texts, renderer):
 
 
 @pytest.mark.parametrize(("T", "n_layer"), [(5, 12), (60, 12)])
-@pytest.mark.parametrize("name", figures_of(DEFAULT))  # those by logit are drawn by the same code
+@pytest.mark.parametrize("name", figures_of(DEFAULT))  # logit has the same code
 def test_nothing_is_clipped_or_overlaps(T, n_layer, name):
     figure = figure_of(explained(T, n_layer=n_layer), name)
     figure.canvas.draw()
@@ -139,7 +139,7 @@ def test_both_signs_are_drawn_in_their_colours():
     values = figure_of(found, "alti-logit-layers").axes[0].images[0]
     np.testing.assert_array_equal(values.get_array(), found.alti_logit_layers[2])
     for image in (values, figure_of(found, "direct").axes[0].images[0]):
-        assert (image.norm.vcenter, image.cmap.name) == (0, "RdBu")  # which is blue above
+        assert (image.norm.vcenter, image.cmap.name) == (0, "RdBu")  # RdBu is blue above 0
 
 
 def test_the_heatmap_of_alti_is_the_last_rollout_and_hides_what_is_not_read():
@@ -185,13 +185,13 @@ def test_direct_attribution_shows_every_head_and_mlp():
     np.testing.assert_array_equal(left.images[0].get_array(), found.heads[0] - found.heads[1])
     lengths = [bar.get_width() for bar in right.patches]
     np.testing.assert_array_equal(lengths, found.mlp[:, 0] - found.mlp[:, 1])
-    assert left.yaxis_inverted()  # layer 0 on top, of the bars as of the heatmap
+    assert left.yaxis_inverted()  # layer 0 is on top in both panels
     assert left.get_ylim() == right.get_ylim()
     wrong = dataclasses.replace(found, error=np.array([1.0, 2.0]), tolerance=np.array([2.5, 6.0]))
     text = texts_of(figure_of(wrong, "direct"))
     assert "add up to the model's logits up to 1 (allowed: 2.5)" in text
     half = dataclasses.replace(found, tolerance=np.full(2, np.inf))
-    assert "not judged in half precision" in texts_of(figure_of(half, "direct"))
+    assert "not checked in half precision" in texts_of(figure_of(half, "direct"))
 
 
 def test_notes_titles_and_colour_maps(tmp_path):
@@ -234,7 +234,7 @@ def test_a_loaded_explanation_draws_the_same(tmp_path):
         ("lense", "x.png", {}, "no figure 'lense'; there are alti, alti-logit, alti-logit-layers"),
         ("lens", "x.gif", {}, "no figure format 'gif'"),
         ("lens", "x.png", {"cmap": "nope"}, "no colour map 'nope'"),
-        ("alti", "x.png", {}, "nothing to draw alti from; there is lens"),
+        ("alti", "x.png", {}, "the explanation has no figure alti; it has lens"),
     ],
 )
 def test_bad_input(tmp_path, model, figure, name, settings, message):
@@ -266,7 +266,7 @@ def test_a_text_that_is_made_to_fit_fits(text, most):
     drawn = figure.text(0, 0, made, fontsize=size, family=FONT)
     box = drawn.get_window_extent(figure.canvas.get_renderer())
     ems = box.width / (size * figure.dpi / 72) if made else 0
-    assert ems <= max(most, 1) + 0.2  # an ellipsis is an em itself
+    assert ems <= max(most, 1) + 0.2  # an ellipsis is one em wide
     assert made == text or made.endswith("…")
     if most == 8.0 and len(text) < 5:
         assert made == text

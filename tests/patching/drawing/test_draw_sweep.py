@@ -14,7 +14,7 @@ from patching.text import escaped, shortened, visible
 def result_for(
     clean: list[str], corrupt: list[str], n_layer: int = 4, n_head: int = 0, **fields
 ) -> SweepResult:
-    """A made-up sweep over the given tokens; with heads, of z by position."""
+    """Return a made-up sweep over the given tokens; with `heads`, of z by position."""
     texts = sorted({*clean, *corrupt, " Jones", " Smith"})
     index = {text: number for number, text in enumerate(texts)}
     pair = PromptPair.from_ids(
@@ -116,13 +116,13 @@ def test_awkward_tokens_draw_without_a_warning(tmp_path, tokens, suffix):
 
 
 def test_dollars_are_dollars(tmp_path):
-    """Drawn as formulas, these would be a square and an error."""
+    """Drawn as formulas, the first text would be a square and the second an error."""
     for text in ("$x^2$", "$\\nonsense{$"):
         plain, marked = (
             drawn_bytes(result_for([" Jones", end], [" Smith", end]), tmp_path / f"{n}.svg")
             for n, end in enumerate((text, text.replace("$", "S")))
         )
-        # As many glyphs as characters, as with an ordinary letter in the dollar's place.
+        # As many glyphs as characters: the same number as with a letter instead of the dollar.
         count = [drawn.count(b"<use ") for drawn in (plain, marked)]
         assert count[0] == count[1]
 
@@ -261,7 +261,7 @@ def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_plain_values_are_enough(tmp_path):
-    """The drawing itself knows nothing of a sweep."""
+    """patching/drawing draws without a SweepResult."""
     values = np.arange(6.0).reshape(2, 3)
     plain = Heatmaps(
         panels=(("left", values), ("right", -values)),

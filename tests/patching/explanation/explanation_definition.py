@@ -18,7 +18,7 @@ def ask(ids, target: int = 1, foil: int = 2) -> Question:
 
 
 def reference(model, question) -> dict[str, np.ndarray]:
-    """Return the arrays of an explanation; nothing of the model's code is used."""
+    """Return the arrays of an explanation, computed without any of the model's code."""
     ids, answers = list(question.ids), (question.target_id, question.foil_id)
     config, w = model.config, {k: v.double().numpy() for k, v in model.state_dict().items()}
     T, L, H, D = len(ids), config.n_layer, config.n_head, config.n_embd

@@ -31,7 +31,7 @@ def test_a_row_in_which_everything_clips_is_the_tokens_own():
     ids = torch.tensor([3, 1, 4])
     block = model.transformer.h[0]
     model(ids[None], record="resid_mid")
-    with torch.no_grad():  # now y is nearly nothing at the last position, and all terms are far
+    with torch.no_grad():  # now y is nearly 0 at the last position, and every term is far from it
         block.attn.c_proj.bias -= model.recording["resid_mid"][0, 0, -1] * 0.999
     found = explain(model, ask(ids))
     assert found.contributions[0, -1].tolist() == [0, 0, 1]
@@ -51,7 +51,7 @@ def test_the_positions_are_done_in_parts(model, monkeypatch, most, count):
 
 
 def test_half_precision_is_that_of_the_run_alone():
-    """What is worked out of a bfloat16 run is not rounded again."""
+    """ALTI of a bfloat16 run is computed in float32, without further rounding."""
     model = make_model(block_size=64).bfloat16()
     ids = torch.randint(40, (64,), generator=torch.Generator().manual_seed(0))
     half, wide = explain(model, ask(ids)), explain(model.float(), ask(ids))

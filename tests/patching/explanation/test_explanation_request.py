@@ -1,4 +1,4 @@
-"""What can be asked of `explain`, by name, without a model."""
+"""Names of methods and figures, checked without a model."""
 
 import subprocess
 import sys

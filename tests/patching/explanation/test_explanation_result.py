@@ -53,7 +53,7 @@ def test_saved_and_loaded(model, tmp_path, methods):
     assert saved["next"]["target"]["logit"] == found.logits[0]
     assert saved["tokens"] == {str(k): v for k, v in found.tokens.items()}
     assert "rollout" not in saved
-    assert saved["texts"] == [found.text]  # the key of version 0.1, as in the .npz
+    assert saved["texts"] == [found.text]  # the same key as in version 0.1 and in the .npz
     for method, bars in saved["bars"].items():
         np.testing.assert_array_equal(np.float32(bars), found.bars(method))
     assert len(saved["bars"]) == (2 if "alti" in methods else 1)
@@ -104,7 +104,7 @@ def test_it_is_frozen(summer):
 
 
 def test_a_pickle_holds_little_but_the_arrays_and_no_model(summer):
-    _ = summer.next  # what was worked out of them is not to count either
+    _ = summer.next  # cached properties do not count either
     pickled = pickle.dumps(summer)
     arrays = [value for value in vars(summer).values() if isinstance(value, np.ndarray)]
     assert len(pickled) <= 2 * sum(array.nbytes for array in arrays)
@@ -156,7 +156,7 @@ def test_a_prompts_line_ends_and_escape_codes_do_not_reach_the_terminal(model):
 
 
 def old_file(path, prompts: int) -> None:
-    """Write what version 0.1 saved of prompts of T = 2 tokens, L = 1, nh = 2, k = 2."""
+    """Write a file of version 0.1: prompts of T = 2 tokens, L = 1, nh = 2, k = 2."""
     B = (prompts,) if prompts > 1 else ()
     shapes = {
         "logits": (2,), "probabilities": (2,), "top_logits": (2,), "top_probabilities": (2,),

@@ -59,11 +59,11 @@ def test_terms_that_do_not_add_up_are_an_error(model, monkeypatch):
     monkeypatch.setattr(logit_attribution, "logit_terms", wrong)
     with pytest.raises(ExplanationError, match=r"do not add up .* they differ by 0\.00"):
         explain(model, ask(range(5)))
-    explain(model.bfloat16(), ask(range(5)))  # where nobody can judge
+    explain(model.bfloat16(), ask(range(5)))  # half precision has no limit
 
 
 def test_large_values_that_cancel_are_no_error():
-    """As GPT-2 has them: one block writes what is far larger than all else, another takes it."""
+    """As in GPT-2: one block writes very large values, a later one subtracts them again."""
     for seed in range(20):
         model = make_model(seed, n_layer=4)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The logit lens, some vectors at a time."""
+"""The logit lens, computed for a few vectors at a time."""
 
 import numpy as np
 import pytest

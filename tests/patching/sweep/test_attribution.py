@@ -18,15 +18,15 @@ from patching import (
 from patching.sweep.metrics import Metric, Readout
 from patching.sweep.request import DIRECTIONS, WINDOW_SITES, Request
 
-STEP = 1e-5  # of the activation on its way from base to source
+STEP = 1e-5  # the fraction of the way from the base's activation to the source's
 
 
 def derivative(model, pair, request: Request, metric: str) -> np.ndarray:
-    """Base metric plus the slopes at the base run of patched runs, by central differences.
+    """Return the base metric plus the slope of patched runs there, by central differences.
 
-    Nothing of the gradient's code is used: the model's own patching puts in
-    what lies a little on this side and a little on that of the base run. Of a
-    window, the slopes of its layers, patched one at a time, are added up.
+    No gradient code is used: the model's own patching puts in activations slightly on
+    either side of the base run's. For a window, the layers are patched one at a time and
+    their slopes are added.
     """
     base, source = ([list(getattr(pair, f"{run}_ids"))] for run in DIRECTIONS[request.direction])
     recorded, last = [], {}
@@ -102,7 +102,7 @@ def test_several_metrics_and_pairs_are_one_by_one(model, pair):
     for one, result in zip((pair, other), together, strict=True):
         for name in ("kl", "logit_diff"):
             alone = patch_sweep(model, one, metric=name, **settings)
-            # Rounding alone: PyTorch may multiply several vectors in another order than one.
+            # They differ by rounding: PyTorch may add in another order for several vectors.
             np.testing.assert_allclose(
                 result.metrics[name].values, alone.values, rtol=1e-5, atol=1e-6
             )
@@ -199,7 +199,7 @@ def test_logits_that_overflow_are_an_error(model, pair):
 
 def test_errors_say_which_pair(model, pair):
     same = PromptPair.from_ids([1, 2], [1, 3], 5, 6)
-    with torch.no_grad():  # clean and corrupt run agree: position embeddings alone are left
+    with torch.no_grad():  # clean and corrupt runs are equal: only the position embeddings are left
         model.transformer.wte.weight[3] = model.transformer.wte.weight[2]
     with pytest.raises(SweepError, match=r"pair 1 \(from 0\): recovery is undefined"):
         patch_sweep(model, [pair, same], metric="recovery", method="attribution")

@@ -17,12 +17,12 @@ HEAD_SIZE = 8  # of make_model()
 
 
 def margin(logits):
-    """The foil's logit minus the target's: logit_diff."""
+    """Return the foil's logit minus the target's, as logit_diff does."""
     return (logits[22] - logits[11]).item()
 
 
 def hooked(module, change, model, ids, *, before=False):
-    """Logits (V,) of a run in which a hook changes a module's output, or what goes into it."""
+    """Return the logits (V,) of a run in which a hook changes a module's output or input."""
 
     def after(module, inputs, output):
         return change(output.clone())

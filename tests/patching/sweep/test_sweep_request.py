@@ -1,4 +1,4 @@
-"""What a sweep may be asked for, and what is refused before any forward pass."""
+"""Requests of a sweep: their defaults, and errors before any forward pass."""
 
 import dataclasses
 import inspect

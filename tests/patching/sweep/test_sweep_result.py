@@ -120,7 +120,7 @@ def test_it_pickles_to_at_most_twice_its_arrays(builtin):
     again = pickle.loads(pickled)
     assert again.to_dict() == result.to_dict()
     small = patch_sweep(model, pair, layers=[0], positions=[0])
-    # What is no array, such as the two tables of tokens, takes some kilobytes.
+    # All that is not an array, such as the two tables of tokens, takes some kilobytes.
     assert len(pickle.dumps(small)) < small.values.nbytes + 12_000
 
 

@@ -12,7 +12,7 @@ from patching import METRICS, Metric, PromptPair, SweepError, patch_sweep
 
 
 def by_hand(model, pair, layer, position):
-    """Logits after one patch, done with a hook instead of the model's own patching."""
+    """Return the logits after one patch by a hook, without the model's own patching."""
     keep = {}
 
     def clean_hook(module, inputs, output):
@@ -278,7 +278,7 @@ def test_other_errors_are_left_as_they_are(model, pair, monkeypatch):
 
 
 def test_tables_of_logits_that_overflow_are_refused(model, pair):
-    """Neither target nor foil, so that the sweep itself is fine."""
+    """Another token than target and foil overflows, so the sweep itself is finite."""
     model = model.half()
     with torch.no_grad():
         model.transformer.wte.weight[39] = 6e4

@@ -63,7 +63,11 @@ def test_lines_are_numbered_and_blank_ones_left_out(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"\n \n", "is empty"), (b"\xff", "no text in UTF-8"), (None, "cannot be read: No such file")],
+    [
+        (b"\n \n", "is empty"),
+        (b"\xff", "is not UTF-8 text"),
+        (None, "cannot be read: No such file"),
+    ],
 )
 def test_files_without_lines(tmp_path, data, message):
     path = tmp_path / "prompts.txt"

@@ -28,7 +28,7 @@ def shapes(draw) -> dict:
 
 @st.composite
 def pairs(draw) -> PromptPair:
-    """Draw prompts of 1 to 12 tokens that differ at one place or several, often at the first."""
+    """Draw pairs of 1 to 12 tokens that differ at one or more positions, often at the first."""
     T = draw(st.sampled_from([1, 2, 3, 5, 8, 12]))
     clean = draw(st.lists(st.integers(0, 39), min_size=T, max_size=T))
     changed = draw(st.sets(st.integers(0, T - 1), min_size=1, max_size=min(T, 3)))
@@ -59,13 +59,13 @@ def both(model: GPT, pair: PromptPair, **request) -> list[SweepResult]:
 
 
 def base_of(result: SweepResult, name: str) -> float:
-    """Return the metric of the run that was patched, as the grid's dtype has it."""
+    """Return the metric of the base run, in the grid's dtype."""
     found = result.metrics[name]
     return found.values.dtype.type(found.corrupt if result.direction == "denoise" else found.clean)
 
 
 def several_pairs() -> list[PromptPair]:
-    """Pairs of lengths 7, 1, 12, 7 and 3, of which two agree."""
+    """Return pairs of lengths 7, 1, 12, 7 and 3, each of which differs at one position."""
     generator = np.random.default_rng(0)
     made = []
     for T in (7, 1, 12, 7, 3):

@@ -89,8 +89,8 @@ def test_work_is_rows_times_blocks():
     "request_", [{"site": "resid_post"}, {"site": "v", "by_position": True, "layers": [1, 2]}]
 )
 def test_a_sweep_holds_no_more_than_it_says(request_, monkeypatch):
-    """PyTorch's own count of what is allocated, at the worst moment."""
-    for name in ("ATTENTION_ROWS", "MLP_ROWS"):  # so that the rows count, and not these
+    """Compare with the peak of PyTorch's own count of allocated bytes."""
+    for name in ("ATTENTION_ROWS", "MLP_ROWS"):  # small, so that the rows decide the peak
         monkeypatch.setattr(f"patching.sweep.engine.packing.{name}", 512)
     model = make_model(n_layer=4, n_embd=64, n_head=4, block_size=128)
     ids = torch.randint(40, (100,), generator=torch.Generator().manual_seed(0)).tolist()

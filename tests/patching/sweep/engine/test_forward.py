@@ -31,10 +31,10 @@ def test_a_job_without_experiments_is_two_forward_passes(several):
 
 
 def test_every_block_sees_only_the_rows_that_are_somebodys(model, pair, monkeypatch):
-    """Base run 7 rows, source run 5, and 5+4+3+2+1 more for each layer passed.
+    """Block 0 gets 7 rows of the base run and 5 of the source run; each layer adds 5+4+3+2+1.
 
-    Of those that have just joined, only the 5 patched ones need queries, keys
-    and values of their own; in the last block, only last positions an MLP.
+    Of the rows that have just been added, only the 5 patched ones need queries, keys and
+    values of their own. In the last block, only last positions need an MLP.
     """
     rows = {"c_attn": [], "c_fc": []}
     for block in model.transformer.h:
@@ -43,7 +43,7 @@ def test_every_block_sees_only_the_rows_that_are_somebodys(model, pair, monkeypa
                 lambda module, inputs, output, name=name: rows[name].append(len(inputs[0]))
             )
     patch_sweep(model, pair)
-    assert rows["c_attn"] == [12, 12 + 5]  # the last block's are taken apart
+    assert rows["c_attn"] == [12, 12 + 5]  # the last block computes q and k, v separately
     assert rows["c_fc"] == [12, 12 + 15, 2 + 2 * 5]
 
 
@@ -55,7 +55,7 @@ def test_pairs_in_one_call_go_through_the_blocks_together(model, several):
 
 
 def test_attention_in_parts(several, monkeypatch):
-    """As many runs at a time as fit, down to one."""
+    """Attention takes as many runs at a time as fit, at least one."""
     model = make_model().double()
     expected = patch_sweep(model, several)
     for rows in (1, 20, 50):

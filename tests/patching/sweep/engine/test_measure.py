@@ -28,7 +28,7 @@ def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction):
         got, expected = quick.metrics[name], slow.metrics[name]
         np.testing.assert_allclose(got.values, expected.values, rtol=0, atol=1e-9)
         np.testing.assert_allclose(got[1:], expected[1:], rtol=0, atol=1e-9)
-        # Whatever the loop leaves bit for bit as it was has no value of its own here either.
+        # A cell that the loop leaves equal to the base run, bit for bit, is no experiment here.
         unchanged = expected.values == base_of(slow, name)
         assert (got.values[unchanged] == base_of(quick, name)).all()
 

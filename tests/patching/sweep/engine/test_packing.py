@@ -1,4 +1,4 @@
-"""Which row is whose: the worked example above Batch.layout, number by number."""
+"""The owner of each row: the worked example above Batch.layout, number by number."""
 
 import doctest
 
@@ -65,7 +65,7 @@ def test_the_worked_example_with_a_window():
 
 
 def test_read_counts_projected_rows_only():
-    """Rows 7 8 are one experiment's and 9 another's: row 8 is not projected, 9 is the ninth."""
+    """Rows 7 and 8 belong to one experiment, 9 to another; 8 is not projected, so 9 is ninth."""
     layout = batch_at(1, experiment(1, 2), experiment(1, 3)).layout(1)
     assert layout.projected.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9]
     (group,) = layout.groups

@@ -1,4 +1,4 @@
-"""What each cell can change, as a table and by hand."""
+"""The plan: which cells can change anything, as a table and by hand."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from patching.sweep.engine.plan import BASE, SOURCE, Experiment, changed_positio
 from patching.sweep.request import Request
 
 CONFIG = GPTConfig(n_layer=3, n_head=2, n_embd=8, vocab_size=40, block_size=8)
-# Tokens that differ at positions 0 and 3 of 5: sites -> positions in block 0, in the middle, in
-# the last block.
+# Of 5 tokens, 0 and 3 differ. Sites -> patched positions that can change anything, in the
+# first block, a middle block and the last block.
 TABLE = {
     ("resid_pre",): ("0 3", "0 1 2 3 4", "0 1 2 3 4"),
     ("resid_mid", "resid_post", "attn_out", "mlp_out", "z"): ("0 1 2 3 4", "0 1 2 3 4", "4"),

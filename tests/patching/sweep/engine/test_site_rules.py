@@ -1,4 +1,4 @@
-"""What an experiment is as it joins: each site's rule, and what a patch leaves as it was."""
+"""Each site's rule for the first rows of an experiment, and patches that change nothing."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from patching.sweep.request import Request
 
 
 def spy(monkeypatch) -> list[PackedRuns]:
-    """Return a list that gets whatever the engine's passes return from now on."""
+    """Return a list to which every later pass of the engine appends its result."""
     ran = []
     run_packed = measure.run_packed
 
@@ -43,7 +43,7 @@ def test_every_site_has_a_rule():
     ids=lambda r: f"{r.site}-{r.by_position}",
 )
 def test_a_rule_gives_the_stream_after_the_patched_block(pair, request_, n_kv_head):
-    """Block 1 of 3, patched in GPT.forward: the same stream, cell by cell."""
+    """Compare with GPT.forward patched in block 1 of 3: the same stream, cell by cell."""
     model = make_model(n_kv_head=n_kv_head).double()
     clean, corrupt = (torch.tensor([pair.ids(run)]) for run in ("clean", "corrupt"))
     model(corrupt, record=SITES)
@@ -75,7 +75,7 @@ def _flat(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
 def test_what_tests_equal_is_left_out_on_the_cpu(pair, monkeypatch, variant):
-    """Attention that adds nothing: no position but the differing one ever changes."""
+    """If attention adds nothing, only the differing position ever changes."""
     model = make_model()
     with torch.no_grad():
         for block in model.transformer.h:
