@@ -78,6 +78,8 @@ def test_a_recording_holds_what_was_asked_for_and_nothing_else(recorded):
     model(CLEAN, record="z")
     assert [*model.recording] == ["z"]
     assert model.activations is None
+    model(CLEAN, record=["q", "z", "q"])
+    assert [*model.recording] == ["z", "q"]  # in the order of SITES, each once
     model(CLEAN, record=True)
     assert [*model.recording] == ["resid_post"]
     kept = model.recording

@@ -2,11 +2,14 @@
 
 import json
 import math
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from patching.result_files import readable_json, result_paths, to_json_lists
+from patching.errors import ResultError
+from patching.result_files import open_result, readable_json, result_paths, to_json_lists
 
 
 def test_a_line_for_each_field_and_each_row():
@@ -29,3 +32,33 @@ def test_nothing_that_is_not_finite_gets_into_json():
 @pytest.mark.parametrize("name", ["run", "run.npz", "run.json"])
 def test_names(tmp_path, name):
     assert result_paths(tmp_path / name) == (tmp_path / "run.npz", tmp_path / "run.json")
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self):
+        return Path.touch, (self.sprung,)
+
+
+@pytest.mark.parametrize("kind", ["object array", "pickled array", "pickle"])
+def test_nothing_in_a_result_is_unpickled(tmp_path, kind):
+    path, sprung = tmp_path / "run.npz", tmp_path / "sprung"
+    trap = np.array([Trap(sprung)], dtype=object)
+    if kind == "object array":
+        np.savez(path, values=trap)
+    elif kind == "pickled array":
+        with path.open("wb") as file:
+            np.save(file, trap)
+    else:
+        path.write_bytes(pickle.dumps(trap))
+    with pytest.raises(ResultError) as refused, open_result(path, "sweep") as arrays:
+        arrays["values"]
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{path} is no saved sweep: ")
+    assert not sprung.exists()
+    pickle.loads(pickle.dumps(trap))
+    assert sprung.exists()  # it would have been seen

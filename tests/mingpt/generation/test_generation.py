@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_model
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel, LogitsProcessorList
 from transformers.generation.logits_process import (
@@ -262,11 +262,17 @@ def test_the_likeliest_is_kept_however_small_p_is(p):
     assert kept.isfinite().sum() == 1
 
 
-def test_half_precision_is_cut_in_float32():
-    """In bfloat16 the sum of many small probabilities stops growing: nothing would be cut."""
-    logits = torch.zeros(1, 2000, dtype=torch.bfloat16)
-    kept = Decoding(top_p=0.9).filtered(logits, torch.zeros(1, 1, dtype=torch.long)).isfinite()
-    assert abs(kept.sum().item() - 1800) <= 1
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_cut_in_float32(dtype):
+    """Penalty, temperature and sums are not rounded to the few digits that the logits have."""
+    random = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(3, 2000, generator=random)).to(dtype)
+    ids = torch.randint(2000, (3, 50), generator=random)
+    for decoding in (Decoding(), Decoding(top_p=0.9), Decoding(0.7, 300, 0.8, 1.3)):
+        expected = decoding.filtered(logits.float(), ids)
+        torch.testing.assert_close(decoding.filtered(logits, ids), expected, rtol=0, atol=0)
+    even = Decoding(top_p=0.9).filtered(torch.zeros(1, 2000, dtype=dtype), ids[:1]).isfinite()
+    assert abs(even.sum().item() - 1800) <= 1
 
 
 def test_no_temperature_is_too_low_or_too_high():
@@ -316,6 +322,8 @@ def test_greedy_is_that_of_transformers(model, theirs):
     T=st.integers(1, 4),
     more=st.integers(1, 8),
 )
+# The best of all is found after one beam has ended that is better than those that go on.
+@example(seed=7, num_beams=2, length_penalty=1.0, penalty=1.0, end=28, T=4, more=8)
 def test_beams_are_those_of_transformers(
     beam_models, seed, num_beams, length_penalty, penalty, end, T, more
 ):

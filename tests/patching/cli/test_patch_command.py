@@ -437,6 +437,17 @@ def test_bad_input(tmp_path, monkeypatch, capsys, name):
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["no heads", "window", "metric", "no memory", "nothing to compare", "no slope", "cmap"]
+)
+def test_settings_are_checked_before_a_model_is_loaded(tmp_path, monkeypatch, capsys, name):
+    arguments, message = bad_input(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("patching.cli.patch.load_model", lambda *_: pytest.fail("it is loaded"))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_bad_input_to_the_command_itself(command, tmp_path):
     arguments, message = bad_input("unknown option", tmp_path)
     run = command("patch", *arguments)

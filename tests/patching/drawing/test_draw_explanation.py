@@ -200,7 +200,9 @@ def test_notes_titles_and_colour_maps(tmp_path):
     for name in FIGURES:
         text = texts_of(figure_of(found, name))
         assert f"model {found.model_name}; prompt: " in text
-        assert "< 0 favours The" in text or name in ("alti", "lens")
+        if name not in ("alti", "lens"):
+            assert "> 0 favours ␣keys" in text
+            assert "< 0 favours The" in text
     plain = written(tmp_path / "a.png", found, "alti")
     assert written(tmp_path / "b.png", found, "alti") == plain
     assert written(tmp_path / "c.png", found, "alti", cmap="magma") != plain

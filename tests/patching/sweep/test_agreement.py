@@ -83,6 +83,9 @@ def test_only_like_is_compared_with_like(model, pair, tmp_path, site, change, me
     for act in (compare_sweeps, lambda a, b: draw_agreement(a, b, tmp_path / "x.png")):
         with pytest.raises(SweepError, match=message):
             act(ours, theirs)
+    other = PromptPair.from_ids([5, 9, 11, 3, 7, 30, 6], [5, 9, 22, 3, 7, 30, 6], 11, 22)
+    with pytest.raises(SweepError, match=r"^the two sweeps differ in pair$"):
+        compare_sweeps(ours, patch_sweep(model, other, site=site))
     model.name = "another"
     with pytest.raises(SweepError, match="differ in model name: GPT and another"):
         compare_sweeps(ours, patch_sweep(model, pair, site=site))
