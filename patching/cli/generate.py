@@ -21,7 +21,8 @@ from patching.cli.common import output
 from patching.cli.common.arguments import Parser, add_model_arguments, read_lines
 from patching.cli.common.command import UsageError, run_command
 from patching.cli.common.models import model_names
-from patching.cli.generate_run import GenerateRequest, run_model
+from patching.cli.generate_records import GenerateRequest
+from patching.cli.generate_run import run_model
 
 if TYPE_CHECKING:
     from patching.continuation.request import GenerationSettings

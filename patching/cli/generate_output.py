@@ -19,7 +19,7 @@ from patching.cli.common.command import print_line
 from patching.text import escaped
 
 if TYPE_CHECKING:
-    from patching.cli.generate_run import GenerateRequest, ModelRun, SettingsRun
+    from patching.cli.generate_records import GenerateRequest, ModelRun, SettingsRun
 
 MOST_BARS = 120  # in a figure of counts
 MOST_PAGES = 10  # figures of counts; if more are needed, none is drawn

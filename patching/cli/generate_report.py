@@ -15,7 +15,7 @@ from patching.text import escaped, readable, shortened, squeezed
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
     from mingpt.generation.sampling import Choice
-    from patching.cli.generate_run import SettingsRun
+    from patching.cli.generate_records import SettingsRun
     from patching.continuation.counts import Count
     from patching.continuation.result import Continuation
     from patching.continuation.step_candidates import Candidate

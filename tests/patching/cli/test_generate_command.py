@@ -13,7 +13,7 @@ from mingpt.generation.sampling import log_likelihood
 from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import tokenizer_in
-from patching.cli import generate_output, generate_run
+from patching.cli import generate_output, generate_records
 from patching.cli.common import arguments
 from patching.cli.generate import EXAMPLE, main
 from patching.continuation.counts import wilson
@@ -285,8 +285,8 @@ def test_lines_end_where_files_say_so(ran, here):
 
 def test_the_stopwatch_counts_the_models_time_alone(monkeypatch):
     now = iter([0.0, 10.0, 15.0, 100.0, 101.0, 200.0, 202.0])
-    monkeypatch.setattr(generate_run.time, "perf_counter", lambda: next(now))
-    watch = generate_run.Stopwatch()
+    monkeypatch.setattr(generate_records.time, "perf_counter", lambda: next(now))
+    watch = generate_records.Stopwatch()
     assert watch.milliseconds_per_token is None
     for is_first in (True, False, False):
         watch.restart()  # time before this is not counted
