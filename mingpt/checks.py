@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from mingpt.errors import ConfigError, GenerationError
@@ -17,6 +18,13 @@ def check_whole(what: str, value: object, least: int) -> None:
     """Raise ConfigError unless `value` is a whole number of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{what} must be a whole number of at least {least}, not {value!r}")
+
+
+def check_positive(what: str, value: object) -> None:
+    """Raise ConfigError unless `value` is a finite number above 0."""
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_real and 0 < float(value) < math.inf):  # type: ignore[arg-type]  # it is a Real
+        raise ConfigError(f"{what} must be a number above 0, not {value!r}")
 
 
 def from_the_end(what: str, number: int, size: int, error: type[Exception]) -> int:
@@ -70,6 +78,12 @@ def finite(logits: Tensor) -> Tensor:
         dtype = str(logits.dtype).removeprefix("torch.")
         raise GenerationError(f"the model's logits are not finite in {dtype}")
     return logits
+
+
+def sample(x: Tensor) -> float:
+    """Return the sum of some 64 numbers of `x`, evenly spread: it tells a change cheaply."""
+    some = x.detach()[tuple(slice(None, None, max(1, size // 8)) for size in x.shape)]
+    return some.float().sum().item()
 
 
 def sha256_of(named: Iterable[tuple[str, Tensor]]) -> str:

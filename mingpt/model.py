@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mingpt.checks import check_ids, check_whole, finite, sha256_of
+from mingpt.checks import check_ids, check_positive, check_whole, finite, sample, sha256_of, widened
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError, PatchError
 from mingpt.linear import Linear, by_shared_heads
@@ -349,8 +349,7 @@ class GPT(nn.Module):
         limit, sites = self.config.block_size, sites_to_record(record)
         check_whole("max_new_tokens", max_new_tokens, 0)
         check_whole("top_k", 1 if top_k is None else top_k, 1)
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature must be a number above 0, not {temperature!r}")
+        check_positive("temperature", temperature)
         if patch is not None and idx.size(-1) > limit:
             raise PatchError(f"the prompt has {idx.size(-1)} tokens, the model reads {limit}")
         check_ids(idx[..., -limit:], limit)
@@ -358,15 +357,14 @@ class GPT(nn.Module):
         for step in range(max_new_tokens):
             is_whole = idx.size(1) <= limit  # if not, the prompt's first tokens are cut off
             logits = self._run(idx[:, -limit:], () if step else sites, patches if is_whole else [])
-            logits = finite(logits[:, -1]) / temperature  # (B, V)
-            if top_k is not None:
-                least = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]  # (B, 1)
-                logits = logits.masked_fill(logits < least, float("-inf"))
-            probabilities = F.softmax(logits, dim=-1)
+            logits = widened(finite(logits[:, -1]))  # (B, V)
+            token = logits.argmax(dim=-1, keepdim=True)  # (B, 1), the likeliest
             if do_sample:
-                token = torch.multinomial(probabilities, num_samples=1)  # (B, 1)
-            else:
-                token = logits.argmax(dim=-1, keepdim=True)
+                scores = (logits - logits.gather(1, token)) / temperature  # at most 0: no overflow
+                if top_k is not None:
+                    least = scores.topk(min(top_k, scores.size(-1))).values[:, -1:]  # (B, 1)
+                    scores = scores.masked_fill(scores < least, float("-inf"))
+                token = torch.multinomial(F.softmax(scores, dim=-1), num_samples=1)
             idx = torch.cat((idx, token), dim=1)
         return idx
 
@@ -378,10 +376,10 @@ class GPT(nn.Module):
         return load_model(name_or_path, model_class=cls, **settings)
 
     def checksum(self) -> str:
-        """Return the parameters' SHA-256 (hex); it is computed again only when they change."""
+        """Return the parameters' SHA-256 (hex), cached until PyTorch or a sample tells a change."""
         if any(parameter.is_inference() for parameter in self.parameters()):
             return sha256_of(self.named_parameters())  # they have no _version to compare
-        state = tuple((p.data_ptr(), p.dtype, p._version) for p in self.parameters())
+        state = [(p.data_ptr(), p.dtype, p._version, sample(p)) for p in self.parameters()]
         if self._checksum is None or self._checksum[0] != state:
             self._checksum = (state, sha256_of(self.named_parameters()))
         return self._checksum[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -122,15 +121,14 @@ def progress_or_bar(progress: Progress | bool | None, label: str) -> Iterator[Pr
     if progress is False or not (_in_a_notebook() or sys.stderr.isatty()):
         yield None
         return
-    started, bars = time.perf_counter(), list["tqdm"]()
+    bars = list["tqdm"]()
 
     def draw(done: int, total: int) -> None:
         if not bars:
-            if time.perf_counter() - started < SECONDS_BEFORE_A_BAR:
-                return
             from tqdm.auto import tqdm
 
-            bars.append(tqdm(total=total or None, desc=label, leave=False))
+            late = SECONDS_BEFORE_A_BAR
+            bars.append(tqdm(total=total or None, desc=label, delay=late, leave=False))
         bars[0].update(done - bars[0].n)
 
     try:

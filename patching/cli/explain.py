@@ -20,7 +20,7 @@ from patching.cli.common.arguments import Parser, add_model_arguments, parse_tex
 from patching.cli.common.command import print_line, run_command
 from patching.cli.common.models import load_model
 from patching.cli.common.progress import Bars, Progress
-from patching.explanation.request import DEFAULT, METHODS, figures_of, parse_methods
+from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -100,7 +100,7 @@ def build_parser() -> Parser:
         help="the old name of --show, which still works; mingpt-patch's --method means something"
         " else",
     )  # fmt: skip
-    output.add_output_arguments(parser, top_k=10)
+    output.add_output_arguments(parser, top_k=ROWS)
     parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
 

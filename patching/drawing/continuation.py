@@ -28,9 +28,8 @@ PATH = 1.0  # inches of height for a path's axes
 HIGHEST_LABELS = 1.4  # inches of height for the labels under a path, at most
 WIDTH = 8.0  # inches of width of the chart of counts
 LEGEND = 95  # characters in a line of the legend of counts
-LONGEST_PROMPT = 36  # characters in a line of a prompt beside its bars
+PROMPT_COLUMNS = 36  # characters in a line of a prompt beside its bars
 LINE = 0.15  # inches of height of a line of a prompt beside its bars
-TITLE_LINE = 0.17  # inches of height of a line in the title
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _choice(plot: ChoicePlot) -> Figure:
     below = len(plot.paths) * (PATH + labels) + EDGE
     width = left + right + EDGE
     title = style.wrapped(plot.title, int(width * 13))
-    height = max(bars, below) + TITLE_LINE * (title.count("\n") + 1)
+    height = max(bars, below) + style.TITLE_LINE * (title.count("\n") + 1)
     figure = style.new_figure(width, height)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     if not plot.candidates:
@@ -228,7 +227,7 @@ def _counts(chart: CountChart) -> Figure:
     longest = max(len(style.token_label(pattern)) for pattern in patterns)
     abreast = min(len(patterns), max(1, LEGEND // (longest + 8)))
     legend = 0.2 * math.ceil(len(patterns) / abreast) + 0.35
-    heights = (len(chart.panels) * panel_height, legend, TITLE_LINE * (title.count("\n") + 1))
+    heights = (len(chart.panels) * panel_height, legend, style.TITLE_LINE * (title.count("\n") + 1))
     figure = style.new_figure(WIDTH, sum(heights) + 0.2)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     # Ten colours; the next ten patterns are hatched.
@@ -285,5 +284,5 @@ def _draw_panel(
 def _folded(prompt: str, lines: int) -> str:
     """Return a prompt wrapped to at most `lines` lines, cut if it is longer."""
     # Lines break between words, so they are about four fifths full.
-    whole = squeezed(style.drawable(prompt), LONGEST_PROMPT * lines * 4 // 5)
-    return style.wrapped([whole], LONGEST_PROMPT)
+    whole = squeezed(style.drawable(prompt), PROMPT_COLUMNS * lines * 4 // 5)
+    return style.wrapped([whole], PROMPT_COLUMNS)

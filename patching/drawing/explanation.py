@@ -30,9 +30,7 @@ from patching.text import shortened
 NARROWEST, WIDEST = 6.5, 40.0  # inches: least width of a figure; greatest of its axes
 CLOSEST = 0.14  # inches between two tokens under an axis
 LONGEST_ANSWER = 18  # characters of target and foil
-CELL_WIDTH = ((5, 60), (0.55, 0.2))  # numbers of tokens, and a column's inches at each
 ROW_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 0.3, 2.0, 12.0  # inches: of a layer; of all layers
-MOST_LAYERS = 24  # layers with a number each; of more layers, every n-th has one
 SQUARE = 13.0  # inches of the ALTI heatmap at most
 BARS, TRAJECTORY = 2.6, 2.6  # inches: height of the tokens' bars; of the lens's lower panel
 LINE, EDGE = 0.16, 1.6  # inches: height of a line of text; width of the margins
@@ -75,7 +73,7 @@ class Choice:
     def width(self) -> float:
         """Inches of the prompt's tokens side by side."""
         T = len(self.tokens)
-        return min(float(np.interp(T, *CELL_WIDTH)) * T, WIDEST)
+        return min(float(np.interp(T, *style.CELL_WIDTH)) * T, WIDEST)
 
 
 def _answer(token: str) -> str:
@@ -199,7 +197,7 @@ def draw_direct(
 def _shares(thing: TokenShares, cmap: str, title: str | None) -> Figure:
     choice, T = thing.choice, len(thing.choice.tokens)
     labels = choice.labels
-    side = float(np.clip(np.interp(T, *CELL_WIDTH) * T, LEAST_HEIGHT, SQUARE))
+    side = float(np.clip(np.interp(T, *style.CELL_WIDTH) * T, LEAST_HEIGHT, SQUARE))
     around = side + style.label_height(labels)
     figure, head = _new_figure(choice, thing.heading, title, around, around)
     axes = figure.subplots()
@@ -302,7 +300,7 @@ def _trajectory(axes: Axes, thing: LensPredictions) -> None:
     layers = np.arange(L)
     axes.bar(layers - 0.2, thing.attention, 0.38, label="attention, with its bias", color="#7fbf7b")
     axes.bar(layers + 0.2, thing.mlp, 0.38, label="MLP", color="#af8dc3")
-    step = math.ceil(L / MOST_LAYERS)
+    step = math.ceil(L / style.MOST_LAYERS)
     axes.plot(
         [-step, *layers], thing.trajectory, "o-", color="black", markersize=3, linewidth=1,
         label="lens",
@@ -375,7 +373,7 @@ def _label_tokens(axes: Axes, labels: list[str], inches: float, size: int = 9) -
 
 
 def _label_layers(axes: Axes, L: int) -> None:
-    axes.set_yticks(range(0, L, math.ceil(L / MOST_LAYERS)))
+    axes.set_yticks(range(0, L, math.ceil(L / style.MOST_LAYERS)))
     axes.set_ylabel("layer")
 
 

@@ -33,6 +33,7 @@ LONGEST_PROMPT = 300  # characters of a prompt in the title
 MOST_SLANTED_LABELS = 25  # with more tokens, labels stand upright, to save width
 CELL_WIDTH = ((5, 60), (0.55, 0.2))  # for 5 and for 60 columns: inches of a column
 MOST_LAYERS = 24  # with a number each; of more layers, every n-th has one
+TITLE_LINE = 0.17  # inches: height of a line in the title
 ELLIPSIS = "\u2026"
 # A dollar sign in a prompt starts no formula; equal figures give equal bytes.
 SETTINGS: Any = {  # matplotlib's own type is a literal of all its options

@@ -19,7 +19,6 @@ MOST_ABREAST = 4  # small panels side by side
 MOST_NUMBERS = 25  # columns with a number each; of more columns, every n-th has one
 SQUARE = 6.8  # inches of the figure that compares two sweeps
 CHARACTERS_PER_INCH = 13  # of the title
-TITLE_LINE = 0.17  # inches
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,9 @@ def _heatmaps(heatmaps: Heatmaps, cmap: str | None, title: str | None) -> Figure
     are_heads = heatmaps.columns_are == "head"
     below = 0.5 if are_heads else style.label_height(heatmaps.columns)  # inches
     height = layout.height + below
-    figure = style.new_figure(layout.width, height + TITLE_LINE * (heading.count("\n") + 1) + 0.3)
+    figure = style.new_figure(
+        layout.width, height + style.TITLE_LINE * (heading.count("\n") + 1) + 0.3
+    )
     grid = figure.subplots(layout.down, layout.abreast, squeeze=False, sharex=True, sharey=True)
     norm = _norm(heatmaps)
     for axes in grid.flat[len(heatmaps.panels) :]:
@@ -189,7 +190,7 @@ def _norm(heatmaps: Heatmaps) -> colors.Normalize:
 def _comparison(comparison: Comparison, cmap: str | None) -> Figure:
     x, y, rho = comparison.exact, comparison.approximate, comparison.rank_correlation
     heading = style.wrapped(comparison.title, int(SQUARE * CHARACTERS_PER_INCH))
-    figure = style.new_figure(SQUARE, SQUARE - 0.8 + TITLE_LINE * heading.count("\n"))
+    figure = style.new_figure(SQUARE, SQUARE - 0.8 + style.TITLE_LINE * heading.count("\n"))
     axes = figure.subplots()
     ends = [min(x.min(), y.min()), max(x.max(), y.max())]
     axes.plot(ends, ends, color="0.6", linewidth=1, zorder=0, label="the two are equal")

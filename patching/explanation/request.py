@@ -25,6 +25,7 @@ FIGURES = {  # method -> the figures that show its results
     "lens": ("lens",),
     "direct": ("direct",),
 }
+ROWS = 10  # tokens in the table of next tokens
 DEFAULT = ("alti", "alti-logit", "lens", "direct")
 
 

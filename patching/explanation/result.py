@@ -22,7 +22,7 @@ from patching.text import escaped, squeezed
 if TYPE_CHECKING:
     import pandas
 
-LONGEST_PROMPT = 80  # characters of the prompt in a repr
+PROMPT_IN_REPR = 80  # characters of the prompt in a repr
 FIRST_SHOWN = ("alti-logit", "logit")  # for Jupyter, in this order; else the first figure
 
 
@@ -195,6 +195,10 @@ class Explanation:
             saved: dict[str, Any] = {name: arrays[name] for name in arrays}
             saved |= {name: json.loads(saved[name].item()) for name in _STRUCTURED}
             texts = saved.pop("texts")
+            if saved["ids"].ndim == 2 and len(texts) == 1:  # 0.1: one prompt, as a batch of one
+                saved |= {
+                    name: value[0] for name, value in saved.items() if isinstance(value, np.ndarray)
+                }
             if saved["ids"].ndim != 1 or len(texts) != 1:
                 raise ResultError(
                     f"{path} explains {len(texts)} prompts in one file, as version 0.1 could;"
@@ -228,7 +232,7 @@ class Explanation:
         target, foil = (f"logit({score.token!r})" for score in (self.next.target, self.next.foil))
         parts = ", ".join(f"{name} {value:.4g}" for name, value in self.parts().items())
         return (
-            f"Explanation of {escaped(squeezed(self.text, LONGEST_PROMPT))!r}\n"
+            f"Explanation of {escaped(squeezed(self.text, PROMPT_IN_REPR))!r}\n"
             f"  {target} - {foil} = {target_minus_foil(self.logits):.4g}, of which {parts}\n"
             f"  {len(self.ids)} tokens; methods {', '.join(self.methods)};"
             f" model {self.model_name}; {self.seconds:.2f} s"

@@ -21,7 +21,7 @@ from mingpt.checks import widened
 from patching.errors import ExplanationError
 from patching.explanation import alti, logit_attribution, logit_lens
 from patching.explanation.recording import RecordedRun, record_run
-from patching.explanation.request import DEFAULT, check_rows, parse_methods
+from patching.explanation.request import DEFAULT, ROWS, check_rows, parse_methods
 from patching.explanation.result import NOT_ASKED, Explanation
 from patching.next_tokens import text_or_id
 from patching.prompts import Question
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 # has no limit.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 TOLERANCE_BESIDE = {torch.float32: 1e-6, torch.float64: 1e-12}
-ROWS = 10
 OUT_OF_MEMORY = (
     "out of memory; ask for fewer methods, explain fewer or shorter prompts at a time,"
     " or use a narrower dtype"

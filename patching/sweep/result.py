@@ -27,7 +27,7 @@ from patching.text import escaped, squeezed, visible
 if TYPE_CHECKING:
     import pandas
 
-LONGEST_PROMPT = 72  # characters of a prompt in the repr
+PROMPT_IN_REPR = 72  # characters of a prompt in the repr
 
 
 class MetricValues(NamedTuple):
@@ -123,7 +123,7 @@ class SweepResult:
             f" ({self.direction}), {shape}, {self.cells} cells patched{approximate}"
         ]
         for run, answer in (("clean", pair.target_token), ("corrupt", pair.foil_token)):
-            text = squeezed(escaped(getattr(pair, f"{run}_text")), LONGEST_PROMPT)
+            text = squeezed(escaped(getattr(pair, f"{run}_text")), PROMPT_IN_REPR)
             lines.append(f"  {run}: {text} -> {visible(answer)}")
         lines.append(
             f"  {self.metric}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f};"

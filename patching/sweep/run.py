@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
@@ -35,6 +35,50 @@ OUT_OF_MEMORY = (
     "the memory is not enough; allow the fast sweep less (--max-memory, in Python"
     " max_memory), or use shorter prompts or a narrower dtype"
 )
+
+
+@overload
+def patch_sweep(
+    model: GPT,
+    pair: PromptPair,
+    *,
+    site: str = ...,
+    metric: Asked | Sequence[Asked] = ...,
+    direction: str = ...,
+    by_position: bool = ...,
+    window: int = ...,
+    layers: Sequence[int] | None = ...,
+    heads: Sequence[int] | None = ...,
+    positions: Sequence[int] | None = ...,
+    method: str = ...,
+    patches: Callable[[Cell], Sequence[Patch]] | None = ...,
+    max_memory: int | None = ...,
+    tf32: bool = ...,
+    rows: int = ...,
+    progress: Progress | bool | None = ...,
+) -> SweepResult: ...
+
+
+@overload
+def patch_sweep(
+    model: GPT,
+    pair: Sequence[PromptPair],
+    *,
+    site: str = ...,
+    metric: Asked | Sequence[Asked] = ...,
+    direction: str = ...,
+    by_position: bool = ...,
+    window: int = ...,
+    layers: Sequence[int] | None = ...,
+    heads: Sequence[int] | None = ...,
+    positions: Sequence[int] | None = ...,
+    method: str = ...,
+    patches: Callable[[Cell], Sequence[Patch]] | None = ...,
+    max_memory: int | None = ...,
+    tf32: bool = ...,
+    rows: int = ...,
+    progress: Progress | bool | None = ...,
+) -> list[SweepResult]: ...
 
 
 def patch_sweep(
@@ -126,7 +170,7 @@ def run_sweep(
     ):
         measured = _measure(model, pairs, grids, request, report)
         seconds = time.perf_counter() - started
-        with float32_products(model):  # the tables are exact even where the runs are in TF32
+        with float32_products(model):  # this product is exact even where the runs are in TF32
             tables = _next_token_tables(model, pairs, measured, request.rows)
     checksum = model.checksum()
     return [
@@ -202,12 +246,25 @@ def _measure_one_by_one(
     for number, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
         with named(number, len(pairs)):
             if is_loop:
-                patches = request.patches or grid.patches
+                patches = None if request.patches is None else _checked(request.patches)
                 found = loop.measure(model, pair, grid, direction, metrics, step, patches)
             else:
                 found = attribution.measure(model, pair, grid, direction, metrics, step)
         measured.append(found)
     return measured
+
+
+def _checked(patches: Callable[[Cell], object]) -> Callable[[Cell], list[Patch]]:
+    """Wrap a caller's function, so that each cell gets a list of patches or an error."""
+
+    def of_cell(cell: Cell) -> list[Patch]:
+        found = patches(cell)
+        found = [found] if isinstance(found, Patch) else found
+        if not (isinstance(found, Sequence) and all(isinstance(one, Patch) for one in found)):
+            raise SweepError(f"patches returned {found!r:.80} for {cell}, not a list of Patch")
+        return list(found)
+
+    return of_cell
 
 
 def _next_token_tables(
