@@ -166,6 +166,22 @@ def test_targets_of_another_shape_are_refused(model):
         model(torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long))
 
 
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_generate_takes_the_likeliest_at_any_low_temperature(model, do_sample):
+    ids = torch.randint(40, (2, 5), generator=torch.Generator().manual_seed(0))
+    expected = model.generate(ids, 5)
+    for temperature in (1e-38, 1e-4):
+        assert torch.equal(model.generate(ids, 5, temperature, do_sample), expected)
+    half = model.half()
+    assert torch.equal(half.generate(ids, 5, 1e-4, do_sample), half.generate(ids, 5))
+
+
+def test_a_write_through_data_changes_the_checksum(model):
+    before = model.checksum()
+    model.transformer.h[0].mlp.c_fc.weight.data.mul_(2)
+    assert model.checksum() != before
+
+
 def test_generate_slides_out_of_the_context(model):
     ids = torch.randint(40, (2, 10))
     out = model.generate(ids, 5)
@@ -247,6 +263,7 @@ def test_generate_with_record_and_patch_reads_the_old_recording(model):
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
         ({"top_k": 0}, "top_k"),
     ],
 )

@@ -316,3 +316,24 @@ def test_patches_of_ones_own_may_be_at_any_site(model, pair):
         patches = [Patch(site, layer, position) for site in ("attn_out", "mlp_out")]
         expected = (last(model, pair.corrupt_ids, patch=patches) - clean)[11].item()
         assert found.values[layer, position] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("site", ["resid_post", "z"])
+def test_the_loop_records_no_more_than_it_needs(model, pair, site):
+    patch_sweep(model, pair, site=site, method="loop")
+    assert {*model.recording} == {site, "resid_post"}
+
+
+def test_patches_may_be_one_or_none(model, pair):
+    one = Patch("resid_post", 1, position=3)
+    alone = patch_sweep(model, pair, method="loop", patches=lambda cell: one)
+    listed = patch_sweep(model, pair, method="loop", patches=lambda cell: [one])
+    np.testing.assert_array_equal(alone.values, listed.values)
+    nothing = patch_sweep(model, pair, method="loop", patches=lambda cell: [])
+    assert (nothing.values == nothing.corrupt_value).all()
+
+
+@pytest.mark.parametrize("returned", [None, 3, [(0, 1)], "z"])
+def test_patches_that_are_none_are_refused_with_their_cell(model, pair, returned):
+    with pytest.raises(SweepError, match=r"patches returned .* for Cell\(index=\(0, 0\)"):
+        patch_sweep(model, pair, method="loop", patches=lambda cell: returned)
