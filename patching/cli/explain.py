@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mingpt.version import __version__
 from patching.cli.common import output
 from patching.cli.common.arguments import Parser, add_model_arguments, parse_texts
-from patching.cli.common.command import print_line, run_command
+from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.models import load_model
 from patching.cli.common.progress import Bars, Progress
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
@@ -92,11 +92,11 @@ def build_parser() -> Parser:
     add_model_arguments(parser)
     explanation = parser.add_argument_group("explanation")
     explanation.add_argument(
-        "--show", dest="method", metavar="LIST", default=",".join(DEFAULT),
+        "--show", metavar="LIST",
         help=f"one or more of {', '.join(METHODS)}; default: {','.join(DEFAULT)}",
     )  # fmt: skip
     explanation.add_argument(
-        "--method", metavar="LIST", default=",".join(DEFAULT),
+        "--method", metavar="LIST",
         help="the old name of --show, which still works; mingpt-patch's --method means something"
         " else",
     )  # fmt: skip
@@ -109,6 +109,10 @@ def run(argv: Sequence[str]) -> None:
     """Parse, load, explain, print and write."""
     arguments = build_parser().parse_args(argv)
     texts = parse_texts(arguments, EXAMPLE)
+    if arguments.show is not None and arguments.method is not None:
+        raise UsageError("--method is the old name of --show: give one of the two")
+    # A result records the option under its old name, as version 0.1 did.
+    arguments.method = arguments.show or arguments.method or ",".join(DEFAULT)
     methods = parse_methods(arguments.method)
 
     # Imported after the first checks: importing PyTorch is slow.

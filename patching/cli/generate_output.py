@@ -40,14 +40,17 @@ def print_side_by_side(
             say(f"{generate_report.readable(name)}: {line}")
         scores = [model.next[number] for model in models]
         say(tables.scores_table(dict(zip(names, scores, strict=True)), {}))
-        for which, settings in enumerate(request.settings):
+        # With --count, samples are in the result and in --json only: there may be hundreds.
+        for which, settings in enumerate(() if request.patterns else request.settings):
             say(f"\n{settings.describe()}:\n")
             say(_samples_of_prompt(models, names, which, number), always=True)
+    counted = bool(request.patterns)  # whose tables need the names above them
     for which, settings in enumerate(request.settings):
-        say(f"\n{settings.describe()}:")
+        say(f"\n{settings.describe()}:", always=counted)
         for name, model in zip(names, models, strict=True):
             run = model.runs[which]
-            say(f"{generate_report.readable(name)}: {generate_report.time_line(run)}")
+            line = f"{generate_report.readable(name)}: {generate_report.time_line(run)}"
+            say(line, always=counted)
             if request.patterns:
                 say(f"\n{generate_report.count_table(run.counts)}\n", always=True)
 

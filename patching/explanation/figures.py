@@ -133,7 +133,7 @@ def _direct(found: Explanation) -> drawing.DirectParts:
         heads=found.heads[0] - found.heads[1],
         mlp=target_minus_foil(found.mlp),
         caption=f"{_sum_of_parts(found, choice)} The terms add up to the model's logits"
-        f" up to {error:.2g} ({limit}).",
+        f" to within {error:.2g} ({limit}).",
     )
 
 

@@ -204,10 +204,17 @@ def _each_row(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Readout
     def read(logits: Tensor, readout: Readout) -> Tensor:
         import torch  # not at the top: a command's --help lists the metrics
 
-        numbers = [
-            torch.as_tensor(function(row), dtype=logits.dtype, device=logits.device)
-            for row in logits
-        ]
+        numbers = []
+        for row in logits:
+            found = function(row)
+            try:
+                number = torch.as_tensor(found, dtype=logits.dtype, device=logits.device)
+            except (TypeError, ValueError, RuntimeError):
+                raise SweepError(f"a metric returned {found!r:.80}, not a number") from None
+            if number.numel() != 1:
+                shape = tuple(number.shape)
+                raise SweepError(f"a metric returned numbers of shape {shape}, not one number")
+            numbers.append(number.reshape(()))
         return torch.stack(numbers)  # (E,)
 
     return read

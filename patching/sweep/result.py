@@ -118,9 +118,12 @@ class SweepResult:
             f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True)
         )
         pair, found = self.pair, self.metrics[self.metric]
+        put_in = f"{source} into {base} ({self.direction})"
+        if self.patches is not None:
+            put_in = f"patches of {self.patches}() into {base}"
         lines = [
-            f"SweepResult of {escaped(self.model_name)}: {self.site}, {source} into {base}"
-            f" ({self.direction}), {shape}, {self.cells} cells patched{approximate}"
+            f"SweepResult of {escaped(self.model_name)}: {self.site}, {put_in},"
+            f" {shape}, {self.cells} cells patched{approximate}"
         ]
         for run, answer in (("clean", pair.target_token), ("corrupt", pair.foil_token)):
             text = squeezed(escaped(getattr(pair, f"{run}_text")), PROMPT_IN_REPR)

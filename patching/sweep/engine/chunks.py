@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -69,9 +70,11 @@ def cut(
                 chunk, is_new = [], True
                 larger = Size().plus(job, one, is_new=True)
             if strict and needed(larger) > allowed:
+                least = math.ceil(needed(larger) / 1024)  # rounded up: this much is enough
                 raise SweepError(
-                    f"{allowed / 1024**2:.4g} MiB is too little memory: this sweep needs at"
-                    f" least {needed(larger) / 1024**2:.4g} MiB beside the model"
+                    f"{allowed / 1024:.4g} KiB is too little memory: this sweep needs at"
+                    f" least {least}K beside the model (--max-memory {least}K, in Python"
+                    f" max_memory={1024 * least})"
                 )
             size = larger
             if is_new:

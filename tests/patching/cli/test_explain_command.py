@@ -96,6 +96,14 @@ def test_a_subset_and_the_method_that_is_not_the_default(here, capsys):
     assert Explanation.load(f"run/{stem}").methods == ("logit", "lens")
 
 
+def test_show_and_its_old_name_are_not_given_together(capsys):
+    assert main(["--model=builtin", "--show", "alti", "--method", "lens"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error == "mingpt-explain: error: --method is the old name of --show: give one of the two\n"
+    )
+
+
 def test_show_and_its_old_name_give_the_same_files(here, capsys):
     for name in ("show", "method"):
         asked = ["--model=builtin", "--quiet", f"--{name}", "lens,logit", "--out", f"{name}/"]

@@ -347,6 +347,25 @@ def test_models_side_by_side(ran, small, monkeypatch):
     assert [one["model"] for one in found] == ["builtin", "small"]
 
 
+def test_counts_of_several_models_come_without_the_samples(ran, small):
+    many = (
+        "--model",
+        "builtin",
+        "--model",
+        small,
+        "--num-samples",
+        "30",
+        "--count",
+        "he",
+        "--quiet",
+    )
+    out, _ = ran("--prompt", KEYS, *many)
+    assert "(seed 0)" not in out
+    assert out.count("95 % interval") == 2
+    for name in ("builtin", small):
+        assert f"\n{name}: " in out  # over its table
+
+
 def test_models_of_one_name_are_told_apart():
     assert generate_output.numbered_names(["a", "b", "a"]) == ["a (1)", "b", "a (3)"]
 

@@ -206,3 +206,13 @@ def test_a_file_of_version_0_1_of_several_prompts_is_refused(tmp_path):
         f"{tmp_path / 'old'} explains 2 prompts in one file, as version 0.1 could;"
         " explain the prompts again and save each explanation in a file of its own"
     )
+
+
+def test_a_file_of_version_0_1_of_a_batch_of_one_prompt_is_read(tmp_path):
+    old_file(tmp_path / "old.npz", prompts=1)
+    with np.load(tmp_path / "old.npz") as saved:
+        arrays = {name: saved[name] for name in saved}
+    batch = {name: one if one.dtype.kind == "U" else one[None] for name, one in arrays.items()}
+    np.savez(tmp_path / "batch.npz", **batch)
+    found, expected = (Explanation.load(tmp_path / name) for name in ("batch", "old"))
+    assert found.to_dict() == expected.to_dict()

@@ -337,3 +337,25 @@ def test_patches_may_be_one_or_none(model, pair):
 def test_patches_that_are_none_are_refused_with_their_cell(model, pair, returned):
     with pytest.raises(SweepError, match=r"patches returned .* for Cell\(index=\(0, 0\)"):
         patch_sweep(model, pair, method="loop", patches=lambda cell: returned)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda logits: logits, r"returned numbers of shape \(40,\), not one number"),
+        (lambda logits: None, "returned None, not a number"),
+        (lambda logits: "much", "returned 'much', not a number"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_a_metric_that_returns_no_number_is_refused(model, pair, metric, message, method):
+    with pytest.raises(SweepError, match=message):
+        patch_sweep(model, pair, metric=metric, method=method)
+
+
+def test_the_repr_of_a_sweep_of_patches_names_them(model, pair):
+    def zeros(cell):
+        return [Patch("mlp_out", cell.layer, value=torch.zeros(16))]
+
+    result = patch_sweep(model, pair, site="mlp_out", method="loop", patches=zeros)
+    assert "patches of zeros() into corrupt" in repr(result)

@@ -108,7 +108,7 @@ def test_a_sweep_holds_no_more_than_it_says(request_, monkeypatch):
 
 
 def test_too_little_memory_is_refused(model, pair):
-    message = r"0\.25 MiB is too little memory: this sweep needs at least 0\.\d+ MiB"
+    message = r"256 KiB is too little memory: this sweep needs at least \d+K beside the model"
     with pytest.raises(SweepError, match=message):
         patch_sweep(make_model(n_embd=256), pair, max_memory=2**18)
     assert patch_sweep(make_model(n_embd=256), pair, max_memory=2**20).cells == 21
