@@ -112,7 +112,8 @@ def run(argv: Sequence[str]) -> None:
     if arguments.show is not None and arguments.method is not None:
         raise UsageError("--method is the old name of --show: give one of the two")
     # A result records the option under its old name, as version 0.1 did.
-    arguments.method = arguments.show or arguments.method or ",".join(DEFAULT)
+    given = [one for one in (arguments.show, arguments.method) if one is not None]
+    arguments.method = given[0] if given else ",".join(DEFAULT)
     methods = parse_methods(arguments.method)
 
     # Imported after the first checks: importing PyTorch is slow.

@@ -122,10 +122,6 @@ def test_show_and_its_old_name_give_the_same_files(here, capsys):
             for changing in ("seconds", "created"):
                 del one[changing], other[changing]
             assert one == other
-    assert (
-        main(["--model=builtin", "--quiet", "--show=lens", "--method=direct", "--out=x.png"]) == 0
-    )
-    assert Explanation.load("x").methods == ("direct",)  # the last one counts
 
 
 def test_a_bar_of_its_own_or_none(here, monkeypatch):
