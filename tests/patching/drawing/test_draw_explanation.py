@@ -189,7 +189,7 @@ def test_direct_attribution_shows_every_head_and_mlp():
     assert left.get_ylim() == right.get_ylim()
     wrong = dataclasses.replace(found, error=np.array([1.0, 2.0]), tolerance=np.array([2.5, 6.0]))
     text = texts_of(figure_of(wrong, "direct"))
-    assert "add up to the model's logits up to 1 (allowed: 2.5)" in text
+    assert "add up to the model's logits to within 1 (allowed: 2.5)" in text
     half = dataclasses.replace(found, tolerance=np.full(2, np.inf))
     assert "not checked in half precision" in texts_of(figure_of(half, "direct"))
 
