@@ -50,7 +50,7 @@ _BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
 
 @dataclass(frozen=True)
 class PieceWork:
-    """How one piece of a text became tokens; see `BPETokenizer.show_work`."""
+    """The steps from one piece of a text to its tokens; see `BPETokenizer.show_work`."""
 
     piece: str  # as the regular expression cut it
     data: bytes  # its UTF-8 bytes

@@ -91,7 +91,7 @@ class TokenShares:
 
 @dataclass(frozen=True)
 class TokenBars:
-    """What each token adds to the logit difference."""
+    """The contribution of each token to the logit difference."""
 
     choice: Choice
     heading: str
@@ -101,7 +101,7 @@ class TokenBars:
 
 @dataclass(frozen=True)
 class TokensByLayer:
-    """What each token, or position, adds to the logit difference in each layer."""
+    """The contribution of each token, or position, to the logit difference, by layer."""
 
     choice: Choice
     heading: str
@@ -127,7 +127,7 @@ class LensPredictions:
 
 @dataclass(frozen=True)
 class DirectParts:
-    """What each head and each MLP adds to the logit difference by itself."""
+    """The direct contribution of each head and each MLP to the logit difference."""
 
     choice: Choice
     heading: str

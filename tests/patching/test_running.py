@@ -1,4 +1,4 @@
-"""How a model is run: its mode and precision, and progress that is counted and drawn."""
+"""Running a model: its mode and precision, and progress that is counted and drawn."""
 
 import sys
 

@@ -19,7 +19,7 @@ Chunk = list[tuple[int, list[Experiment]]]
 
 
 class Size(NamedTuple):
-    """How large a batch is once all its experiments have joined."""
+    """The size of a batch once all its experiments have joined."""
 
     T: int = 0  # tokens of the longest prompt
     sequences: int = 0

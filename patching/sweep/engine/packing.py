@@ -114,7 +114,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where each sequence's rows are: arrays over the sequences (S,) and the rows (N,)."""
+    """The place of each sequence's rows: arrays over the sequences (S,) and the rows (N,)."""
 
     job: np.ndarray  # (S,)
     T: np.ndarray  # (S,)

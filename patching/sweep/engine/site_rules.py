@@ -239,7 +239,7 @@ def _after_heads(
 
 @dataclass(frozen=True)
 class SiteRule:
-    """How the rows of a site's experiments are computed.
+    """The rule that computes the rows of a site's experiments.
 
     Attributes:
         resid_post: returns the stream after the block (n, C) in the changed rows.

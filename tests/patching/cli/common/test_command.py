@@ -1,4 +1,4 @@
-"""What a command makes of errors: one line on stderr and an exit code."""
+"""Errors of a command: one line on stderr and an exit code."""
 
 import pytest
 
