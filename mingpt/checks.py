@@ -1,10 +1,8 @@
-"""Checks of numbers: counts, indices from the end, finite logits, a hash of parameters."""
+"""Checks of numbers: counts, indices from the end, token ids, finite logits."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -78,21 +76,3 @@ def finite(logits: Tensor) -> Tensor:
         dtype = str(logits.dtype).removeprefix("torch.")
         raise GenerationError(f"the model's logits are not finite in {dtype}")
     return logits
-
-
-def sample(x: Tensor) -> float:
-    """Return the sum of some 64 numbers of `x`, evenly spread: it tells a change cheaply."""
-    some = x.detach()[tuple(slice(None, None, max(1, size // 8)) for size in x.shape)]
-    return some.float().sum().item()
-
-
-def sha256_of(named: Iterable[tuple[str, Tensor]]) -> str:
-    """Return the SHA-256 (hex) of all tensors' names, dtypes, shapes and bytes, in name order."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(named, key=lambda pair: pair[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # Through bytes, because NumPy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mingpt.checks import check_ids, check_positive, check_whole, finite, sample, sha256_of, widened
+from mingpt.checks import check_ids, check_positive, check_whole, finite, widened
+from mingpt.checksum import sample, sha256_of
 from mingpt.config import GPTConfig
 from mingpt.errors import ConfigError, PatchError
 from mingpt.linear import Linear, by_shared_heads

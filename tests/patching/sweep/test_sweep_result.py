@@ -12,7 +12,7 @@ import torch
 from helpers import last
 
 from mingpt import Patch
-from mingpt.checks import sha256_of
+from mingpt.checksum import sha256_of
 from patching import PromptPair, ResultError, SweepError, SweepResult, patch_sweep
 
 
