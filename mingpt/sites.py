@@ -137,6 +137,8 @@ def heads_at(site: str, config: GPTConfig) -> int:
 def as_patches(patch: PatchLike) -> list[Patch]:
     """Return the patches as a list; a pair (layer, position) is a patch of resid_post.
 
+    An empty list patches nothing.
+
     Raises:
         PatchError: `patch` is not a pair, a Patch or several Patches.
     """
@@ -144,7 +146,7 @@ def as_patches(patch: PatchLike) -> list[Patch]:
         return [patch]
     try:
         parts = list(patch)
-        if parts and all(isinstance(part, Patch) for part in parts):
+        if all(isinstance(part, Patch) for part in parts):
             return [part for part in parts if isinstance(part, Patch)]
         layer, position = map(operator.index, parts)  # type: ignore[arg-type]  # or TypeError
     except (TypeError, ValueError):

@@ -51,7 +51,7 @@ def measure(
     check_unpatched(metrics, readout, model.dtype)
     values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
     for cell in grid.cells():
-        out, _ = model(ids[base], patch=list((patches or grid.patches)(cell)) or None)  # (1, T, V)
+        out, _ = model(ids[base], patch=(patches or grid.patches)(cell))  # (1, T, V)
         values[cell.index] = read(metrics, widened(out[:, -1]), readout)[:, 0]  # (M,)
         step()
     values = values.movedim(-1, 0).contiguous()  # (M, *grid.shape)

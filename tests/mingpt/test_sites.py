@@ -274,13 +274,18 @@ def test_generation_is_patched_while_the_prompt_is_whole(site):
         (Patch("z", 0.5, 0), "layer is a whole number, not 0.5"),
         (Patch("z", 0, "last"), "position is a whole number, not 'last'"),
         ([Patch("z", 0), (0, 1)], r"a patch is \(layer, position\), a Patch, or a list"),
-        ([], r"a patch is \(layer, position\), a Patch, or a list"),
+        ([0], r"a patch is \(layer, position\), a Patch, or a list"),
         ("z", r"a patch is \(layer, position\), a Patch, or a list"),
     ],
 )
 def test_bad_patches_are_refused(recorded, patch, message):
     with pytest.raises(PatchError, match=message):
         recorded(CORRUPT, patch=patch)
+
+
+def test_an_empty_list_patches_nothing(recorded):
+    unpatched, _ = recorded(CORRUPT)
+    assert torch.equal(recorded(CORRUPT, patch=[])[0], unpatched)
 
 
 def test_a_site_that_is_not_recorded_is_refused(recorded):
