@@ -40,7 +40,7 @@ def draw_explanation(
         DrawingError: another suffix, no such figure or colour map, or the explanation
             does not include the figure's method.
     """
-    check_cmap(cmap)
+    check_cmap(cmap)  # here too, because bars take no colour map
     known = figures_of(FIGURES)
     if figure not in known:
         raise DrawingError(f"no figure {figure!r}; there are {', '.join(known)}")

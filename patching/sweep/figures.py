@@ -44,7 +44,6 @@ def draw_heatmap(
     Raises:
         DrawingError: another suffix, no such colour map, metric or head.
     """
-    style.check_cmap(cmap)
     return draw_heatmaps(heatmaps(result, metric, head), path, cmap=cmap, title=title)
 
 
@@ -71,7 +70,6 @@ def draw_agreement(
         DrawingError: another suffix, no such colour map or metric.
         SweepError: the two are not of the same cells of the same prompts.
     """
-    style.check_cmap(cmap)
     return draw_comparison(comparison(approximate, exact, metric), path, cmap=cmap)
 
 
