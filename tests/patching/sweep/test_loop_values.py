@@ -10,9 +10,6 @@ from helpers import last, make_model
 from mingpt import Patch
 from patching import PromptPair, patch_sweep
 
-pytestmark = pytest.mark.skipif(
-    "value" not in Patch.__dataclass_fields__, reason="patches have no values of their own yet"
-)
 HEAD_SIZE = 8  # of make_model()
 
 
