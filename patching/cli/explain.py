@@ -111,10 +111,8 @@ def run(argv: Sequence[str]) -> None:
     texts = parse_texts(arguments, EXAMPLE)
     if arguments.show is not None and arguments.method is not None:
         raise UsageError("--method is the old name of --show: give one of the two")
-    # A result records the option under its old name, as version 0.1 did.
-    given = [one for one in (arguments.show, arguments.method) if one is not None]
-    arguments.method = given[0] if given else ",".join(DEFAULT)
-    methods = parse_methods(arguments.method)
+    shown = arguments.method if arguments.show is None else arguments.show
+    methods = parse_methods(DEFAULT if shown is None else shown)
 
     # Imported after the first checks: importing PyTorch is slow.
     from patching.cli.common import tables
@@ -143,7 +141,7 @@ def run(argv: Sequence[str]) -> None:
         )
     for block in report(found):
         say(f"\n{block}")
-    found = _with_arguments(found, arguments, loaded.fallback)
+    found = _with_command(found, arguments, loaded.fallback)
     with bars.bar("drawing") as progress:
         written = _write(found, model, figures, place, progress)
     output.say_written(say, written)
@@ -152,17 +150,17 @@ def run(argv: Sequence[str]) -> None:
         print_line(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
 
 
-def _with_arguments(
+def _with_command(
     found: Explanation, arguments: argparse.Namespace, fallback: str | None
 ) -> Explanation:
-    """Return the explanation with the command's arguments, notes and matplotlib's version."""
+    """Return the explanation with the command's options, notes and matplotlib's version."""
     import matplotlib
 
-    names = (*output.MODEL_ARGUMENTS, "method", "top_k", "cmap", "format")
+    asked = (*output.MODEL_ARGUMENTS, "cmap", "format")
     return dataclasses.replace(
         found,
         notes=output.fallback_notes(fallback),
-        arguments={name: getattr(arguments, name) for name in names},
+        command={name: getattr(arguments, name) for name in asked},
         versions={**found.versions, "matplotlib": matplotlib.__version__},
     )
 
@@ -177,10 +175,11 @@ def _write(
     """Write figures and result; return path -> True if it replaced a file."""
     from patching.explanation.figures import draw_explanation
 
-    cmap = found.arguments["cmap"]
+    command = found.command or {}
+    cmap = command["cmap"]
     defining = (
         output.model_identity(model, found.checksum, found.notes),
-        (found.methods, len(found.top_ids), cmap, found.arguments["seed"]),
+        (found.methods, len(found.top_ids), cmap, command["seed"]),
         (found.ids.tolist(), found.target, found.foil),
         (found.versions["device"], found.versions["dtype"]),
     )

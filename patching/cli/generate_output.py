@@ -148,7 +148,7 @@ def _write_result(models: Sequence[ModelRun], arguments: argparse.Namespace, pat
     names = (*output.MODEL_ARGUMENTS, "num_samples", "rows", "format", "plot", "show_steps")
     command = {name: getattr(arguments, name) for name in names}
     results = [
-        replace(run.result, arguments=command, notes=model.notes, checksum=model.checksum)
+        replace(run.result, command=command, notes=model.notes, checksum=model.checksum)
         for model, run in _all_runs(models)
     ]
     counts = [

@@ -40,6 +40,10 @@ EXAMPLE = {
     "foil": "Smith",
 }
 
+# Settings that the name of a run's files stands for. Site and direction are in it as words;
+# where heads are patched at each position, `positions` is not None.
+NAMED_SETTINGS = ("layers", "heads", "positions", "window", "method", "tf32", "rows")
+
 DESCRIPTION = """\
 Activation patching: which vector carries the answer?
 
@@ -311,14 +315,11 @@ def _sweep(
 
 def _run_name(result: SweepResult, model: GPT) -> str:
     """Return a file name that is the same for equal runs and differs for others."""
-    pair, arguments = result.pair, result.to_dict()["arguments"]
-    command = dict(arguments.pop("command"))
-    for name in ("model", "device", "dtype", "format"):  # see `defining`, or no part of the run
-        del command[name]
-    del arguments["max_memory"]
+    pair, command = result.pair, result.command or {}
     defining = (
         output.model_identity(model, result.checksum, result.notes),
-        (arguments, result.rows, command),
+        ([getattr(result, name) for name in NAMED_SETTINGS], [*result.metrics]),
+        [command[name] for name in ("seed", "cmap", "compare_exact")],
         (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
         (result.versions["device"], result.versions["dtype"]),
     )

@@ -129,7 +129,7 @@ def _title(
 ) -> tuple[str, ...]:
     first = samples[0]
     lines = [
-        f"Continuations by {first.model}; {first.settings.describe()}",
+        f"Continuations by {first.model_name}; {first.settings.describe()}",
         *notes,
         f"{which}: {shortened(first.prompt, LONGEST_PROMPT)}",
     ]

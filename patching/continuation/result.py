@@ -32,7 +32,7 @@ LONGEST_SHOWN = 60  # characters of a prompt or a continuation in a repr
 class Continuation:
     """One sample as text."""
 
-    model: str  # its name
+    model_name: str
     prompt: str
     text: str  # the continuation, without the prompt and the end-of-text token
     tokens: tuple[str, ...]  # its tokens, as BPETokenizer.token gives them
@@ -43,7 +43,7 @@ class Continuation:
         """Return the sample in types that JSON has: text, ids, log_probs, seed, settings."""
         sample = self.sample
         return {
-            "model": self.model,
+            "model": self.model_name,
             "prompt": self.prompt,
             "text": self.text,
             "ids": list(sample.ids),
@@ -85,7 +85,7 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         result.save("keys")  # keys.json; Continuations.load("keys") reads it
     """
 
-    model: str  # its name
+    model_name: str
     settings: GenerationSettings
     samples: tuple[tuple[Continuation, ...], ...]  # of each prompt, one or more
     versions: dict[str, str] = field(default_factory=dict)  # of packages; device, dtype, threads
@@ -93,7 +93,7 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
     notes: tuple[str, ...] = ()  # remarks for readers of the figures
-    arguments: dict[str, Any] = field(default_factory=dict)  # of the command that ran it
+    command: dict[str, Any] | None = None  # options of the command that ran it
     checksum: str | None = None  # SHA-256 of the model's weights; the command sets it
 
     @property
@@ -116,7 +116,7 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
     def __repr__(self) -> str:
         count = sum(map(len, self.samples))
         lines = [
-            f"Continuations by {self.model}: {_several(len(self), 'prompt')},"
+            f"Continuations by {self.model_name}: {_several(len(self), 'prompt')},"
             f" {_several(count, 'sample')}; {self.settings.describe()}"
         ]
         for of_prompt in self.samples[:MOST_SHOWN]:
@@ -151,7 +151,7 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         """
         rows = [
             {
-                "model": one.model,
+                "model": one.model_name,
                 "prompt": one.prompt,
                 "sample": number,
                 "seed": one.sample.seed,
@@ -239,7 +239,7 @@ def _to_fields(results: Sequence[Continuations]) -> dict[str, Any]:
     parts = []
     for result in results:
         model = {
-            "name": result.model,
+            "name": result.model_name,
             "checksum": result.checksum,
             "notes": list(result.notes),
             "versions": result.versions,
@@ -254,7 +254,7 @@ def _to_fields(results: Sequence[Continuations]) -> dict[str, Any]:
             }
         )
     return {
-        "arguments": results[0].arguments if results else {},
+        "command": results[0].command if results else None,
         "models": models,
         "results": parts,
         "values": [
@@ -289,8 +289,9 @@ def _from_version_01(
     Such a file has one list of samples, sorted by model, settings and prompt. A new
     result begins where model or settings change.
     """
+    fields = {**fields, "command": fields.get("arguments")}
     models = {model["name"]: model for model in fields.get("models", ())}
-    for (name, _), group in groupby(values, key=lambda one: (one.model, one.settings)):
+    for (name, _), group in groupby(values, key=lambda one: (one.model_name, one.settings)):
         samples = tuple(
             tuple(of_prompt) for _, of_prompt in groupby(group, key=lambda one: one.prompt)
         )
@@ -304,14 +305,14 @@ def _result(
     created: str,
 ) -> Continuations:
     """Return one result of a file; `model` is what the file says about its model."""
-    first = samples[0][0]
+    first, command = samples[0][0], fields["command"]
     return Continuations(
-        first.model,
+        first.model_name,
         first.settings,
         samples,
         dict(model.get("versions", {})),
         created,
         tuple_of(str, model.get("notes", [])),
-        dict(fields.get("arguments", {})),
+        None if command is None else dict(command),
         model.get("checksum"),
     )

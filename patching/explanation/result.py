@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -79,7 +80,7 @@ class Explanation:
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
     notes: tuple[str, ...] = ()  # remarks for readers of the figures
-    arguments: dict[str, Any] = field(default_factory=dict)  # of the command that ran it
+    command: dict[str, Any] | None = None  # options of the command that ran it
     checksum: str | None = None  # SHA-256 of the model's weights; None in some older files
 
     @cached_property
@@ -158,7 +159,7 @@ class Explanation:
         `contributions` and `rollout` are left out, because they are L times as large as the
         other arrays. `alti` is the last rollout.
         """
-        values = self._fields() | {"alti": self.alti}
+        values = {name: getattr(self, name) for name in _FIELDS} | {"alti": self.alti}
         for name in ("contributions", "rollout"):
             del values[name]
         values = {
@@ -167,21 +168,19 @@ class Explanation:
         bars = {method: to_json_lists(self.bars(method)) for method in self._token_attributions()}
         return {"next": dataclasses.asdict(self.next), "bars": bars, **values}
 
-    def _fields(self) -> dict[str, Any]:
-        """Return the fields by their names in files, which have `texts`, a list of one text."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["texts"] = (values.pop("text"),)
-        return values
-
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write `path` with the suffixes .npz and .json; return the two paths.
 
         In the .npz, every array has the name of its field, structured fields are
-        JSON text, and fields that are None are left out.
+        JSON text, and arrays that are None are left out.
         """
-        fields = {name: value for name, value in self._fields().items() if value is not None}
-        structured = {name: json.dumps(fields.pop(name, None)) for name in _STRUCTURED}
-        return save(path, fields | structured, self.to_dict())
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        arrays = {
+            name: json.dumps(value) if name in _STRUCTURED else value
+            for name, value in fields.items()
+            if name in _STRUCTURED or value is not None
+        }
+        return save(path, arrays, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -192,22 +191,14 @@ class Explanation:
                 version 0.1 that explains several prompts.
         """
         with open_result(path, "explanation") as arrays:
-            saved: dict[str, Any] = {name: arrays[name] for name in arrays}
+            files = arrays if "texts" not in arrays else _from_version_01(arrays, path)
+            there = [name for name in _FIELDS if name in files or name not in NOT_ASKED]
+            saved: dict[str, Any] = {name: files[name] for name in there}
             saved |= {name: json.loads(saved[name].item()) for name in _STRUCTURED}
-            texts = saved.pop("texts")
-            if saved["ids"].ndim == 2 and len(texts) == 1:  # 0.1: one prompt, as a batch of one
-                saved |= {
-                    name: value[0] for name, value in saved.items() if isinstance(value, np.ndarray)
-                }
-            if saved["ids"].ndim != 1 or len(texts) != 1:
-                raise ResultError(
-                    f"{path} explains {len(texts)} prompts in one file, as version 0.1 could;"
-                    " explain the prompts again and save each explanation in a file of its own"
-                )
             saved |= {name: int(saved[name]) for name in ("target", "foil")}
             saved |= {name: tuple(saved[name]) for name in ("methods", "notes")}
             saved["tokens"] = {int(number): text for number, text in saved["tokens"].items()}
-            return cls(**NOT_ASKED | saved, text=texts[0])
+            return cls(**NOT_ASKED | saved)
 
     # ----------------------------------------------------------------- shown
 
@@ -255,10 +246,32 @@ NOT_ASKED: dict[str, Any] = dict.fromkeys(
         "lens_ids", "lens_probabilities", "trajectory",
     )
 )  # fmt: skip
+_FIELDS = tuple(f.name for f in dataclasses.fields(Explanation))
 _STRUCTURED = (  # JSON text in the .npz
-    "methods", "texts", "tokens", "model_name", "versions", "seconds",
-    "created", "notes", "arguments", "checksum",
+    "methods", "text", "tokens", "model_name", "versions", "seconds",
+    "created", "notes", "command", "checksum",
 )  # fmt: skip
+
+
+def _from_version_01(arrays: Mapping[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of version 0.1's file under today's names.
+
+    Such a file has `texts`, and each array has an axis of prompts if there are several
+    or if it was given a list of one.
+
+    Raises:
+        ResultError: the file explains several prompts.
+    """
+    files = dict(arrays)
+    texts = json.loads(files.pop("texts").item())
+    if len(texts) != 1:
+        raise ResultError(
+            f"{path} explains {len(texts)} prompts in one file, as version 0.1 could;"
+            " explain the prompts again and save each explanation in a file of its own"
+        )
+    if files["ids"].ndim == 2:
+        files = {name: a[0] if a.dtype.kind != "U" else a for name, a in files.items()}
+    return {**files, "text": np.array(json.dumps(texts[0])), "command": files["arguments"]}
 
 
 def target_minus_foil(both: np.ndarray) -> np.ndarray:

@@ -175,64 +175,36 @@ class SweepResult:
     def to_dict(self) -> dict[str, Any]:
         """Return every field in types that JSON has, with None for a number that is not finite.
 
-        The keys of version 0.1 are there too: "arguments" holds the settings, and
-        "top_k" is `rows`.
+        The first metric's name, values, clean value and corrupt value come first.
         """
-        structured = {
-            "metrics": {
-                name: {key: to_json_lists(value) for key, value in found._asdict().items()}
-                for name, found in self.metrics.items()
-            },
-            "pair": {name: getattr(self.pair, name) for name in (*_PAIR, "differing")},
-            "arguments": self._arguments(),
-            "clean_next": self.clean_next and dataclasses.asdict(self.clean_next),
-            "corrupt_next": self.corrupt_next and dataclasses.asdict(self.corrupt_next),
-            "top_k": self.rows,
-        }
         first = {
             "metric": self.metric,
             "values": to_json_lists(self.values),
             "clean_value": to_json_lists(self.clean_value),
             "corrupt_value": to_json_lists(self.corrupt_value),
         }
-        return first | {
-            name: structured[name] if name in structured else getattr(self, name)
-            for name in (*_SAVED_BEFORE, *_SAVED_SINCE)
+        structured = {
+            "metrics": {
+                name: {key: to_json_lists(value) for key, value in found._asdict().items()}
+                for name, found in self.metrics.items()
+            },
+            "pair": {name: getattr(self.pair, name) for name in (*_PAIR, "differing")},
+            "clean_next": self.clean_next and dataclasses.asdict(self.clean_next),
+            "corrupt_next": self.corrupt_next and dataclasses.asdict(self.corrupt_next),
         }
-
-    def _arguments(self) -> dict[str, Any]:
-        """Return the settings under the keys of version 0.1."""
-        arguments: dict[str, Any] = {
-            "site": self.site,
-            "direction": self.direction,
-            "by_position": self.by_position,
-            "window": self.window,
-            "metric": list(self.metrics),
-            "method": self.method,
-            "max_memory": self.max_memory,
-            "tf32": self.tf32,
-        }
-        if self.shared_by > 1:
-            arguments["shared_by"] = self.shared_by
-        for name in ("layers", "heads", "positions"):
-            if (chosen := getattr(self, name)) is not None:
-                arguments[name] = list(chosen)
-        for name in ("patches", "command"):
-            if (value := getattr(self, name)) is not None:
-                arguments[name] = value
-        return arguments
+        return first | {name: getattr(self, name) for name in _FIELDS} | structured
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write `path` with the suffixes .npz and .json; return the two paths.
 
-        In the .npz, `values` is the first metric's array and `values_<name>`
-        each metric's. Numbers and texts are stored as they are; fields that
-        have a structure, or can be None, as JSON text.
+        In the .npz, `values` is the first metric's array and `values_<name>` each
+        metric's. Numbers and texts are stored as they are; fields that have a
+        structure, or can be None, as JSON text.
         """
         fields = self.to_dict()
         ends = {name: {"clean": m.clean, "corrupt": m.corrupt} for name, m in self.metrics.items()}
         arrays = {
-            name: json.dumps(value) if name in _AS_TEXT else value
+            name: json.dumps(value) if name in _STRUCTURED else value
             for name, value in (fields | {"metrics": ends}).items()
         }
         for name in ("values", "clean_value", "corrupt_value"):
@@ -252,30 +224,33 @@ class SweepResult:
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SweepResult:
-        saved: dict[str, Any] = {
-            name: json.loads(arrays[name].item()) if name in _AS_TEXT else arrays[name].item()
-            for name in _SAVED_BEFORE
-        }
-        # Version 0.1 kept these fields in "arguments", and had no patches.
-        arguments = {"shared_by": 1, "patches": None, "command": None} | saved.pop("arguments")
-        for name in ("layers", "heads", "positions"):
-            chosen = arguments.get(name)
-            saved[name] = None if chosen is None else tuple(chosen)
-        for name in _IN_ARGUMENTS:
-            saved[name] = arguments[name]
+        saved = _from_version_01(arrays) if "arguments" in arrays else {}
+        elsewhere = _ELSEWHERE_IN_01 if "arguments" in arrays else ()
+        for name in _FIELDS:
+            if name not in elsewhere:
+                value = arrays[name].item()
+                saved[name] = json.loads(value) if name in _STRUCTURED else value
         saved["metrics"] = {
             name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
             for name, ends in saved["metrics"].items()
         }
-        pair: dict[str, Any] = {name: saved["pair"][name] for name in _PAIR}
-        for name, value in pair.items():
-            pair[name] = tuple(value) if isinstance(value, list) else value
-        saved["pair"] = PromptPair(**pair)
-        for name in ("notes", "diverging"):
-            saved[name] = tuple(saved[name])
+        pair = {name: saved["pair"][name] for name in _PAIR}
+        saved["pair"] = PromptPair(**_with_tuples(pair))
         for name in ("clean_next", "corrupt_next"):
             saved[name] = _next_tokens(saved[name])
-        return cls(rows=saved.pop("top_k"), **saved)
+        return cls(**_with_tuples(saved))
+
+
+def _from_version_01(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the fields that version 0.1 kept in "arguments" and "top_k"."""
+    arguments = json.loads(arrays["arguments"].item())
+    there = {name: arguments[name] for name in _ELSEWHERE_IN_01 if name in arguments}
+    return {**there, "rows": arrays["top_k"].item()}
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn JSON's lists into the tuples that the fields hold."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
@@ -289,49 +264,12 @@ def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
 
 
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
-# The keys that version 0.1 saved, in its order, and those that came later. The later
-# ones repeat the content of "arguments", and `load` reads only the latter.
-_SAVED_BEFORE = (
-    "site",
-    "direction",
-    "metrics",
-    "captions",
-    "diverging",
-    "pair",
-    "model_name",
-    "arguments",
-    "versions",
-    "seconds",
-    "created",
-    "notes",
-    "top_k",
-    "checksum",
-    "clean_next",
-    "corrupt_next",
-)
-_IN_ARGUMENTS = (
-    "by_position",
-    "window",
-    "method",
-    "patches",
-    "shared_by",
-    "max_memory",
-    "tf32",
-    "command",
-)
-_SAVED_SINCE = ("layers", "heads", "positions", *_IN_ARGUMENTS, "rows")
-# Fields that are JSON text in the .npz, because they have a structure or can be None.
-_AS_TEXT = {*_SAVED_BEFORE, *_SAVED_SINCE} - {
-    "site",
-    "direction",
-    "model_name",
-    "seconds",
-    "created",
-    "top_k",
-    "by_position",
-    "window",
-    "method",
-    "shared_by",
-    "tf32",
-    "rows",
-}
+_FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
+_STRUCTURED = (  # JSON text in the .npz
+    "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
+    "max_memory", "checksum", "clean_next", "corrupt_next", "versions", "notes", "command",
+)  # fmt: skip
+_ELSEWHERE_IN_01 = (
+    "layers", "heads", "positions", "by_position", "window", "method", "patches", "shared_by",
+    "max_memory", "tf32", "rows", "command",
+)  # fmt: skip

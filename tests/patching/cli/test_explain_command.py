@@ -62,7 +62,7 @@ def test_the_example(command, tmp_path, builtin):
     assert found.text == EXAMPLE["text"]
     assert found.methods == DEFAULT
     assert found.checksum == model.checksum()
-    assert found.arguments["seed"] == 0
+    assert found.command["seed"] == 0
     np.testing.assert_allclose(found.alti_logit, again.alti_logit, rtol=1e-4, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_show_and_its_old_name_give_the_same_files(here, capsys):
             assert one.read_bytes() == other.read_bytes()
         if file.endswith(".json"):
             one, other = (json.loads(path.read_text("utf-8")) for path in (one, other))
-            assert one["arguments"]["method"] == "lens,logit"
+            assert one["methods"] == ["logit", "lens"]
             for changing in ("seconds", "created"):
                 del one[changing], other[changing]
             assert one == other

@@ -305,7 +305,7 @@ def test_the_result_alone(ran, here):
     result = Continuations.load(here / "here.json")
     ((one,),) = result
     assert one.prompt == KEYS
-    assert result.arguments["model"] == ["builtin"]
+    assert result.command["model"] == ["builtin"]
     saved = json.loads((here / "here.json").read_text())
     assert [model["name"] for model in saved["models"]] == ["builtin"]
     assert len(saved["models"][0]["checksum"]) == 64
@@ -316,7 +316,7 @@ def test_a_result_of_several_models_and_settings_is_read_back(ran, here, small):
     asked = ("--prompt", KEYS, "--prompt", "A", "--temperature", "1,2", "--num-samples", "2")
     lines = ran("--model", small, *asked, "--max-new-tokens", "3", "--out", "x.json", "--json")
     results = Continuations.load_all(here / "x.json")
-    assert [(one.model, one.settings.decoding.temperature) for one in results] == [
+    assert [(one.model_name, one.settings.decoding.temperature) for one in results] == [
         ("builtin", 1), ("builtin", 2), ("small", 1), ("small", 2)
     ]  # fmt: skip
     assert [[len(samples) for samples in one] for one in results] == [[2, 2]] * 4
@@ -324,7 +324,7 @@ def test_a_result_of_several_models_and_settings_is_read_back(ran, here, small):
     for line, fields in zip(lines.splitlines(), saved, strict=True):
         assert json.loads(line).items() >= fields.items()
     fields = json.loads((here / "x.json").read_text())
-    assert [*fields] == ["arguments", "models", "results", "counts", "values"]
+    assert [*fields] == ["command", "models", "results", "counts", "values"]
     assert fields["values"] == saved
 
 

@@ -104,15 +104,17 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
         ["--dtype=float64"], ["--target=Brown"], ["--top-k=3"], ["--seed=1"],
         ["--site=z"], ["--site=z", "--by-position"], ["--site=z", "--heads=0"], ["--method=loop"],
         ["--site=mlp_out"], ["--site=mlp_out", "--window=3"], ["--direction=noise"],
-        ["--method=attribution"],
+        ["--method=attribution"], ["--method=attribution", "--compare-exact"],
     ]  # fmt: skip
     (tmp_path / "figures").mkdir()
     monkeypatch.setattr(
         "patching.sweep.figures.draw_heatmap", lambda result, path, **how: path.touch()
     )
+    monkeypatch.setattr("patching.sweep.figures.draw_agreement", lambda *both, **how: None)
     for more in runs:
         assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
-    assert len(files_in(tmp_path)) == 3 * len(runs)
+    compared = 2  # the exact sweep's two files
+    assert len(files_in(tmp_path)) == 3 * len(runs) + compared
     assert "overwrote" not in capsys.readouterr().out
 
 

@@ -112,7 +112,7 @@ def test_without_pandas_a_line_says_what_to_install(result, monkeypatch):
 
 def test_it_is_saved_and_loaded(result, beams, tmp_path):
     whole = dataclasses.replace(
-        result, notes=("a note",), arguments={"model": ["builtin"]}, checksum="ab"
+        result, notes=("a note",), command={"model": ["builtin"]}, checksum="ab"
     )
     for one, name in ((whole, "x.json"), (beams, "y")):
         path = one.save(tmp_path / name)
@@ -123,11 +123,11 @@ def test_it_is_saved_and_loaded(result, beams, tmp_path):
 
 
 def test_several_results_are_saved_in_one_file(result, beams, tmp_path):
-    other = dataclasses.replace(result, model="other", checksum="cd")
+    other = dataclasses.replace(result, model_name="other", checksum="cd")
     path = Continuations.save_all(tmp_path / "x.json", [result, beams, other], counts=[1])
     fields = json.loads(path.read_text())
     assert fields["counts"] == [1]
-    assert [*fields] == ["arguments", "models", "results", "counts", "values"]
+    assert [*fields] == ["command", "models", "results", "counts", "values"]
     assert [model["name"] for model in fields["models"]] == ["builtin", "other"]
     loaded = Continuations.load_all(path)
     assert loaded[:2] == [result, beams]
@@ -204,16 +204,16 @@ def test_the_commands_files_of_version_01_are_read(tmp_path):
     fields = {"arguments": arguments, "models": models, "counts": [], "values": values}
     (tmp_path / "old.json").write_text(json.dumps(fields))
     results = Continuations.load_all(tmp_path / "old.json")
-    assert [(one.model, one.settings.decoding.temperature) for one in results] == [
+    assert [(one.model_name, one.settings.decoding.temperature) for one in results] == [
         ("builtin", 0.5), ("builtin", 1.0), ("other", 0.5), ("other", 1.0)
     ]  # fmt: skip
     for one in results:
         assert one.prompts == (KEYS, "A")
         assert [[sample.sample.seed for sample in samples] for samples in one] == [[3, 4]] * 2
-        assert one.checksum == one.model * 2
-        assert one.notes == (f"a note on {one.model}",)
+        assert one.checksum == one.model_name * 2
+        assert one.notes == (f"a note on {one.model_name}",)
         assert one.versions == {"mingpt": "0.1.0", "dtype": "float32"}
-        assert one.arguments == arguments
+        assert one.command == arguments
         assert one.created == ""
     assert [one.to_dict() for one in results[0][0]] == values[:2]
 
@@ -224,4 +224,5 @@ def test_the_librarys_files_of_version_01_are_read(tmp_path):
     (tmp_path / "old").write_text(json.dumps({"versions": {"a": "b"}, "values": values}))
     result = Continuations.load(tmp_path / "old")
     assert [one.text for one in result[0]] == [" are on"] * 2
-    assert (result.model, result.checksum, result.versions) == ("m", None, {})
+    assert (result.model_name, result.checksum, result.versions) == ("m", None, {})
+    assert result.command is None

@@ -17,14 +17,14 @@ DRAWN = GenerationSettings(8, Decoding(1.3, 20, 0.95, 1.1), stop=("dust",))
 @pytest.fixture(scope="module")
 def samples(builtin) -> tuple[Continuation, ...]:
     result = continue_prompts(*builtin, [KEYS], DRAWN, num_samples=6, seed=3)
-    assert (result.model, result.settings, result.prompts) == ("builtin", DRAWN, (KEYS,))
+    assert (result.model_name, result.settings, result.prompts) == ("builtin", DRAWN, (KEYS,))
     return result[0]
 
 
 def test_a_continuation_says_what_it_is(builtin, samples):
     _, tokenizer = builtin
     for number, one in enumerate(samples):
-        assert (one.model, one.prompt, one.settings) == ("builtin", KEYS, DRAWN)
+        assert (one.model_name, one.prompt, one.settings) == ("builtin", KEYS, DRAWN)
         assert one.sample.seed == 3 + number
         assert [*one.sample.prompt] == tokenizer.encode(KEYS)
         text = "".join(one.tokens)
