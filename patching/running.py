@@ -1,11 +1,10 @@
-"""Run a model: set mode and precision, handle full memory, show progress, note versions."""
+"""Run a model: set mode and precision, handle full memory, note versions."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +15,7 @@ from mingpt.version import __version__
 from patching.errors import SweepError
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from mingpt.model import GPT
-
-Progress = Callable[[int, int], None]  # (work done, work in all; 0 where that is not known)
-SECONDS_BEFORE_A_BAR = 2.0
 
 
 @contextlib.contextmanager
@@ -82,65 +76,6 @@ def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
         if "allocate memory" not in str(error):
             raise
         raise otherwise from None
-
-
-# --------------------------------------------------------------------- progress
-
-
-def steps(progress: Progress | None, total: int) -> Callable[..., None]:
-    """Return a function that adds to the work done and reports the sum to `progress`.
-
-    Example:
-        step = steps(print, 3)  # prints 0 3
-        step(2)  # prints 2 3
-    """
-    done = 0
-
-    def step(more: int = 1) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, total)
-
-    step(0)
-    return step
-
-
-@contextlib.contextmanager
-def progress_or_bar(progress: Progress | bool | None, label: str) -> Iterator[Progress | None]:
-    """Yield `progress` if it is a function, or a function that draws a bar after two seconds.
-
-    Args:
-        progress: a function; None for a bar (tqdm.auto) in a notebook or on a
-            terminal; False for None to be yielded.
-        label: the text before the bar.
-    """
-    if callable(progress):
-        yield progress
-        return
-    if progress is False or not (_in_a_notebook() or sys.stderr.isatty()):
-        yield None
-        return
-    bars = list["tqdm"]()
-
-    def draw(done: int, total: int) -> None:
-        if not bars:
-            from tqdm.auto import tqdm
-
-            late = SECONDS_BEFORE_A_BAR
-            bars.append(tqdm(total=total or None, desc=label, delay=late, leave=False))
-        bars[0].update(done - bars[0].n)
-
-    try:
-        yield draw
-    finally:
-        for bar in bars:
-            bar.close()
-
-
-def _in_a_notebook() -> bool:
-    """Return True if this process is a Jupyter kernel."""
-    return "ipykernel" in sys.modules
 
 
 # --------------------------------------------------------------------- versions

@@ -19,8 +19,8 @@ from patching.cli.common import output
 from patching.cli.common.arguments import Parser, add_model_arguments, parse_texts
 from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.models import load_model
-from patching.cli.common.progress import Bars, Progress
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
+from patching.progress import Progress, bar, steps
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -124,25 +124,23 @@ def run(argv: Sequence[str]) -> None:
     output.check_output(arguments)
     place = output.OutputPlace.of(arguments, [f"-{name}" for name in figures])
     say = output.make_say(arguments)
-    bars = Bars(arguments.quiet)
-    loaded = load_model(arguments, arguments.model, bars)
+    loaded = load_model(arguments, arguments.model)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
     question = Question.from_text(tokenizer, **texts)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
 
-    with bars.bar("explaining") as progress:
-        found = explain(
-            model,
-            question,
-            methods=methods,
-            rows=arguments.top_k,
-            progress=progress or False,  # None would draw a bar of its own
-        )
+    found = explain(
+        model,
+        question,
+        methods=methods,
+        rows=arguments.top_k,
+        progress=False if arguments.quiet else None,
+    )
     for block in report(found):
         say(f"\n{block}")
     found = _with_command(found, arguments, loaded.fallback)
-    with bars.bar("drawing") as progress:
+    with bar("drawing", quiet=arguments.quiet) as progress:
         written = _write(found, model, figures, place, progress)
     output.say_written(say, written)
     if arguments.json:
@@ -187,8 +185,8 @@ def _write(
     files = place.files(name)  # the figures, then the result's files
     existed = {path: path.exists() for path in files}
     found.save(place.stem(name))
-    for number, (figure, path) in enumerate(zip(figures, files, strict=False), 1):
+    step = steps(progress, len(figures))
+    for figure, path in zip(figures, files, strict=False):
         draw_explanation(found, path, figure=figure, cmap=cmap)
-        if progress is not None:
-            progress(number, len(figures))
+        step()
     return existed

@@ -15,7 +15,7 @@ from mingpt.errors import CheckpointError
 from mingpt.version import __version__
 from patching.cli.common.arguments import Parser
 from patching.cli.common.command import UsageError, print_line, run_command
-from patching.cli.common.progress import Bars
+from patching.progress import bar, steps
 from patching.text import escaped
 
 if TYPE_CHECKING:
@@ -83,18 +83,17 @@ def run(argv: Sequence[str]) -> None:
     arguments = build_parser().parse_args(argv)
     if not (arguments.names or arguments.list or arguments.verify):
         raise UsageError("no model: give its name, or --list (see --help)")
-    bars = Bars(arguments.quiet)
     if arguments.list:
         _list(arguments.names)
     elif arguments.verify:
-        _verify(arguments.names, bars)
+        _verify(arguments.names, arguments.quiet)
     elif arguments.remove:
         _remove(arguments.names)
     else:
-        _fetch(arguments, bars)
+        _fetch(arguments)
 
 
-def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
+def _fetch(arguments: argparse.Namespace) -> None:
     from mingpt.loading import cache
     from mingpt.loading.model_files import load
     from mingpt.loading.sources import HubSource, resolve
@@ -107,7 +106,7 @@ def _fetch(arguments: argparse.Namespace, bars: Bars) -> None:
         sources.append(source)
     for source in sources:
         was_here = source.is_here
-        with bars.bar(f"fetching {source.name}", in_bytes=True) as progress:
+        with bar(f"fetching {source.name}", quiet=arguments.quiet, in_bytes=True) as progress:
             model, _ = load(source, progress=progress)
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         place = source.place
@@ -138,20 +137,14 @@ def _list(names: Sequence[str]) -> None:
     _say(f"the hub's: {cache.hub_directory()}")
 
 
-def _verify(names: Sequence[str], bars: Bars) -> None:
+def _verify(names: Sequence[str], quiet: bool) -> None:
     from mingpt.loading import cache
 
     entries = _entries(names)
-    total, done, wrong = sum(entry.nbytes for entry in entries), 0, []
-    with bars.bar("hashing", in_bytes=True) as progress:
-
-        def count(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            if progress is not None:
-                progress(done, total)
-
-        found = [(entry, cache.verify(entry, count)) for entry in entries]
+    wrong = []
+    with bar("hashing", quiet=quiet, in_bytes=True) as progress:
+        step = steps(progress, sum(entry.nbytes for entry in entries))
+        found = [(entry, cache.verify(entry, step)) for entry in entries]
     for entry, files in found:
         for name, state in files.items():
             _say(f"{entry.place.directory / name}: {state}")

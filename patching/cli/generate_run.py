@@ -15,16 +15,16 @@ from patching.cli import generate_report
 from patching.cli.common import output, tables
 from patching.cli.common.command import print_line
 from patching.cli.common.models import LoadedModel, load_model
-from patching.cli.common.progress import Bars
 from patching.cli.generate_records import GenerateRequest, ModelRun, SettingsRun, Stopwatch
 from patching.errors import CountError
+from patching.progress import bar, steps
 from patching.text import escaped
 
 if TYPE_CHECKING:
     from mingpt.generation.sampling import Choice
     from patching.continuation.request import GenerationSettings
     from patching.continuation.step_candidates import Candidate
-    from patching.running import Progress
+    from patching.progress import Progress
 
 
 def run_model(
@@ -42,7 +42,7 @@ def run_model(
         say: prints a text; see `output.make_say`.
         alone: True if there is no other model; results are then printed as they are made.
     """
-    loaded = load_model(arguments, name, Bars(arguments.quiet))
+    loaded = load_model(arguments, name)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     session = _Session(loaded, request, arguments, alone)
     run = session.read_prompts()
@@ -78,7 +78,6 @@ class _Session:
     ) -> None:
         self.loaded, self.model, self.tokenizer = loaded, loaded.model, loaded.tokenizer
         self.request, self.quiet = request, arguments.quiet
-        self.bars = Bars(arguments.quiet)
         self.out = sys.stderr if arguments.json else sys.stdout
         # With --count, samples go to the result file only: there may be hundreds.
         self.prints = alone and not request.patterns and not (arguments.json and arguments.quiet)
@@ -94,14 +93,14 @@ class _Session:
         run = ModelRun(model.name, output.fallback_notes(self.loaded.fallback), versions(model))
         ids = encode_prompts(self.tokenizer, request.prompts)
         check(model.config, ids, 1, seed=request.seed)  # all prompts, before the first is run
-        with self.bars.bar("reading") as progress:
-            for number, one in enumerate(ids, 1):
+        with bar("reading", quiet=self.quiet) as progress:
+            step = steps(progress, len(ids))
+            for one in ids:
                 run.log_probs.append(log_likelihood(model, one))
                 logits = model.last_logits  # (1, V), from the forward pass just done
                 if logits is not None:
                     run.next.append(likeliest(logits[0], request.rows, self.tokenizer.token))
-                if progress is not None:
-                    progress(number, len(ids))
+                step()
         return run
 
     def run(self, settings: GenerationSettings) -> SettingsRun:
@@ -119,8 +118,8 @@ class _Session:
                 transcript(choice)
 
         # A bar would be drawn over samples that are printed as they are made.
-        bars = Bars(quiet=True) if self._is_live(settings) else self.bars
-        with bars.bar("generating") as bar:
+        quiet = self.quiet or self._is_live(settings)
+        with bar("generating", quiet=quiet) as shown:
             result = continue_prompts(
                 self.model,
                 self.tokenizer,
@@ -129,7 +128,7 @@ class _Session:
                 num_samples=request.num_samples,
                 seed=request.seed,
                 observe=observe,
-                progress=self._timed(settings, stopwatch, bar),
+                progress=self._timed(settings, stopwatch, shown),
             )
         done = SettingsRun(settings, result, stopwatch, steps)
         if settings.num_beams is not None:
@@ -138,7 +137,7 @@ class _Session:
         return done
 
     def _timed(
-        self, settings: GenerationSettings, stopwatch: Stopwatch, bar: Progress | None
+        self, settings: GenerationSettings, stopwatch: Stopwatch, shown: Progress | None
     ) -> Progress:
         """Return a progress function that moves the bar; the bar's own time is not measured."""
         of_prompt = self.request.tokens_per_prompt(settings)
@@ -150,8 +149,8 @@ class _Session:
             if settings.num_beams is not None and done > 0:
                 stopwatch.stop(is_first=before % of_prompt == 0)
                 before = done
-            if bar is not None:
-                bar(done, total)
+            if shown is not None:
+                shown(done, total)
             stopwatch.restart()
 
         return progress

@@ -19,7 +19,6 @@ from patching.cli.common import output
 from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, parse_texts
 from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.models import load_model
-from patching.cli.common.progress import Bars
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS, METHODS, Request
@@ -208,15 +207,14 @@ def run(argv: Sequence[str]) -> None:
     output.check_output(arguments)
     place = _place(arguments, request)
     say = output.make_say(arguments)
-    bars = Bars(arguments.quiet)
-    loaded = load_model(arguments, arguments.model, bars)
+    loaded = load_model(arguments, arguments.model)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
     request = replace(
         request, rows=arguments.top_k, **_indices(arguments, loaded.model.config, len(pair))
     )
     say(f"\n{tables.pair_table(pair)}")
-    results = _sweep(arguments, loaded, pair, request, bars)
+    results = _sweep(arguments, loaded, pair, request)
     result = results[0]
     say(f"\n{patch_report.next_tokens(result)}\n")
     say(patch_report.summary(result))
@@ -285,7 +283,6 @@ def _sweep(
     loaded: LoadedModel,
     pair: PromptPair,
     request: Request,
-    bars: Bars,
 ) -> list[SweepResult]:
     """Return the sweep (with --compare-exact also the exact one) with the command's arguments."""
     import matplotlib
@@ -298,8 +295,8 @@ def _sweep(
     asked = (*output.MODEL_ARGUMENTS, "cmap", "format", "compare_exact")
     results = []
     for one in requests:
-        with bars.bar("patching") as progress:
-            (found,) = run_sweep(loaded.model, [pair], one, progress or False)
+        progress = False if arguments.quiet else None
+        (found,) = run_sweep(loaded.model, [pair], one, progress)
         results.append(
             replace(
                 found,

@@ -22,7 +22,6 @@ from patching.cli.common import output
 from patching.cli.common.arguments import MODEL_NAMES, Parser, add_source_arguments, read_lines
 from patching.cli.common.command import UsageError, print_line, run_command
 from patching.cli.common.models import load_tokenizers
-from patching.cli.common.progress import Bars
 from patching.text import escaped
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def run(argv: Sequence[str]) -> None:
     replaced = None if words is None else replaced_words(texts[0], texts[1])
     say = output.make_say(arguments)
     views = []
-    for loaded in load_tokenizers(arguments, Bars(arguments.quiet)):
+    for loaded in load_tokenizers(arguments):
         tokenizer = loaded.tokenizer
         works = [tokenizer.show_work(text) for text in texts]
         suggested = None if words is None else suggest(tokenizer, texts[0], texts[1], words)

@@ -15,7 +15,8 @@ from mingpt.generation.sampling import Choice, Sample, Stop, check, generate
 from patching.continuation.request import GenerationSettings, check_num_samples, encode_prompts
 from patching.continuation.result import Continuation, Continuations
 from patching.next_tokens import text_or_id
-from patching.running import Progress, progress_or_bar, ready, steps, versions
+from patching.progress import Progress, progress_or_bar, steps
+from patching.running import ready, versions
 
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer

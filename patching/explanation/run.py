@@ -24,8 +24,9 @@ from patching.explanation.recording import RecordedRun, record_run
 from patching.explanation.request import DEFAULT, ROWS, check_rows, parse_methods
 from patching.explanation.result import NOT_ASKED, Explanation
 from patching.next_tokens import text_or_id
+from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import Question
-from patching.running import Progress, progress_or_bar, ready, steps, versions
+from patching.running import ready, versions
 
 if TYPE_CHECKING:
     from mingpt.model import GPT

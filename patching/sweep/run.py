@@ -18,8 +18,9 @@ from torch import Tensor
 from mingpt.sites import SHARED_SITES, Patch
 from patching.errors import SweepError, named
 from patching.next_tokens import NextTokens
+from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
-from patching.running import Progress, float32_products, progress_or_bar, ready, steps, versions
+from patching.running import float32_products, ready, versions
 from patching.sweep import attribution, loop
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance

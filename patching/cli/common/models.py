@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mingpt.errors import DownloadError
 from patching.cli.common.command import UsageError
-from patching.cli.common.progress import Bars
+from patching.progress import bar
 
 if TYPE_CHECKING:
     import torch
@@ -46,14 +46,13 @@ def model_names(arguments: argparse.Namespace) -> list[str | None]:
     return names or [None]
 
 
-def load_model(arguments: argparse.Namespace, name: str | None, bars: Bars) -> LoadedModel:
+def load_model(arguments: argparse.Namespace, name: str | None) -> LoadedModel:
     """Return a model and its tokenizer, with the model on the command line's device.
 
     Args:
         arguments: the options that add_model_arguments adds.
         name: the model's name. None (no --model) is GPT-2 124M if it is in a cache
             or can be fetched, else the shipped model.
-        bars: shows the download.
 
     Raises:
         UsageError: there is no such device, or the seed is out of range.
@@ -74,7 +73,7 @@ def load_model(arguments: argparse.Namespace, name: str | None, bars: Bars) -> L
         n_head=arguments.n_head,
         offline=arguments.offline,
     )
-    with bars.bar("fetching", in_bytes=True) as progress:
+    with bar("fetching", quiet=arguments.quiet, in_bytes=True) as progress:
 
         def loaded(source: Source) -> tuple[GPT, BPETokenizer]:
             return load(source, dtype=dtype, progress=progress)
@@ -95,7 +94,7 @@ class LoadedTokenizer:
     fallback: str | None  # why the shipped model's replaces GPT-2's; None if it does not
 
 
-def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTokenizer]:
+def load_tokenizers(arguments: argparse.Namespace) -> list[LoadedTokenizer]:
     """Return the tokenizer of every --model, without its weights.
 
     Without --model, return GPT-2's if it is in a cache or can be fetched, else the
@@ -110,7 +109,7 @@ def load_tokenizers(arguments: argparse.Namespace, bars: Bars) -> list[LoadedTok
     names = arguments.model or [DEFAULT_MODEL]
     where = {"n_head": arguments.n_head, "offline": arguments.offline}
     sources = [resolve(name, **where) for name in dict.fromkeys(names)]
-    with bars.bar("fetching", in_bytes=True) as progress:
+    with bar("fetching", quiet=arguments.quiet, in_bytes=True) as progress:
 
         def loaded(source: Source) -> BPETokenizer:
             return load_tokenizer(source, progress=progress)

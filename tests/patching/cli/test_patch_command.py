@@ -97,6 +97,15 @@ def test_the_numbers_are_the_models(builtin):
             assert values[layer, position] == pytest.approx(expected, abs=1e-5 * 20)
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_bar_is_drawn_unless_quiet(tmp_path, monkeypatch, capsys, quiet):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("patching.progress.SECONDS_BEFORE_A_BAR", 0)
+    asked = [*MICHELLE, "--model=builtin", "--method=loop", f"--out={tmp_path}/x.png"]
+    assert main([*asked, "--quiet"] if quiet else asked) == 0
+    assert ("patching: " in capsys.readouterr().err) is not quiet
+
+
 def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runs = [

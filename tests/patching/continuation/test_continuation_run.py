@@ -87,7 +87,7 @@ def test_each_step_is_observed_before_it_is_done(builtin):
 
 
 def test_no_bar_is_drawn_where_none_is_wanted(builtin, monkeypatch, capsys):
-    monkeypatch.setattr("patching.running.SECONDS_BEFORE_A_BAR", 0)
+    monkeypatch.setattr("patching.progress.SECONDS_BEFORE_A_BAR", 0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     continue_prompts(*builtin, [KEYS], GenerationSettings(2), progress=False)
     assert capsys.readouterr().err == ""
