@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mingpt.files import expanded
 from mingpt.version import __version__
@@ -23,9 +23,7 @@ from patching.cli.common.command import UsageError, run_command
 from patching.cli.common.models import model_names
 from patching.cli.generate_records import GenerateRequest
 from patching.cli.generate_run import run_model
-
-if TYPE_CHECKING:
-    from patching.continuation.request import GenerationSettings
+from patching.continuation.request import GenerationSettings, check_num_samples
 
 COMMAND = "mingpt-generate"
 EXAMPLE = "Yesterday, I dreamed of a world where I"
@@ -119,8 +117,8 @@ def build_parser() -> Parser:
 
 def _add_decoding(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--max-new-tokens", type=int, default=30, metavar="N",
-        help="most tokens of each sample; default: 30",
+        "--max-new-tokens", type=int, default=GenerationSettings.max_new_tokens, metavar="N",
+        help=f"most tokens of each sample; default: {GenerationSettings.max_new_tokens}",
     )  # fmt: skip
     group.add_argument(
         "--num-samples", type=int, default=1, metavar="N",
@@ -130,7 +128,7 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--top-k", metavar="LIST", help=f"1 or more; default: {NONE}")
     group.add_argument("--top-p", metavar="LIST", help=f"in (0, 1]; default: {NONE}")
     group.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X",
+        "--repetition-penalty", type=float, metavar="X",
         help="above 0; 1 changes nothing; default: 1",
     )  # fmt: skip
     group.add_argument(
@@ -142,7 +140,7 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--length-penalty", type=float, metavar="X",
         help="beam search divides ln p by the number of generated tokens to the power of X;"
-        " default: 1",
+        f" default: {GenerationSettings.length_penalty:g}",
     )  # fmt: skip
     group.add_argument(
         "--stop", action="append", metavar="TEXT",
@@ -268,6 +266,8 @@ def _from_json(path: Path, number: int, line: str) -> str:
 def _grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return every combination of the listed values, as fields of Decoding.
 
+    Fields whose option was not given are left out.
+
     Raises:
         UsageError: a value is not a number, or a list has no effect because of --greedy or
             --num-beams.
@@ -277,7 +277,6 @@ def _grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for name, (kind, may_be_none) in lists.items():
         text, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
         if text is None:
-            values[name] = [None if may_be_none else 1.0]
             continue
         if arguments.greedy or arguments.num_beams is not None:
             other = "--greedy" if arguments.greedy else "--num-beams"
@@ -309,7 +308,6 @@ def _settings(
         ConfigError: a number out of its range.
     """
     from mingpt.generation.decoding import Decoding
-    from patching.continuation.request import GenerationSettings, check_num_samples
 
     if arguments.length_penalty is not None and arguments.num_beams is None:
         raise UsageError("--length-penalty needs --num-beams")
@@ -331,10 +329,11 @@ def _settings(
     }
     if arguments.length_penalty is not None:
         same["length_penalty"] = arguments.length_penalty
-    penalty = arguments.repetition_penalty
+    penalty = {}
+    if arguments.repetition_penalty is not None:
+        penalty["repetition_penalty"] = arguments.repetition_penalty
     settings = [
-        GenerationSettings(**same, decoding=Decoding(**fields, repetition_penalty=penalty))
-        for fields in grid
+        GenerationSettings(**same, decoding=Decoding(**fields, **penalty)) for fields in grid
     ]
     for one in settings:
         check_num_samples(one, arguments.num_samples)
