@@ -11,6 +11,7 @@ from helpers import ROOT
 PACKAGES = ("mingpt", "patching")
 SOURCES = sorted(path for name in ("mingpt", "patching", "scripts")
                  for path in (ROOT / name).rglob("*.py"))  # fmt: skip
+LIBRARY = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in PACKAGES]
 MOST_LINES = 400  # of a file
 MOST_FUNCTION_LINES = 60  # docstring and decorators count
 MOST_CORE_FILES = 7
@@ -48,8 +49,8 @@ def test_the_model_imports_little():
     assert brought.isdisjoint({"requests", "urllib3", "filelock", "huggingface_hub"})
 
 
-def imports_of_a_package_itself(path: Path) -> list[str]:
-    """Return imports of `mingpt` or `patching` that should name a submodule."""
+def imports_in(path: Path) -> list[tuple[str, str]]:
+    """Return (the place, the module) of every import in a file."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -59,14 +60,20 @@ def imports_of_a_package_itself(path: Path) -> list[str]:
             names = [node.module]
         else:
             continue
-        found += [f"{path.relative_to(ROOT)}:{node.lineno}" for one in names if one in PACKAGES]
+        found += [(f"{path.relative_to(ROOT)}:{node.lineno}", name) for name in names]
     return found
 
 
 def test_our_own_code_imports_from_submodules():
     """`from mingpt import GPT` is for users: it goes through the lazy names."""
-    ours = [path for path in SOURCES if "scripts" not in path.relative_to(ROOT).parts]
-    assert [line for path in ours for line in imports_of_a_package_itself(path)] == []
+    assert [one for path in LIBRARY for one in imports_in(path) if one[1] in PACKAGES] == []
+
+
+def test_the_packages_import_no_script():
+    scripts = {"scripts", *(path.stem for path in (ROOT / "scripts").iterdir())}
+    assert {"bench", "benchmark", "builtin_model"} <= scripts
+    imported = [one for path in LIBRARY for one in imports_in(path)]
+    assert [one for one in imported if one[1].partition(".")[0] in scripts] == []
 
 
 # --------------------------------------------------------------------- sizes and names
