@@ -92,15 +92,27 @@ def test_it_says_its_licence(wheel):
     assert any(name.endswith("/LICENSE") for name in names)
 
 
+# Command -> a run of it without a network, a text that it prints, and the suffixes of its files.
+RUNS = {
+    "mingpt-patch": ("--model builtin --out run/", "model: builtin", [".json", ".npz", ".png"]),
+    "mingpt-explain": ("--model builtin --show direct --out run/", "model: builtin",
+                       [".json", ".npz", ".png"]),
+    "mingpt-generate": ("--model builtin --max-new-tokens 2 --plot --out run/", "model: builtin",
+                        [".json", ".png"]),
+    "mingpt-tokens": ("--model builtin one", "one", []),
+    "mingpt-fetch": ("--list", "our cache: ", []),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_installed_and_explains_itself(elsewhere, command):
+def test_every_command_runs(elsewhere, tmp_path, command):
+    asked, printed, suffixes = RUNS[command]
     assert f"usage: {command}" in elsewhere(command, "--help").stdout
+    assert printed in elsewhere(command, *asked.split()).stdout
+    assert sorted(path.suffix for path in (tmp_path / "run").glob("*")) == suffixes
 
 
-def test_patch_runs_on_the_model_that_was_installed(elsewhere, installed, tmp_path):
-    done = elsewhere("mingpt-patch", "--model", "builtin", "--out", "run/")
-    assert "model: builtin" in done.stdout
-    assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == [".json", ".npz", ".png"]
+def test_the_commands_run_the_packages_that_were_installed(installed, tmp_path):
     code = "import mingpt, patching.cli.patch as p; print(mingpt.__file__, p.__file__, sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     files = run(sys.executable, "-c", code, cwd=tmp_path, env=environment).stdout.split()
