@@ -56,12 +56,14 @@ def draw_choice(
     if not (candidates and samples):
         raise DrawingError("there is no choice to draw")
     settings = samples[0].settings
+    decoding = settings.decoding
+    cuts = settings.is_drawn and (decoding.top_k, decoding.top_p) != (None, None)
     taken = Counter(one.sample.ids[0] for one in samples)
     bars = tuple(
         CandidateBar(
             one.token,
             one.probability,
-            one.drawn_with if settings.is_drawn else None,
+            one.drawn_with if cuts else None,
             is_cut=one.cut is not None,
             taken=taken[one.id],
         )

@@ -30,6 +30,7 @@ WIDTH = 8.0  # inches of width of the chart of counts
 LEGEND = 95  # characters in a line of the legend of counts
 PROMPT_COLUMNS = 36  # characters in a line of a prompt beside its bars
 LINE = 0.15  # inches of height of a line of a prompt beside its bars
+LEGEND_LINE = 0.18  # inches of height of a line of the legend of candidates
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class CandidateBar:
 
     token: str
     probability: float  # before the cuts
-    drawn_with: float | None  # probability after the cuts; None: nothing was drawn
+    drawn_with: float | None  # probability after the cuts; None: there were none
     is_cut: bool
     taken: int  # number of samples that begin with it
 
@@ -130,7 +131,8 @@ def _choice(plot: ChoicePlot) -> Figure:
     labels = min(style.label_height(tokens), HIGHEST_LABELS)
     left = LEFT if plot.candidates else 0.0
     right = float(np.clip(STEP * longest, NARROWEST if left else ALONE, WIDEST))
-    bars = BAR * len(plot.candidates) + EDGE
+    legend = _legend(plot)
+    bars = BAR * len(plot.candidates) + EDGE + LEGEND_LINE * len(legend)
     below = len(plot.paths) * (PATH + labels) + EDGE
     width = left + right + EDGE
     title = style.wrapped(plot.title, int(width * 13))
@@ -146,6 +148,8 @@ def _choice(plot: ChoicePlot) -> Figure:
     if below > bars + 1:
         panel = panel.subfigures(2, 1, squeeze=False, height_ratios=(bars, below - bars))[0, 0]
     _draw_candidates(panel.subplots(), plot)
+    swatches = [Swatch(color=colour) for colour in legend.values()]
+    panel.legend(swatches, list(legend), fontsize=8, loc="outside lower left", frameon=False)
     _draw_paths(panels[1], plot.paths, longest, right)
     return figure
 
@@ -154,16 +158,11 @@ def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     """Draw the first step: probabilities before the cuts (grey: cut), and after them."""
     candidates = plot.candidates
     rows = range(len(candidates))
-    is_cut = any(one.is_cut for one in candidates)
     colours = [CUT if one.is_cut else KEPT for one in candidates]
     axes.barh(rows, [one.probability for one in candidates], 0.8, color=colours)
-    legend = {plot.condition: KEPT}
-    if is_cut:
-        legend = {f"{plot.condition}, kept": KEPT, f"{plot.condition}, cut": CUT}
     ends = [max(one.probability, one.drawn_with or 0) for one in candidates]
     if any(one.drawn_with is not None for one in candidates):
         axes.barh(rows, [one.drawn_with or 0 for one in candidates], 0.35, color=DRAWN)
-        legend["after the cuts"] = DRAWN
     for row, (one, end) in enumerate(zip(candidates, ends, strict=True)):
         if one.taken:
             axes.text(end, row, f" \u00d7{one.taken}", fontsize=8, va="center")
@@ -178,8 +177,16 @@ def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     axes.set_title(
         "first token after the prompt\n(\u00d7n: n samples begin with it)", fontsize=9, loc="left"
     )
-    swatches = [Swatch(color=colour) for colour in legend.values()]
-    axes.legend(swatches, list(legend), fontsize=7, loc="lower right")
+
+
+def _legend(plot: ChoicePlot) -> dict[str, str]:
+    """Return label -> colour of the bars that the candidates have."""
+    legend = {plot.condition: KEPT}
+    if any(one.is_cut for one in plot.candidates):
+        legend = {f"{plot.condition}, kept": KEPT, f"{plot.condition}, cut": CUT}
+    if any(one.drawn_with is not None for one in plot.candidates):
+        legend["after the cuts"] = DRAWN
+    return legend
 
 
 def _draw_paths(panel: SubFigure, paths: Sequence[TokenPath], longest: int, inches: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.legend import Legend
 
 from mingpt import Decoding
 from mingpt.generation.sampling import Choice
@@ -150,22 +151,31 @@ def test_the_first_tokens_of_all_samples_are_counted(samples):
     assert text.get_text() == f" \u00d7{times}"
 
 
+def legend_of(figure):
+    """Return the lines of the only legend, which is below its axes."""
+    (legend,) = [one for one in figure.findobj(Legend) if one.get_visible()]
+    figure.canvas.draw()
+    assert legend.get_window_extent().y1 < figure.axes[0].get_window_extent().y0
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def test_what_is_not_drawn_has_no_bars_of_it(builtin):
-    (samples,) = continue_prompts(*builtin, [KEYS], GenerationSettings(2, greedy=True))
+    settings = GenerationSettings(2, Decoding(top_k=3), greedy=True)  # which cuts nothing
+    (samples,) = continue_prompts(*builtin, [KEYS], settings)
     figure = draw_choice(step(1, Decoding(), greedy=True), samples=samples)
     assert len(figure.axes[0].patches) == 5
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["at temperature 1"]
+    assert legend_of(figure) == ["at temperature 1"]
 
 
 def test_the_legend_says_what_the_bars_are(samples):
     def legend(decoding: Decoding) -> list[str]:
         settings = dataclasses.replace(DRAWN, decoding=decoding)
         of_it = [dataclasses.replace(one, settings=settings) for one in samples]
-        axes = draw_choice(step(1, decoding), samples=of_it).axes[0]
-        return [text.get_text() for text in axes.get_legend().get_texts()]
+        return legend_of(draw_choice(step(1, decoding), samples=of_it))
 
-    assert legend(Decoding(0.5)) == ["at temperature 0.5", "after the cuts"]
+    assert legend(Decoding(0.5)) == ["at temperature 0.5"]
+    assert legend(Decoding(0.5, top_k=9)) == ["at temperature 0.5", "after the cuts"]
+    assert legend(Decoding(0.5, top_p=1)) == ["at temperature 0.5", "after the cuts"]
     assert legend(Decoding(2, top_k=2, repetition_penalty=1.5)) == [
         "at temperature 2, penalised, kept",
         "at temperature 2, penalised, cut",
