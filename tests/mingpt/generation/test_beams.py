@@ -1,0 +1,108 @@
+"""Beam search against transformers, with and without the cache."""
+
+import pytest
+import torch
+from generation_cases import in_transformers, prompt
+from helpers import make_model
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mingpt import ConfigError, Stop, beam_search
+from mingpt.generation.sampling import log_likelihood
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 999),
+    num_beams=st.sampled_from([1, 2, 3, 5]),
+    length_penalty=st.sampled_from([1.0, 0.0, 2.0, -1.0, 0.5]),
+    penalty=st.sampled_from([1.0, 1.0, 1.4]),
+    end=st.sampled_from([None, 3, 14, 28]),
+    T=st.integers(1, 4),
+    more=st.integers(1, 8),
+)
+# The best of all is found after one beam has ended that is better than those that go on.
+@example(seed=7, num_beams=2, length_penalty=1.0, penalty=1.0, end=28, T=4, more=8)
+def test_beams_are_those_of_transformers(
+    beam_models, seed, num_beams, length_penalty, penalty, end, T, more
+):
+    model, theirs = beam_models
+    ids = prompt(T, seed)
+    found = beam_search(
+        model, ids, more, num_beams=num_beams, num_samples=num_beams,
+        length_penalty=length_penalty, repetition_penalty=penalty, stop=Stop(end),
+    )  # fmt: skip
+    expected = theirs.generate(
+        torch.tensor([ids]), attention_mask=torch.ones(1, T), max_new_tokens=more,
+        num_beams=num_beams, num_return_sequences=num_beams, length_penalty=length_penalty,
+        repetition_penalty=penalty, do_sample=False, early_stopping=False,
+        eos_token_id=end, pad_token_id=39 if end is None else end,
+        return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    for sample, sequence in zip(found, expected.sequences.tolist(), strict=True):
+        length = T + len(sample.ids)
+        assert [*ids, *sample.ids] == sequence[:length]
+        assert set(sequence[length:]) <= {39 if end is None else end}
+        assert sample.ended == ("end" if sample.ids[-1] == end else "length")
+    if num_beams > 1:
+        scores = [sample.score for sample in found]
+        assert scores == pytest.approx(expected.sequences_scores.tolist(), abs=1e-5)
+        assert scores == sorted(scores, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def beam_models(tmp_path_factory):
+    model = make_model(initializer_range=0.2)
+    return model, in_transformers(model, tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.4])
+def test_beams_carry_the_models_own_log_probabilities(model, penalty):
+    for use_cache in (True, False):
+        found = beam_search(
+            model.double(), prompt(5), 6, num_beams=4, num_samples=3, length_penalty=0.7,
+            repetition_penalty=penalty, use_cache=use_cache,
+        )  # fmt: skip
+        for sample in found:
+            ids = [*sample.prompt, *sample.ids]
+            assert sample.log_probs == pytest.approx(log_likelihood(model, ids)[4:])
+            if penalty == 1:
+                assert sample.score == pytest.approx(sample.log_prob / 6**0.7)
+        assert len({sample.ids for sample in found}) == 3
+
+
+def test_beams_go_on_past_the_context(model):
+    cached, plain = (
+        beam_search(model.double(), prompt(9), 8, num_beams=3, use_cache=use_cache)
+        for use_cache in (True, False)
+    )
+    assert cached[0].ids == plain[0].ids
+    assert len(cached[0].ids) == 8
+
+
+def test_a_text_to_stop_at_ends_a_beam(model):
+    ends = Stop(texts=("28",), decode=lambda ids: " ".join(map(str, ids)))
+    found = beam_search(model, prompt(5), 6, num_beams=4, num_samples=4, stop=ends)
+    for sample in found:
+        text = [str(number) for number in sample.ids]
+        assert "28" not in text[:-1]
+        assert sample.ended == ("stop" if text[-1] == "28" else "length")
+    assert {sample.ended for sample in found} == {"stop", "length"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"num_beams": 0}, "num_beams must be a whole number of at least 1, not 0"),
+        ({"num_beams": 2, "num_samples": 3}, "2 beams cannot give 3 continuations"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty must be from -10"),
+        ({"num_beams": 2, "length_penalty": 1e9}, "length_penalty must be from -10 to 10"),
+        ({"num_beams": 2, "repetition_penalty": 0}, "repetition_penalty must be a number from"),
+        ({"num_beams": 2, "length_penalty": "1"}, "length_penalty must be from -10 to 10"),
+        ({"num_beams": 2, "num_samples": 0}, "num_samples must be a whole number"),
+        ({"num_beams": 2, "prompt": []}, "the prompt has 0 tokens"),
+    ],
+)
+def test_bad_beams(model, asked, message):
+    with pytest.raises(ConfigError, match=message):
+        beam_search(model, **{"prompt": [1], "max_new_tokens": 1, **asked})
