@@ -2,19 +2,16 @@
 
 import json
 import re
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
 from matplotlib.image import imread
 
-import mingpt
 from patching import Explanation, Question, explain
 from patching.cli.explain import EXAMPLE, main
-from patching.explanation.request import DEFAULT, METHODS, figures_of
+from patching.explanation.request import DEFAULT, figures_of
 
 
 def names_in(folder) -> list[str]:
@@ -209,27 +206,6 @@ def test_bad_input(here, capsys, name):
     assert len(err.splitlines()) == 1
     assert message in err
     assert sorted(here.rglob("*")) == before
-
-
-def test_help_teaches_and_needs_no_pytorch():
-    run = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "explain.py"), "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for word in ("--text", *METHODS, "id:3024", "examples:", "exit codes:", "opposite"):
-        assert word in run.stdout
-    said = " ".join(run.stdout.split())
-    assert "--method LIST the old name of --show, which still works" in said
-    assert "--method means something else" in said
-    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
-    assert not imported & {"torch", "numpy", "matplotlib"}
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"mingpt-explain {mingpt.__version__}\n"
 
 
 @pytest.mark.cuda

@@ -242,9 +242,3 @@ def test_the_token_is_in_nothing_that_is_printed(fetch, online, files, monkeypat
         other.files = {path: served for path, served in online.files.items() if "storage" in path}
         for arguments in (["me/mine"], ["me/other"], ["--list"], ["--verify"]):
             assert "hf_secret" not in "".join(map(str, fetch(*arguments)))
-
-
-def test_the_door_in_scripts(command):
-    done = command("fetch", "--help")
-    assert done.returncode == 0
-    assert "MINGPT_CACHE" in done.stdout

@@ -527,26 +527,6 @@ def test_closed_streams_do_not_stop_the_work(tmp_path):
         assert len(files_in(tmp_path / folder)) == 3
 
 
-# --------------------------------------------------------------------- help and version
-
-
-def test_help_teaches_and_needs_no_pytorch(command):
-    run = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "patch.py"), "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for word in ("--clean", "recovery", "id:5437", "builtin", "examples:", "exit codes:"):
-        assert word in run.stdout
-    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
-    assert "patching.sweep.metrics" in imported
-    assert not imported & {"torch", "numpy", "matplotlib"}
-
-
-def test_version(command):
-    run = command("patch", "--version")
-    assert run.stdout == f"mingpt-patch {mingpt.__version__}\n"
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_cuda_agrees_with_the_cpu(tmp_path):

@@ -1,12 +1,10 @@
 """scripts/tokens.py as a user meets it."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 
 import pytest
-from helpers import ROOT, known_with, make_model
+from helpers import known_with, make_model
 
 import mingpt
 from mingpt import BPETokenizer, TokenizerError
@@ -273,21 +271,3 @@ def test_bad_words_are_the_commands_fault_and_bad_prompts_the_librarys():
         parse_words(",")
     with pytest.raises(TokenizerError, match="not valid Unicode"):
         mingpt.load_tokenizer("builtin").show_work("\udcff")
-
-
-def test_help_teaches_and_needs_no_pytorch():
-    run = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "tokens.py"), "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for word in ("--suggest", "side by side", "a star", "examples:", "exit codes:", ".txt"):
-        assert word in run.stdout
-    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
-    assert not imported & {"torch", "numpy", "matplotlib"}
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"mingpt-tokens {mingpt.__version__}\n"
