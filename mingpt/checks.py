@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mingpt.errors import ConfigError, GenerationError
 
@@ -18,10 +18,14 @@ def check_whole(what: str, value: object, least: int) -> None:
         raise ConfigError(f"{what} must be a whole number of at least {least}, not {value!r}")
 
 
-def check_positive(what: str, value: object) -> None:
+def is_real(value: object) -> bool:
+    """Return True for a real number, and False for True and False."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_positive(what: str, value: Any) -> None:
     """Raise ConfigError unless `value` is a finite number above 0."""
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_real and 0 < float(value) < math.inf):  # type: ignore[arg-type]  # it is a Real
+    if not (is_real(value) and 0 < value < math.inf):
         raise ConfigError(f"{what} must be a number above 0, not {value!r}")
 
 

@@ -92,11 +92,6 @@ def test_every_link_leads_somewhere(path):
         assert (path.parent / target).exists(), target
 
 
-def test_no_placeholder_is_left():
-    for folder, text in TEXTS.items():
-        assert not re.search(r"@[A-Z]+@", text), folder
-
-
 def test_the_readme_is_short_and_its_tree_is_the_clones():
     text = TEXTS["."]
     assert len(text.splitlines()) <= 130

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from mingpt.checks import check_whole, finite, widened
+from mingpt.checks import check_whole, finite, is_real, widened
 from mingpt.errors import ConfigError
 from mingpt.generation.decoding import check_penalty, with_penalty
 from mingpt.generation.sampling import Sample, Stop, check
@@ -126,8 +125,7 @@ def check_beams(
     check_whole("num_samples", num_samples, 1)
     if num_samples > num_beams:
         raise ConfigError(f"{num_beams} beams cannot give {num_samples} continuations")
-    is_number = isinstance(length_penalty, Real) and not isinstance(length_penalty, bool)
-    if not (is_number and abs(length_penalty) <= LARGEST_LENGTH_PENALTY):
+    if not (is_real(length_penalty) and abs(length_penalty) <= LARGEST_LENGTH_PENALTY):
         raise ConfigError(
             f"length_penalty must be from -{LARGEST_LENGTH_PENALTY} to {LARGEST_LENGTH_PENALTY},"
             f" not {length_penalty!r}"

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from mingpt.checks import check_whole, widened
+from mingpt.checks import check_positive, check_whole, is_real, widened
 from mingpt.errors import ConfigError
 
 LARGEST_PENALTY = 1000.0
@@ -40,12 +39,11 @@ class Decoding:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (_is_real(self.temperature) and 0 < self.temperature < math.inf):
-            raise ConfigError(f"temperature must be a number above 0, not {self.temperature!r}")
+        check_positive("temperature", self.temperature)
         check_penalty(self.repetition_penalty)
         if self.top_k is not None:
             check_whole("top_k", self.top_k, 1)
-        if self.top_p is not None and not (_is_real(self.top_p) and 0 < self.top_p <= 1):
+        if self.top_p is not None and not (is_real(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"top_p must be a number in (0, 1], not {self.top_p!r}")
 
     def scores(self, logits: Tensor, ids: Tensor) -> Tensor:
@@ -82,7 +80,7 @@ class Decoding:
 
 def check_penalty(penalty: float) -> None:
     """Raise ConfigError unless `penalty` is a repetition penalty in its range."""
-    if not (_is_real(penalty) and 1 / LARGEST_PENALTY <= penalty <= LARGEST_PENALTY):
+    if not (is_real(penalty) and 1 / LARGEST_PENALTY <= penalty <= LARGEST_PENALTY):
         raise ConfigError(
             f"repetition_penalty must be a number from {1 / LARGEST_PENALTY:g} to"
             f" {LARGEST_PENALTY:g}, not {penalty!r}"
@@ -133,7 +131,3 @@ def draw(scores: Tensor, uniform: Tensor) -> Tensor:
     total = scores.double().softmax(-1).cumsum(-1)
     wanted = uniform.to(total.device)[:, None] * total[:, -1:]
     return torch.searchsorted(total, wanted, right=True).squeeze(-1)
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

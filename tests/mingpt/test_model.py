@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mingpt import GPT, PRESETS, ConfigError, GPTConfig, PatchError
+from mingpt.checksum import sample
 
 
 def reference(seed: int = 0, **fields) -> GPT2LMHeadModel:
@@ -176,6 +177,16 @@ def test_generate_takes_the_likeliest_at_any_low_temperature(model, do_sample):
     assert torch.equal(half.generate(ids, 5, 1e-4, do_sample), half.generate(ids, 5))
 
 
+def test_a_write_to_one_weight_changes_the_checksum(model):
+    """To one that is not in the sample of the weights that tells a change through .data."""
+    before, weight = model.checksum(), model.transformer.wte.weight
+    sampled = sample(weight)
+    with torch.no_grad():
+        weight[1, 1] += 1
+    assert sample(weight) == sampled
+    assert model.checksum() != before
+
+
 def test_a_write_through_data_changes_the_checksum(model):
     before = model.checksum()
     model.transformer.h[0].mlp.c_fc.weight.data.mul_(2)
@@ -264,6 +275,7 @@ def test_generate_with_record_and_patch_reads_the_old_recording(model):
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
         ({"top_k": 0}, "top_k"),
     ],
 )

@@ -1,5 +1,6 @@
 """Chunks: none holds more than is allowed, and their numbers are those of one pass."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +109,12 @@ def test_a_sweep_holds_no_more_than_it_says(request_, monkeypatch):
 
 
 def test_too_little_memory_is_refused(model, pair):
-    message = r"256 KiB is too little memory: this sweep needs at least \d+K beside the model"
-    with pytest.raises(SweepError, match=message):
-        patch_sweep(make_model(n_embd=256), pair, max_memory=2**18)
-    assert patch_sweep(make_model(n_embd=256), pair, max_memory=2**20).cells == 21
+    model = make_model(n_embd=256)
+    message = r"256 KiB is too little memory: this sweep needs at least (\d+)K beside the model"
+    with pytest.raises(SweepError, match=message) as caught:
+        patch_sweep(model, pair, max_memory=2**18)
+    least = 1024 * int(re.search(message, str(caught.value)).group(1))
+    assert str(caught.value).endswith(f"in Python max_memory={least})")
+    assert patch_sweep(model, pair, max_memory=least).cells == 21
+    with pytest.raises(SweepError, match="too little memory"):
+        patch_sweep(model, pair, max_memory=least - 1025)
