@@ -356,6 +356,39 @@ def test_counts_of_several_models_come_without_the_samples(ran, small):
         assert f"\n{name}: " in out  # over its table
 
 
+def test_counts_of_several_models_are_drawn_together(ran, here, small, monkeypatch):
+    """Two models, temperatures and patterns are eight bars a prompt, so a figure has one prompt."""
+    drawn = []
+    monkeypatch.setattr(
+        "patching.continuation.figures.draw_counts",
+        lambda panels, path, *, title, notes: drawn.append((panels, title)),
+    )
+    monkeypatch.setattr(generate_output, "MOST_BARS", 8)
+    prompts = [word for prompt in (KEYS, "A") for word in ("--prompt", prompt)]
+    asked = ("--temperature", "1,2", "--max-new-tokens", "1", "--count", "of", "the")
+    ran("--model", small, *prompts, *asked, "--out", "run/x.png")
+    assert len(drawn) == 2
+    for page, (prompt, (panels, title)) in enumerate(zip((KEYS, "A"), drawn, strict=True), 1):
+        assert title.endswith(f"1 samples a prompt, of at most 1 tokens; page {page} of 2")
+        assert [name for name, _ in panels] == [
+            f"{model}, temperature {temperature}"
+            for model in ("builtin", small)
+            for temperature in (1, 2)
+        ]
+        for _, counts in panels:
+            assert [(one.prompt, one.pattern) for one in counts] == [
+                (prompt, "of"),
+                (prompt, "the"),
+            ]
+    saved = json.loads((here / "run" / "x.json").read_text())["counts"]
+    assert [(one["model"], one["settings"]["temperature"]) for one in saved] == [
+        (model, temperature)
+        for model in ("builtin", small)
+        for temperature in (1, 2)
+        for _ in range(4)  # of two prompts and two patterns
+    ]
+
+
 def test_models_of_one_name_are_told_apart():
     assert generate_output.numbered_names(["a", "b", "a"]) == ["a (1)", "b", "a (3)"]
 
