@@ -3,15 +3,16 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT, make_model
-from hub_server import ROWS, HubServer
+from hub_server import ROWS, HubServer, set_hub
 from hypothesis import settings
 
 from mingpt import GPT, BPETokenizer, DownloadError, load
-from mingpt.loading import cache, download, hub, model_files
+from mingpt.loading import download, hub, model_files
 from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY, resolve
 from mingpt.loading.tokenizer_files import tokenizer_in
@@ -23,8 +24,11 @@ settings.load_profile("seeded")
 
 # Tests use no network: those that fetch talk to a local server. Nor do they read the hub's
 # cache of this machine's owner. Only the fixture `gpt2` restores the owner's settings.
-OWNERS = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")}
+OWNERS = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN")}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(ROOT / "no-such-cache")}
+os.environ |= {"HF_TOKEN_PATH": str(ROOT / "no-such-token")}
+os.environ.pop("HF_TOKEN", None)
+# huggingface_hub reads the environment when it is imported: not before here.
 
 
 # Marker -> why its tests are skipped unless pytest -m MARKER asks for them.
@@ -61,24 +65,29 @@ def builtin() -> tuple[GPT, BPETokenizer]:
 
 @pytest.fixture(scope="session")
 def gpt2_tokenizer() -> BPETokenizer:
-    if not all((cache.directory() / name).is_file() for name in ("encoder.json", "vocab.bpe")):
-        pytest.skip("GPT-2's encoder.json and vocab.bpe are not in MINGPT_CACHE")
+    if not os.environ.get("MINGPT_GPT2_TOKENIZER"):
+        pytest.skip("MINGPT_GPT2_TOKENIZER names no folder with GPT-2's encoder.json and vocab.bpe")
     return model_files.gpt2_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def gpt2(request) -> tuple[GPT, BPETokenizer]:
     """GPT-2 124M, loaded as a user loads it; fetched only with pytest -m gpt2."""
+    home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in OWNERS.items():
-            patch.delenv(name)
-            if value is not None:
-                patch.setenv(name, value)
+        if OWNERS["HF_TOKEN"]:
+            patch.setenv("HF_TOKEN", OWNERS["HF_TOKEN"])
+        set_hub(
+            patch,
+            cache=OWNERS["HF_HUB_CACHE"] or f"{home}/hub",
+            endpoint=os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+            offline=OWNERS["HF_HUB_OFFLINE"] not in (None, "", "0"),
+        )
         if not resolve("gpt2").is_here:
             if request.config.option.markexpr != "gpt2":
                 pytest.skip("GPT-2 124M is in no cache; pytest -m gpt2 fetches it (548 MB)")
             try:
-                download.reach(hub.endpoint())
+                hub.reach()
             except DownloadError as error:
                 pytest.skip(f"GPT-2 124M is in no cache, and the hub out of reach: {error}")
         return load("gpt2")
@@ -92,7 +101,7 @@ def command(tmp_path):
         return subprocess.run(
             [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments],
             cwd=tmp_path,
-            env={**os.environ, "MINGPT_CACHE": str(tmp_path / "no-cache"), **environment},
+            env={**os.environ, "MINGPT_GPT2_TOKENIZER": "", **environment},
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -114,11 +123,17 @@ def files(tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture
 def online(monkeypatch, tmp_path):
-    """A local hub, online mode, and empty caches (ours and the hub library's)."""
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    """A local hub, online mode, an empty cache, and no GPT-2's tokenizer."""
+    monkeypatch.delenv("MINGPT_GPT2_TOKENIZER", raising=False)
     monkeypatch.setattr(download, "SECONDS_BETWEEN", 0.01)
+    monkeypatch.setattr(hub, "SECONDS_BETWEEN", 0.01)
     with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        set_hub(monkeypatch, cache=tmp_path / "hub", endpoint=server.url, offline=False)
         yield server
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """An empty cache, no network, and no GPT-2's tokenizer."""
+    monkeypatch.delenv("MINGPT_GPT2_TOKENIZER", raising=False)
+    set_hub(monkeypatch, cache=tmp_path / "hub", endpoint="http://127.0.0.1:9", offline=True)

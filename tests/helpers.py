@@ -9,7 +9,7 @@ import torch
 from hub_server import ROWS
 
 from mingpt import GPT, GPTConfig
-from mingpt.loading import hub
+from mingpt.loading import repositories
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,10 +26,10 @@ def make_model(seed: int = 0, **fields) -> GPT:
     return model.eval()
 
 
-def known_with(files, name: str, **more) -> hub.Repository:
+def known_with(files, name: str, **more) -> repositories.Repository:
     """Return the repository known as `name`, changed to the shape of the small model."""
     config = make_model(vocab_size=ROWS).config
-    return dataclasses.replace(hub.KNOWN[name], preset=config, **more)
+    return dataclasses.replace(repositories.KNOWN[name], preset=config, **more)
 
 
 def median_seconds(functions, rounds=5) -> list[float]:

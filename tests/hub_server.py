@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from mingpt.loading import hub
+from mingpt.loading import repositories
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 
 VOCAB = (BUILTIN_DIRECTORY / "vocab.json").read_bytes()
@@ -32,8 +32,10 @@ class Served:
     ranges: bool = True  # answer Range requests
     length: bool = True  # send Content-Length
     failures: list = field(default_factory=list)  # (status, headers) of the first answers, or None
+    head_failures: list = field(default_factory=list)  # ... of the first answers to HEAD
     cuts: list = field(default_factory=list)  # the first connections break after so many bytes
     wait: float = 0.0  # seconds before the answer
+    head_wait: float = 0.0  # ... to HEAD
     drip: float = 0.0  # seconds between one piece and the next
     piece: int = 1  # bytes
     burst: int = 0  # bytes before the first piece
@@ -56,14 +58,20 @@ def git_sha1(body: bytes) -> str:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        """Answer as to GET, without the body: the hub's library asks so for hash and size."""
+        self.do_GET()
+
     def do_GET(self):
         path, hub = self.path.split("?")[0], self.server
-        hub.requests.append((path, dict(self.headers)))
+        asked = hub.requests if self.command == "GET" else hub.heads
+        asked.append((path, dict(self.headers)))
         served = hub.files.get(path)
         if served is None:
             served = Served(b"nothing here", status=404, etag=None)
-        time.sleep(served.wait)
-        failure = served.failures.pop(0) if served.failures else None
+        time.sleep(served.wait if self.command == "GET" else served.head_wait)
+        failures = served.failures if self.command == "GET" else served.head_failures
+        failure = failures.pop(0) if failures else None
         if failure is not None:
             status, headers = failure
             return self._answer(status, {"Content-Length": "0", **headers})
@@ -90,6 +98,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "application/octet-stream", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         step = how.piece if how.drip else max(len(body), 1)
         self.wfile.write(body[: how.burst])
         for at in range(how.burst, len(body), step):
@@ -109,8 +119,10 @@ class HubServer(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, Served] = {}
-        self.requests: list[tuple[str, dict]] = []
+        self.requests: list[tuple[str, dict]] = []  # to GET
+        self.heads: list[tuple[str, dict]] = []  # to HEAD
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.storage = f"http://localhost:{self.server_port}"  # to a client, another host
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -128,22 +140,35 @@ class HubServer(http.server.ThreadingHTTPServer):
         return [headers for asked, headers in self.requests if asked == path]
 
     def add_repository(self, name: str, files: dict[str, bytes], revision="main", **how) -> None:
-        """Add files as the hub serves them: large ones are redirected to another server."""
+        """Add files as the hub serves them: large ones are redirected to another host."""
+        commit = "c" * 40 if revision == "main" else revision
         for file, body in files.items():
             path = f"/{name}/resolve/{revision}/{file}"
-            served = Served(body, etag="git", headers={"X-Repo-Commit": "c" * 40}, **how)
+            served = Served(body, etag="git", headers={"X-Repo-Commit": commit}, **how)
             if file.endswith((".safetensors", ".bin")):
                 storage = f"/storage/{sha256(body)}"
                 self.files[storage] = Served(body, etag=None, **how)
                 served = Served(
                     body,
                     linked=True,
-                    redirect=f"{self.url}{storage}?signature=secret",
-                    headers={"X-Repo-Commit": "c" * 40},
+                    redirect=f"{self.storage}{storage}?signature=secret",
+                    headers={"X-Repo-Commit": commit},
                 )
             self.files[path] = served
             if revision == "main":
                 self.files[f"/{name}/resolve/{'c' * 40}/{file}"] = served
+
+
+def set_hub(patch, *, cache, endpoint: str, offline: bool) -> None:
+    """Set the hub's cache, address and mode, for this process and for those that it starts."""
+    from huggingface_hub import constants
+
+    patch.setenv("HF_HUB_CACHE", str(cache))
+    patch.setenv("HF_ENDPOINT", endpoint)
+    patch.setenv("HF_HUB_OFFLINE", "1" if offline else "0")
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "ENDPOINT", endpoint)
+    patch.setattr(constants, "HF_HUB_OFFLINE", offline)
 
 
 # --------------------------------------------------------------------- models and caches
@@ -171,14 +196,21 @@ def put_in_hub_cache(root, folder: str, files, commit="a" * 40, *, main=True):
     return snapshot
 
 
-def fetched(tmp_path) -> list[str]:
-    root = tmp_path / "cache"
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+def cached(tmp_path, repository: str = "me/mine") -> list[str]:
+    """Return the names of a repository's files in the cache's snapshots, each once."""
+    root = tmp_path / "hub" / "--".join(("models", *repository.split("/")))
+    return sorted({path.name for path in root.glob("snapshots/*/*")})
+
+
+def leftovers(tmp_path) -> list[str]:
+    """Return what no whole file should leave in the cache."""
+    return [path.name for path in (tmp_path / "hub").rglob("*") if "incomplete" in path.name]
 
 
 def serve_openai(server, monkeypatch) -> None:
+    """Serve the builtin model's vocabulary as GPT-2's, under OpenAI's names."""
     server.files["/openai/encoder.json"] = Served(VOCAB, etag=None)
     server.files["/openai/vocab.bpe"] = Served(MERGES, etag=None)
-    monkeypatch.setattr(hub, "TOKENIZER_URL", f"{server.url}/openai")
+    monkeypatch.setattr(repositories, "TOKENIZER_URL", f"{server.url}/openai")
     hashes = {"encoder.json": sha256(VOCAB), "vocab.bpe": sha256(MERGES)}
-    monkeypatch.setattr(hub, "TOKENIZER_SHA256", hashes)
+    monkeypatch.setattr(repositories, "TOKENIZER_SHA256", hashes)

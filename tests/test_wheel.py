@@ -100,7 +100,7 @@ RUNS = {
     "mingpt-generate": ("--model builtin --max-new-tokens 2 --plot --out run/", "model: builtin",
                         [".json", ".png"]),
     "mingpt-tokens": ("--model builtin one", "one", []),
-    "mingpt-fetch": ("--list", "our cache: ", []),
+    "mingpt-fetch": ("--list", "folder", []),
 }  # fmt: skip
 
 

@@ -135,6 +135,18 @@ def weights_complete(directory: Path, root: Path) -> bool:
     return path is not None and _is_whole(path, root)
 
 
+def files_of(weights: Path | None) -> list[Path]:
+    """Return the files that a directory's weights are in: one, or an index and its shards.
+
+    Raises:
+        CheckpointError: the index is no index of shards.
+    """
+    if weights is None:
+        return []
+    shards = tensor_files.shard_names(weights) if weights.suffix == ".json" else []
+    return [weights, *(weights.with_name(name) for name in shards)]
+
+
 def _is_whole(path: Path, root: Path | None) -> bool:
     """Return True for a single file, or an index whose shards all exist."""
     if path.suffix != ".json":

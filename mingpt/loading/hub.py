@@ -1,119 +1,198 @@
-"""Name repositories on the Hugging Face hub, and read the user's settings for it.
+"""Fetch a repository's files into the hub's cache, with huggingface_hub.
 
-Nothing here uses the network.
+The library knows the token and the HF_* variables, and asks the hub for a file's commit,
+hash and size. The bytes come by download.py, because the library's own transfer
+(hf_hub_download, version 2.4) throws away what has arrived when the line breaks, compares
+the size and not the hash, and waits for minutes. cache.py knows the folders.
+
+huggingface_hub is imported where it is used: `builtin` and local folders need none of it.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
-from mingpt.config import PRESETS, GPTConfig
 from mingpt.errors import DownloadError
+from mingpt.files import contained
+from mingpt.loading import cache
+from mingpt.loading.download import NotFoundError, Progress, fetch
+from mingpt.loading.repositories import Repository
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
-@dataclass(frozen=True)
-class Repository:
-    """One repository on the hub."""
-
-    owner: str
-    name: str
-    revision: str = "main"  # a branch or commit; the hashes below belong to it
-    sha256: Mapping[str, str] = field(default_factory=dict)  # file -> hash, where known beforehand
-    megabytes: int | None = None  # size of the download, to tell the user
-    preset: GPTConfig | None = None  # the configuration, for models that have a short name
-
-    def __str__(self) -> str:
-        return f"{self.owner}/{self.name}"
-
-    def url(self, file: str, revision: str | None = None) -> str:
-        """Return the address of a file.
-
-        Args:
-            revision: a commit to use in place of the repository's own.
-
-        Raises:
-            DownloadError: HF_ENDPOINT is not an address.
-        """
-        return f"{endpoint()}/{self}/resolve/{revision or self.revision}/{file}"
-
-
-KNOWN = {
-    "gpt2": Repository(
-        "openai-community",
-        "gpt2",
-        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        {"model.safetensors": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"},
-        megabytes=548,
-        preset=PRESETS["gpt2"],
-    ),
-    **{
-        name: Repository(owner, name, preset=PRESETS[name])
-        for name, owner in {
-            "gpt2-medium": "openai-community",
-            "gpt2-large": "openai-community",
-            "gpt2-xl": "openai-community",
-            "distilgpt2": "distilbert",
-        }.items()
-    },
-}
-# GPT-2's tokenizer comes from OpenAI's own storage, which states no hash.
-TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M"
-TOKENIZER_SHA256 = {
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-}
-
-_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
-_LONGEST_PART = 96
-
-
-def repository(name: str) -> Repository | None:
-    """Return the repository that a short name or "owner/name" stands for.
-
-    Return None if the hub allows no such name. Owner and name hold no "--" and no
-    "/", so "owner--name" is a safe folder name and names one repository only.
-    """
-    if name in KNOWN:
-        return KNOWN[name]
-    parts = name.split("/")
-    if len(parts) != 2 or not all(_is_part(part) for part in parts):
-        return None
-    found = Repository(parts[0], parts[1])
-    return next((known for known in KNOWN.values() if str(known) == str(found)), found)
-
-
-def endpoint() -> str:
-    """Return HF_ENDPOINT if it is set, else the hub's own address.
-
-    Raises:
-        DownloadError: HF_ENDPOINT is not an address.
-    """
-    address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise DownloadError(
-            "HF_ENDPOINT is no address of the form https://host (a token belongs in HF_TOKEN)"
-        )
-    return address
-
-
-def token() -> str | None:
-    """Return HF_TOKEN, or None if it is not set."""
-    return os.environ.get("HF_TOKEN", "").strip() or None
+SECONDS_TO_ANSWER = 10.0  # name look-up, connection and headers together
+SECONDS_TO_REACH = 4.0  # ... to learn whether there is a network at all
+ATTEMPTS = 3  # at a hub that is busy
+SECONDS_BETWEEN = 1.0  # then twice as long
+OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
+BY_HAND = "put it there by hand, or use the model 'builtin', which needs no network"
+NOT_THERE = "the repository has no such file"
 
 
 def is_offline() -> bool:
     """Return True if HF_HUB_OFFLINE forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
 
 
-def _is_part(text: str) -> bool:
-    is_plain = _PART.fullmatch(text) is not None and len(text) <= _LONGEST_PART
-    return is_plain and "--" not in text and ".." not in text
+def endpoint() -> str:
+    """Return HF_ENDPOINT, or the hub's own address; raise DownloadError if it is no address."""
+    from huggingface_hub import constants
+
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(constants.ENDPOINT)
+        if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
+            return constants.ENDPOINT
+    raise DownloadError(
+        "HF_ENDPOINT is no address of the form https://host (a token belongs in HF_TOKEN)"
+    )
+
+
+def reach() -> None:
+    """Check that the hub answers; raise DownloadError if not within SECONDS_TO_REACH."""
+    from huggingface_hub import get_session
+
+    url = endpoint()
+    _within(SECONDS_TO_REACH, lambda: get_session().head(url, timeout=SECONDS_TO_REACH))
+
+
+def obtain(
+    repository: Repository, name: str, progress: Progress | None = None, *, offline: bool = False
+) -> Path:
+    """Return one file of a repository in the cache, checked; fetch it if it is not there.
+
+    Args:
+        name: of the file; it holds no "/".
+        progress: called with (bytes done, bytes in all) while fetching.
+        offline: never use the network.
+
+    Raises:
+        NotFoundError: the repository has no such file.
+        DownloadError: the hub cannot be reached or refuses, or sends another file.
+        CheckpointError: a link leads out of the cache.
+    """
+    place = contained(cache.folder(repository), cache.directory())
+    revision = cache.revision(repository)
+    missing = place / ".no_exist" / revision / name  # the library's mark
+    path = place / "snapshots" / revision / name
+    if missing.exists():
+        raise NotFoundError(NOT_THERE)
+    if path.is_file():
+        cache.check(repository, path, progress)
+        return path
+    if offline or is_offline():
+        raise DownloadError(OFFLINE)
+    try:
+        stated = ask(repository, name, revision)
+        commit, digest = str(stated.commit_hash), str(stated.etag)
+        blob, path = place / "blobs" / digest, place / "snapshots" / commit / name
+        hashes = [digest, *filter(None, [repository.sha256.get(name)])]
+        with cache.locked(place, digest, progress):
+            if not blob.is_file():
+                url, size = _url(repository, name, commit), stated.size
+                fetch(url, blob, hashes=hashes, size=size, headers=_headers(), progress=progress)
+                cache.remember(blob, hashes)
+            cache.link(blob, path)
+            cache.note_commit(repository, commit)
+        return path
+    except NotFoundError:
+        if cache.COMMIT.fullmatch(revision):
+            missing.parent.mkdir(parents=True, exist_ok=True)
+            missing.touch()
+        raise
+    except OSError as error:
+        raise DownloadError(f"{place} cannot be written: {error.strerror or error}") from None
+
+
+def ask(repository: Repository, name: str, revision: str) -> HfFileMetadata:
+    """Return the commit, hash (`etag`) and size that the hub states for a file; see obtain."""
+    from huggingface_hub import get_hf_file_metadata
+
+    url, seconds = _url(repository, name, revision), SECONDS_TO_ANSWER
+    request = partial(get_hf_file_metadata, url, False, seconds, headers=_headers())
+    for failures in range(1, ATTEMPTS + 1):
+        try:
+            found = _within(seconds, request)
+            break
+        except _BusyError as error:
+            if failures == ATTEMPTS:
+                raise DownloadError(f"{error} ({failures} tries)") from None
+            time.sleep(SECONDS_BETWEEN * failures)
+    commit, digest = found.commit_hash or "", found.etag or ""
+    # Both become names of folders and files.
+    if not (cache.COMMIT.fullmatch(commit) and cache.HASH.fullmatch(digest)):
+        raise DownloadError(
+            f"{url} states no commit, or no hash to check the file by: it is no hub, or a"
+            " log-in page of this network"
+        )
+    return found
+
+
+class _BusyError(Exception):
+    """The hub answers that it is busy; another try may succeed."""
+
+
+def _url(repository: Repository, name: str, revision: str) -> str:
+    return f"{endpoint()}/{repository}/resolve/{revision}/{quote(name)}"
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    if token and re.fullmatch(r"[!-~]+", token) is None:
+        raise DownloadError("HF_TOKEN is no token: it holds a space or another strange character")
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _within(seconds: float, request: Callable[[], Any]) -> Any:
+    """Return a request's answer; fail after `seconds`, and turn the library's errors into ours.
+
+    The request runs in a thread, because no time-out bounds the look-up of a host's name.
+    """
+    answers: list[Any] = []
+
+    def run() -> None:
+        try:
+            answers.append(request())
+        except Exception as error:  # raised in the caller's thread
+            answers.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise DownloadError(f"{endpoint()} does not answer within {seconds:g} s")
+    if isinstance(answers[0], Exception):
+        raise _translated(answers[0]) from None
+    return answers[0]
+
+
+def _translated(error: Exception) -> Exception:
+    """Return our error for one of the library, or of the HTTP client that it uses."""
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    says = f"{endpoint()} answers HTTP {status}"
+    if isinstance(error, errors.GatedRepoError):
+        says += ": the repository is gated; accept its terms on its page, and set HF_TOKEN"
+    elif status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
+        says += ": there is no such repository, or a private one; HF_TOKEN may give access"
+    elif status == 404:
+        return NotFoundError(NOT_THERE)
+    elif status is None:
+        kind = type(error).__name__  # of httpx or httpx2, as the library's version has it
+        kind = "time-out" if "Timeout" in kind else kind.replace("ConnectError", "no connection")
+        says = f"{endpoint()} cannot be reached: {kind}"
+    is_busy = status in (408, 429) or (status or 0) >= 500
+    return _BusyError(says) if is_busy else DownloadError(says)

@@ -13,7 +13,8 @@ from mingpt.bpe import BPETokenizer
 from mingpt.errors import TokenizerError
 from mingpt.loading import checkpoint
 from mingpt.loading.download import Progress
-from mingpt.loading.sources import Source, as_source, gpt2_tokenizer_files
+from mingpt.loading.gpt2_tokenizer import gpt2_tokenizer_files
+from mingpt.loading.sources import Source, as_source
 from mingpt.loading.tokenizer_files import read_tokenizer, save_tokenizer
 from mingpt.model import GPT
 

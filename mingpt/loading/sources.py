@@ -1,37 +1,41 @@
 """Find the files of a model and its tokenizer, by name or path.
 
 A name is looked up in this order: `builtin` and the short names; a directory or
-a file; a repository on the hub. A repository's files are taken from our cache,
-else from the hub library's, else they are fetched into ours. Cached files are
-used without the network; their hashes are checked only when they are fetched.
+a file; a repository on the hub. A repository's files are taken from the hub's cache,
+which transformers shares (cache.py), or fetched into it (hub.py). Cached files are used
+without the network.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
 from mingpt.config import PRESETS, GPTConfig
 from mingpt.errors import CheckpointError, DownloadError, TokenizerError
-from mingpt.files import contained, expanded, replacing
-from mingpt.loading import cache, checkpoint, config_json, hub, tensor_files, tokenizer_files
-from mingpt.loading.cache import Place
+from mingpt.files import expanded
+from mingpt.loading import (
+    cache,
+    checkpoint,
+    config_json,
+    gpt2_tokenizer,
+    hub,
+    repositories,
+    tensor_files,
+    tokenizer_files,
+)
 from mingpt.loading.checkpoint import Checkpoint
-from mingpt.loading.download import NotFoundError, Progress, fetch, file_hash
-from mingpt.loading.hub import Repository
+from mingpt.loading.download import NotFoundError, Progress
+from mingpt.loading.repositories import Repository
 
 BUILTIN = "builtin"
 BUILTIN_DIRECTORY = Path(__file__).resolve().parent.parent / "builtin"
 
-BY_HAND = f"put it there by hand, or use the model {BUILTIN!r}, which needs no network"
-OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
 # A model without a tokenizer gets GPT-2's if its embedding has one of these numbers of
 # rows: GPT-2's number of tokens, 50257, or nanoGPT's next multiple of 64.
 GPT2_ROWS = (PRESETS["gpt2"].vocab_size, 50304)
@@ -131,22 +135,21 @@ class FileSource:
 
 @dataclass
 class HubSource:
-    """A repository on the hub."""
+    """A repository on the hub, whose files are in the hub's cache or fetched into it."""
 
     name: str
     repository: Repository
     offline: bool = False
-    verify: bool = True  # refuse files for which no hash is known
 
     @property
-    def place(self) -> Place | None:
-        """The directory with configuration and weights, if they are on this machine."""
+    def snapshot(self) -> Path | None:
+        """The folder with configuration and weights, if they are on this machine."""
         return cache.find(self.repository)
 
     @property
     def is_here(self) -> bool:
-        """True if configuration and weights are in a cache."""
-        return self.place is not None
+        """True if configuration and weights are in the cache."""
+        return self.snapshot is not None
 
     @property
     def has_tokenizer(self) -> bool:
@@ -159,146 +162,110 @@ class HubSource:
 
     def config(self, progress: Progress | None = None) -> GPTConfig:
         """Return the model's configuration; for models with a short name nothing is fetched."""
-        preset, place = self.repository.preset, self.place
-        if place is not None:
-            return checkpoint.config_in(place.directory, preset=preset, root=place.root)
+        snapshot, preset = self.snapshot, self.repository.preset
+        if snapshot is not None:
+            return self._config_in(snapshot)
         if self._is_offline:  # the message names the weights, which the user must provide
-            weights = f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it"
-            wanted = f"{weights}, nor has {cache.hub_directory()} {self.repository}"
-            raise _refusal(wanted, self._ours.directory, OFFLINE, self._hint)
-        return self._shape(progress)
+            raise self._refusal(f"{checkpoint.WEIGHTS_FILES[0]}, or not all of it", hub.OFFLINE)
+        return self._shape(progress) if preset is None else preset
 
     def rows(self, progress: Progress | None = None) -> int:
         """Return the number of rows of the model's embedding; needs config.json only."""
+        for snapshot in cache.snapshots(self.repository):
+            if (snapshot / config_json.NAME).is_file():
+                return self._config_in(snapshot).vocab_size
         preset = self.repository.preset
-        for place in (*cache.complete(self.repository), *cache.places(self.repository)):
-            if (place.directory / config_json.NAME).is_file():
-                config = checkpoint.config_in(place.directory, preset=preset, root=place.root)
-                return config.vocab_size
-        return self._shape(progress).vocab_size
+        return (self._shape(progress) if preset is None else preset).vocab_size
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """Return the tokenizer's files: cached, GPT-2's for a short name, or fetched."""
-        for place in (*cache.complete(self.repository), *cache.places(self.repository)):
+        for snapshot in cache.snapshots(self.repository):
             with contextlib.suppress(TokenizerError):
-                return place.tokenizer_files()
-        if self.repository.preset is not None and (files := _gpt2s_here()):
-            # The model is in our cache, or will be once its weights are fetched.
-            is_ours = (
-                not self._is_offline if self.place is None else self.place.root == cache.directory()
-            )
-            is_elsewhere = files[0].parent != cache.directory()
-            return self._adopted(files) if is_ours and is_elsewhere else files
+                return self._checked(tokenizer_files.files_in(snapshot))
+        if self.repository.preset is not None and (files := gpt2_tokenizer.files_here()):
+            return files
         try:
             return self._fetched_tokenizer(progress)
         except NotFoundError as error:
-            has_own = tokenizer_files.has_any(self._ours.directory)
-            if has_own or self.config(progress).vocab_size not in GPT2_ROWS:
+            if self._has_own_tokenizer or self.rows(progress) not in GPT2_ROWS:
                 raise TokenizerError(str(error)) from None
-        # Copied beside the model, so that the hub is not asked again.
-        return self._adopted(gpt2_tokenizer_files(progress, offline=self.offline))
+        return gpt2_tokenizer.gpt2_tokenizer_files(progress, offline=self.offline)
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
         """Return the configuration and the tensors, which are read later."""
-        preset, place = self.repository.preset, self.place
-        if place is None:
+        snapshot, preset = self.snapshot, self.repository.preset
+        if snapshot is None:
             self.config(progress)  # raises before weights that are not supported are fetched
-            self._fetch_weights(progress)
-            place = self._ours
-        return checkpoint.of_directory(place.directory, preset=preset, root=place.root)
+            snapshot = self._fetch_weights(progress).parent
+        weights = checkpoint.weights_in(snapshot, cache.directory())
+        self._checked([snapshot / config_json.NAME, *checkpoint.files_of(weights)], progress)
+        return checkpoint.of_directory(snapshot, preset=preset, root=cache.directory())
 
     def _shape(self, progress: Progress | None) -> GPTConfig:
-        if self.repository.preset is not None:
-            return self.repository.preset
-        (path,) = self._obtain([(config_json.NAME,)], progress, self._hint)
+        (path,) = self._obtain([(config_json.NAME,)], progress)
         return config_json.read(path)
+
+    def _config_in(self, snapshot: Path) -> GPTConfig:
+        self._checked([snapshot / config_json.NAME])
+        return checkpoint.config_in(snapshot, preset=self.repository.preset, root=cache.directory())
+
+    def _checked(self, paths: Sequence[Path], progress: Progress | None = None) -> tuple[Path, ...]:
+        """Return the paths, after a check of the hash of each that exists."""
+        for path in paths:
+            if path.is_file():
+                cache.check(self.repository, path, progress)
+        return tuple(paths)
 
     @property
     def _is_offline(self) -> bool:
         return self.offline or hub.is_offline()
 
     @property
-    def _ours(self) -> Place:
-        return Place(cache.folder(self.repository), cache.directory())
+    def _has_own_tokenizer(self) -> bool:
+        return any(tokenizer_files.has_any(path) for path in cache.snapshots(self.repository))
 
-    def _fetch_weights(self, progress: Progress | None) -> None:
+    def _fetch_weights(self, progress: Progress | None) -> Path:
         choices = [(name,) for name in checkpoint.WEIGHTS_FILES]
         (path,) = self._obtain(choices[:1] if self.repository.preset else choices, progress)
         if path.suffix == ".json":
             self._obtain([tuple(tensor_files.shard_names(path))], progress)
+        return path
 
     def _fetched_tokenizer(self, progress: Progress | None) -> tuple[Path, ...]:
+        added: tuple[Path, ...] = ()
         if not self._is_offline:
             # Ask for added_tokens.json first: once vocab.json and merges.txt are
             # cached, we never ask the hub again.
             with contextlib.suppress(NotFoundError):
-                self._obtain([(tokenizer_files.ADDED,)], progress)
-        self._obtain(tokenizer_files.FILES, progress)
-        return self._ours.tokenizer_files()
-
-    def _adopted(self, paths: Sequence[Path]) -> tuple[Path, ...]:
-        """Copy a tokenizer into the repository's folder, after checking its hashes.
-
-        The model then still works when its folder is copied elsewhere, or when
-        other models are deleted.
-        """
-        with cache.adding_to(self._ours.directory):
-            for path in paths:
-                expected = cache.expected_hash(path, None)
-                if expected is not None and file_hash(path, len(expected)) != expected:
-                    raise CheckpointError(f"{path} is damaged: remove it, to have it fetched again")
-                target = self._ours.directory / path.name
-                with replacing(target) as temporary:
-                    shutil.copyfile(path, temporary)
-                cache.record(target, file_hash(target, 64))
-        return self._ours.tokenizer_files()
+                added = self._obtain([(tokenizer_files.ADDED,)], progress)
+        files = self._obtain(tokenizer_files.FILES, progress)
+        return (*files, *added) if len(files) == 2 else files
 
     def _obtain(
-        self, choices: Sequence[tuple[str, ...]], progress: Progress | None, hint: str = BY_HAND
+        self, choices: Sequence[tuple[str, ...]], progress: Progress | None
     ) -> tuple[Path, ...]:
-        """Return the files of one choice in our cache; fetch them if they are not there.
+        """Return the files of one choice in the cache; fetch them if they are not there.
 
         Args:
             choices: tuples of file names; the first that is complete is taken.
-            hint: advice to the user, for the error's message.
         """
-        here = self._ours
-        for names in choices:
-            paths = [here.directory / name for name in names]
-            if all(path.is_file() for path in paths):
-                return tuple(contained(path, here.root) for path in paths)
         wanted = " or ".join(" + ".join(names) for names in choices)
-        with _explained(wanted, here.directory, self.offline, hint):
-            with cache.adding_to(here.directory, progress):
-                for names in choices:
-                    with contextlib.suppress(NotFoundError):
-                        return tuple(self._file(name, progress) for name in names)
-            raise NotFoundError("the repository has no such file")
+        obtain = partial(hub.obtain, self.repository, progress=progress, offline=self.offline)
+        try:
+            for names in choices:
+                with contextlib.suppress(NotFoundError):
+                    return tuple(map(obtain, names))
+            raise NotFoundError(hub.NOT_THERE)
+        except (DownloadError, CheckpointError) as error:
+            raise self._refusal(wanted, error) from None
 
-    @property
-    def _hint(self) -> str:
+    def _refusal(self, what: str, error: Exception | str) -> DownloadError:
+        kind = NotFoundError if isinstance(error, NotFoundError) else DownloadError
         is_known = self.repository.preset is not None
-        return BY_HAND if is_known else f"nor is there a directory or file {self.name!r} here"
-
-    def _file(self, name: str, progress: Progress | None) -> Path:
-        """Return the path of one file in our cache; fetch it if it is not there."""
-        folder = self._ours.directory
-        path, commit = folder / name, cache.commit_in(folder)
-        if path.is_file():  # fetched by another process since the last look
-            return contained(path, self._ours.root)
-        fetched = fetch(
-            self.repository.url(name, commit),  # all files from the same commit
-            path,
-            token=hub.token(),
-            sha256=self.repository.sha256.get(name),
-            verify=self.verify,
-            check=_CHECKS.get(path.suffix),
-            progress=progress,
+        hint = hub.BY_HAND if is_known else f"nor is there a directory or file {self.name!r} here"
+        return kind(
+            f"{cache.folder(self.repository)} has no {what}, and fetching failed: {error}; {hint}"
         )
-        if fetched.commit and not commit:
-            cache.note_commit(folder, fetched.commit)
-        cache.record(path, fetched.sha256)
-        return path
 
 
 def resolve(
@@ -306,7 +273,6 @@ def resolve(
     *,
     n_head: int | None = None,
     offline: bool = False,
-    verify: bool = True,
 ) -> Source:
     """Return the Source for a model's name or path. Uses no network.
 
@@ -316,7 +282,6 @@ def resolve(
             Path is always a directory or a file.
         n_head: the number of attention heads, for a .pt file that does not say.
         offline: never use the network, as with HF_HUB_OFFLINE=1.
-        verify: False accepts files for which the hub states no hash.
 
     Raises:
         CheckpointError: the name is none of these, or n_head is given for a
@@ -328,7 +293,7 @@ def resolve(
         raise CheckpointError("no model '': an empty name")
     if not _can_be_path(path):
         raise CheckpointError(f"no model {name[:80]!r}...: no file can have such a name")
-    if path.is_file() and name not in (BUILTIN, *hub.KNOWN):
+    if path.is_file() and name not in (BUILTIN, *repositories.KNOWN):
         if path.suffix not in checkpoint.TORCH_SUFFIXES:
             kinds = ", ".join(checkpoint.TORCH_SUFFIXES)
             raise CheckpointError(f"{path} is no model: of single files only {kinds}")
@@ -337,19 +302,19 @@ def resolve(
         raise CheckpointError(f"{name!r} says how many heads it has: n_head is for a .pt file")
     if name == BUILTIN and not is_path:
         return DirectorySource(BUILTIN, BUILTIN_DIRECTORY, offline)
-    if name in hub.KNOWN and not is_path:
-        return HubSource(name, hub.KNOWN[name], offline, verify)
+    if name in repositories.KNOWN and not is_path:
+        return HubSource(name, repositories.KNOWN[name], offline)
     if path.is_dir():
         checkpoint.check_directory(path)
         return DirectorySource(name, path, offline)
-    repository = None if is_path else hub.repository(name)
+    repository = None if is_path else repositories.repository(name)
     if repository is None:
-        known = ", ".join([BUILTIN, *hub.KNOWN])
+        known = ", ".join([BUILTIN, *repositories.KNOWN])
         raise CheckpointError(
             f"no model {name!r}: it is no directory and no file, and the names there are:"
             f" {known}, and owner/name for a repository of the hub"
         )
-    return HubSource(name, repository, offline, verify)
+    return HubSource(name, repository, offline)
 
 
 def as_source(
@@ -369,42 +334,6 @@ def _can_be_path(path: Path) -> bool:
     return True
 
 
-def gpt2_tokenizer_files(
-    progress: Progress | None = None, *, offline: bool = False
-) -> tuple[Path, ...]:
-    """Return the files of GPT-2's own tokenizer from a cache; fetch them into ours if need be.
-
-    Raises:
-        DownloadError: they are in no cache and cannot be fetched.
-        CheckpointError: a link leads out of a cache.
-    """
-    if files := _gpt2s_here():
-        return files
-    root = cache.directory()
-    paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
-    missing = " and ".join(path.name for path in paths if not path.is_file())
-    with _explained(missing, root, offline, BY_HAND), cache.adding_to(root, progress):
-        for path in paths:
-            if not path.is_file():
-                url = f"{hub.TOKENIZER_URL}/{path.name}"
-                fetch(url, path, sha256=hub.TOKENIZER_SHA256[path.name], progress=progress)
-    return tuple(contained(path, root) for path in paths)
-
-
-def _gpt2s_here() -> tuple[Path, ...] | None:
-    """Return the files of GPT-2's tokenizer, at our cache's top or beside a GPT-2; or None."""
-    root = cache.directory()
-    paths = tuple(root / name for name in hub.TOKENIZER_SHA256)
-    if all(path.is_file() for path in paths):
-        return tuple(contained(path, root) for path in paths)
-    for repository in hub.KNOWN.values():
-        with contextlib.suppress(CheckpointError):  # a link leads out of a cache: try the next
-            for place in cache.places(repository):
-                with contextlib.suppress(TokenizerError):
-                    return place.tokenizer_files()
-    return None
-
-
 def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) -> tuple[Path, ...]:
     try:
         return tokenizer_files.files_in(directory)
@@ -415,34 +344,4 @@ def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) ->
             or source.config(progress).vocab_size not in GPT2_ROWS
         ):
             raise
-    return gpt2_tokenizer_files(progress, offline=source.offline)
-
-
-def _read_json(path: Path) -> None:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"it is no JSON: {error}") from None
-
-
-# Suffix -> a check that every fetched file must pass, even where its hash is known.
-_CHECKS = {
-    ".json": _read_json,
-    ".safetensors": lambda path: tensor_files.SafetensorsFile(path).headers(),
-}
-
-
-@contextlib.contextmanager
-def _explained(what: str, place: Path, offline: bool, hint: str) -> Iterator[None]:
-    """Add to the block's errors: the missing file, its place, and what to do."""
-    try:
-        if offline or hub.is_offline():
-            raise DownloadError(OFFLINE)
-        yield
-    except (DownloadError, CheckpointError) as error:
-        raise _refusal(what, place, error, hint) from None
-
-
-def _refusal(what: str, place: Path, error: Exception | str, hint: str) -> DownloadError:
-    kind = NotFoundError if isinstance(error, NotFoundError) else DownloadError
-    return kind(f"{place} has no {what}, and fetching failed: {error}; {hint}")
+    return gpt2_tokenizer.gpt2_tokenizer_files(progress, offline=source.offline)

@@ -1,6 +1,6 @@
 """mingpt-fetch: fetch models ahead of time; list, verify or remove those on this machine.
 
-mingpt/loading/ fetches (sources.py) and manages the cache (cache.py); this file has
+mingpt/loading/ fetches (sources.py) and lists the cache (listing.py); this file has
 the options and the text.
 """
 
@@ -19,13 +19,13 @@ from patching.progress import bar, steps
 from patching.text import escaped
 
 if TYPE_CHECKING:
-    from mingpt.loading.cache import Entry
+    from mingpt.loading.listing import Entry
     from mingpt.loading.sources import HubSource
 
 COMMAND = "mingpt-fetch"
 
 DESCRIPTION = """\
-Put models into the cache, so that every other command finds them there.
+Put models into the Hugging Face hub's cache, so that every other command finds them there.
 
 A name is gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name of
 any GPT-2 on the Hugging Face hub. Weights, configuration and tokenizer are
@@ -37,17 +37,17 @@ examples:
   mingpt-fetch gpt2 distilgpt2       fetch two models
   mingpt-fetch --list                list what is cached, where, and its size
   mingpt-fetch --verify              hash every file again
-  mingpt-fetch --remove distilgpt2   delete one from our cache
+  mingpt-fetch --remove distilgpt2   delete one from the cache
 
-where models are looked for, in this order:
-  our cache          MINGPT_CACHE, by default ~/.cache/mingpt
-  the hub's cache    HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub, where
-                     transformers and others put theirs; it is only read
-  the network        HF_ENDPOINT is the hub's address; HF_TOKEN gives access to gated models
+the cache is the hub's own, which transformers and others share: HF_HUB_CACHE, else
+HF_HOME/hub, by default ~/.cache/huggingface/hub. HF_ENDPOINT is the hub's address;
+HF_TOKEN gives access to gated models.
 
 a machine without a network: fetch here, copy the cache's folder there, and use
 --offline (or HF_HUB_OFFLINE=1) there:
-  tar -C ~/.cache -cf mingpt.tar mingpt        and there: tar -C ~/.cache -xf mingpt.tar
+  tar -C ~/.cache/huggingface -cf hub.tar hub
+and there:
+  tar -C ~/.cache/huggingface -xf hub.tar
 
 exit codes: 0 done; 2 bad input, or a file that is damaged or cannot be fetched, with
 one line on stderr; 130 interrupted.
@@ -68,11 +68,9 @@ def build_parser() -> Parser:
     what.add_argument(
         "--verify", action="store_true", help="hash the files of the named models (or all) again"
     )
-    what.add_argument("--remove", action="store_true", help="delete the named models")
     what.add_argument(
-        "--no-verify", action="store_true",
-        help="fetch files even if the hub states no hash to check them against",
-    )  # fmt: skip
+        "--remove", action="store_true", help="delete the named models, also for transformers"
+    )
     parser.add_argument("--quiet", action="store_true", help="no bar")
     parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
     return parser
@@ -94,13 +92,12 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from mingpt.loading import cache
     from mingpt.loading.model_files import load
     from mingpt.loading.sources import HubSource, resolve
 
     sources: list[HubSource] = []
     for name in arguments.names:
-        source = resolve(name, verify=not arguments.no_verify)
+        source = resolve(name)
         if not isinstance(source, HubSource):
             raise UsageError(f"{source.name} is on this machine: there is nothing to fetch")
         sources.append(source)
@@ -109,84 +106,74 @@ def _fetch(arguments: argparse.Namespace) -> None:
         with bar(f"fetching {source.name}", quiet=arguments.quiet, in_bytes=True) as progress:
             model, _ = load(source, progress=progress)
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        place = source.place
-        if place is None:
+        snapshot = source.snapshot
+        if snapshot is None:
             raise CheckpointError(f"{source.name}: another process has just removed its files")
-        entry = cache.entry(source.name, place)
+        nbytes = sum(path.stat().st_size for path in snapshot.iterdir())
         words = "was already in" if was_here else "is now in"
-        _say(
-            f"{source.name}: {parameters:.1f}M parameters, {_size(entry.nbytes)},"
-            f" {words} {entry.place.directory}"
-        )
+        _say(f"{source.name}: {parameters:.1f}M parameters, {_size(nbytes)}, {words} {snapshot}")
 
 
 def _list(names: Sequence[str]) -> None:
     from mingpt.loading import cache
     from patching.cli.common.tables import table
 
-    entries = _entries(names)
-    rows = [("name", "size", "cache", "folder")]
-    for entry in entries:
-        whose = "ours" if entry.is_ours else "the hub's"
-        whose += "" if entry.is_complete else ", incomplete"
-        folder = escaped(str(entry.place.directory))
-        rows.append((entry.name, _size(entry.nbytes), whose, folder))
+    chosen = _entries(names)
+    rows = [("name", "size", "", "folder")]
+    for entry in chosen:
+        state = "" if entry.is_complete else "incomplete"
+        rows.append((entry.name, _size(entry.nbytes), state, escaped(str(entry.snapshot))))
     print_line(table(rows, right=(1,)), sys.stdout)
-    total = sum(entry.nbytes for entry in entries if entry.is_ours)
-    _say(f"our cache: {cache.directory()}, {_size(total)}")
-    _say(f"the hub's: {cache.hub_directory()}")
+    _say(f"{cache.directory()}, {_size(sum(entry.nbytes for entry in chosen))}")
 
 
 def _verify(names: Sequence[str], quiet: bool) -> None:
-    from mingpt.loading import cache
+    from mingpt.loading import listing
 
     entries = _entries(names)
-    wrong = []
+    if not entries:
+        _say("the cache holds no GPT-2: there is nothing to verify")
     with bar("hashing", quiet=quiet, in_bytes=True) as progress:
         step = steps(progress, sum(entry.nbytes for entry in entries))
-        found = [(entry, cache.verify(entry, step)) for entry in entries]
-    for entry, files in found:
-        for name, state in files.items():
-            _say(f"{entry.place.directory / name}: {state}")
-            if state in (cache.WRONG, cache.MISSING):
-                wrong.append(str(entry.place.directory / name))
-    if wrong:
+        found = [listing.verify(entry, step) for entry in entries]
+    files = {path: state for one in found for path, state in one.items()}
+    for path, state in files.items():
+        _say(f"{path}: {state}")
+    if wrong := [str(path) for path, state in files.items() if state != listing.INTACT]:
         raise CheckpointError(
-            f"damaged or missing: {', '.join(wrong)}; remove the model and fetch it again"
+            f"not intact: {', '.join(wrong)}; remove the model and fetch it again"
         )
 
 
 def _remove(names: Sequence[str]) -> None:
-    from mingpt.loading import cache
+    from mingpt.loading import listing
 
     chosen = _entries(names)
-    ours = [entry for entry in chosen if entry.is_ours]
+    listing.remove(chosen)
     for entry in chosen:
-        if entry.name not in {one.name for one in ours}:
-            cache.remove(entry)  # raises an error: it is in the hub's cache only
-    for entry in ours:
-        cache.remove(entry)
-        _say(f"removed {entry.name}, {_size(entry.nbytes)}, from {entry.place.directory}")
+        _say(f"removed {entry.name}, {_size(entry.nbytes)}, from {entry.snapshot}")
 
 
 def _entries(names: Sequence[str]) -> list[Entry]:
     """Return the cached entries of the named models, or of all if no name is given.
 
     Raises:
-        UsageError: a named model is in no cache.
+        UsageError: a named model is not in the cache.
+        CheckpointError: a part of the cache is damaged.
     """
-    from mingpt.loading import cache, hub
+    from mingpt.loading import listing, repositories
 
-    entries = cache.entries()
+    entries, warnings = listing.entries()
     chosen: list[Entry] = []
     for name in names:
-        repository = hub.repository(name)
-        full = name if repository is None else str(repository)
-        found = [entry for entry in entries if entry.name == full and entry not in chosen]
-        if not found and full not in {entry.name for entry in chosen}:
+        repository = repositories.repository(name)
+        found = [entry for entry in entries if entry.repository == repository]
+        if not found:
             there = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "nothing"
-            raise UsageError(f"{name!r} is in no cache; there is: {there}")
-        chosen += found
+            raise UsageError(f"{name!r} is not in the cache; there is: {there}")
+        chosen += [entry for entry in found if entry not in chosen]
+    if warnings and not names:
+        raise CheckpointError(f"a part of the cache is damaged: {warnings[0]}")
     return chosen if names else entries
 
 

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mingpt import BPETokenizer, TokenizerError
 from mingpt.bpe import END_OF_TEXT
-from mingpt.loading.sources import BUILTIN_DIRECTORY, gpt2_tokenizer_files
+from mingpt.loading.gpt2_tokenizer import gpt2_tokenizer_files
+from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 
 # Ids from OpenAI's vocabulary: "Michelle Jones ..." and the course's three others.

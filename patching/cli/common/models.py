@@ -134,7 +134,7 @@ def load_or_builtin(
         What `load` returned, and why the shipped model was loaded (None if it was not).
     """
     from mingpt.loading import hub
-    from mingpt.loading.download import reach
+    from mingpt.loading.repositories import KNOWN
     from mingpt.loading.sources import BUILTIN, HubSource, resolve
 
     is_here = source.is_here
@@ -144,11 +144,11 @@ def load_or_builtin(
         if not (is_here or source.offline or hub.is_offline()):
             if whole:
                 print(
-                    f"fetching GPT-2 124M, {hub.KNOWN[DEFAULT_MODEL].megabytes} MB, once;"
+                    f"fetching GPT-2 124M, {KNOWN[DEFAULT_MODEL].megabytes} MB, once;"
                     f" --model {BUILTIN} skips it",
                     file=sys.stderr,
                 )
-            reach(hub.endpoint())  # fails within a few seconds where there is no network
+            hub.reach()  # fails within a few seconds where there is no network
         return load(source), None
     except DownloadError as error:
         return load(resolve(BUILTIN)), str(error)

@@ -17,7 +17,7 @@ HELP = {
                 "--method means something else"),
     "generate": ("--prompt", "--num-beams", "cut by", "Wilson", "examples:", "exit codes:"),
     "tokens": ("--suggest", "side by side", "a star", "examples:", "exit codes:", ".txt"),
-    "fetch": ("--list", "--verify", "--remove", "MINGPT_CACHE", "examples:", "exit codes:"),
+    "fetch": ("--list", "--verify", "--remove", "HF_HUB_CACHE", "examples:", "exit codes:"),
 }  # fmt: skip
 
 

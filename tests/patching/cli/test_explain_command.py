@@ -163,8 +163,7 @@ def test_half_precision_is_not_judged(here, capsys):
     assert "(not checked in half precision)" in capsys.readouterr().out
 
 
-def test_without_a_network_the_shipped_model_steps_in_and_says_so(here, monkeypatch, capsys):
-    monkeypatch.setenv("MINGPT_CACHE", str(here / "no-cache"))
+def test_without_a_network_the_shipped_model_steps_in_and_says_so(here, capsys, offline):
     assert main(["--quiet", "--show=direct", "--out=x.png"]) == 0
     assert "in place of gpt2" in capsys.readouterr().out
     assert "builtin in place of gpt2" in Explanation.load("x").notes[0]

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, make_model
+from hub_server import set_hub
+from huggingface_hub import close_session
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
 
 import mingpt
-from mingpt.loading import download
+from mingpt.loading import hub
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 from patching import PromptPair, SweepError, SweepResult, compare_sweeps, patch_sweep
@@ -247,9 +249,10 @@ def test_the_file_name_is_safe_whatever_the_prompt(tmp_path, monkeypatch, capsys
 # --------------------------------------------------------------------- without --model
 
 
-def test_without_a_network_the_shipped_model_steps_in_and_says_so(tmp_path, monkeypatch, capsys):
+def test_without_a_network_the_shipped_model_steps_in_and_says_so(
+    tmp_path, monkeypatch, capsys, offline
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
     assert main([]) == 0
     out, err = capsys.readouterr()
     first = out.splitlines()[0]
@@ -258,29 +261,30 @@ def test_without_a_network_the_shipped_model_steps_in_and_says_so(tmp_path, monk
     assert err == ""  # nothing is fetched, so nothing is announced
     result = SweepResult.load(next(tmp_path.glob("figures/*.npz")))
     assert "fetching failed" in result.notes[0]
-    assert not (tmp_path / "no-cache").exists()
+    assert not (tmp_path / "hub").exists()
 
 
 @pytest.fixture
 def proxied(monkeypatch, tmp_path):
     """Environment with a proxy for every connection, and an empty cache."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+    set_hub(monkeypatch, cache=tmp_path / "hub", endpoint="https://hub.invalid", offline=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    return monkeypatch
+    close_session()  # it has read the environment
+    yield monkeypatch
+    close_session()
 
 
 def test_a_network_that_refuses(proxied, capsys):
     assert main(["--quiet"]) == 0
     printed = capsys.readouterr()
-    assert "the proxy refuses" in printed.out
+    assert "https://hub.invalid cannot be reached: no connection" in printed.out
     assert "548 MB, once; --model builtin skips it" in printed.err
 
 
 def test_a_network_that_is_silent_costs_a_few_seconds(proxied, capsys):
-    assert download.SECONDS_TO_CONNECT <= 4
-    proxied.setattr(download, "SECONDS_TO_CONNECT", 0.5)
+    assert hub.SECONDS_TO_REACH <= 4
+    proxied.setattr(hub, "SECONDS_TO_REACH", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         proxied.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
@@ -314,16 +318,16 @@ def test_a_pt_file_and_its_heads(tmp_path, monkeypatch, capsys, builtin):
     assert np.abs(result.values - SweepResult.load("y.npz").values).max() < 1e-5
 
 
-def test_the_shipped_model_by_name_and_as_a_stopgap_are_different_runs(tmp_path, monkeypatch):
+def test_the_shipped_model_by_name_and_as_a_stopgap_are_different_runs(
+    tmp_path, monkeypatch, offline
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
     assert main(["--quiet"]) == main(["--quiet", "--model=builtin"]) == 0
     assert len(files_in(tmp_path)) == 6
 
 
-def test_model_gpt2_never_falls_back(tmp_path, monkeypatch, capsys):
+def test_model_gpt2_never_falls_back(tmp_path, monkeypatch, capsys, offline):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
     assert main(["--model", "gpt2"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -9,7 +9,7 @@ from helpers import known_with, make_model
 import mingpt
 from mingpt import BPETokenizer, TokenizerError
 from mingpt.bpe import _CHAR_OF_BYTE
-from mingpt.loading import hub
+from mingpt.loading import repositories
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import tokenizer_in
 from patching import PromptPair
@@ -192,10 +192,7 @@ def test_side_by_side_the_models_share_the_terminal(monkeypatch, capsys):
     assert 100 < max(map(tables.width, table)) <= 120
 
 
-def test_without_a_network_the_shipped_tokenizer_steps_in_and_says_so(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("MINGPT_CACHE", str(tmp_path / "no-cache"))
+def test_without_a_network_the_shipped_tokenizer_steps_in_and_says_so(capsys, offline):
     out = said(capsys, "Jones", "--quiet").splitlines()
     assert out[0].startswith("tokenizer: builtin (")
     assert "in place of gpt2: " in out[0]
@@ -204,15 +201,18 @@ def test_without_a_network_the_shipped_tokenizer_steps_in_and_says_so(
 
 
 def test_the_tokenizer_is_fetched_without_the_weights_and_once(online, files, monkeypatch, capsys):
-    monkeypatch.setitem(hub.KNOWN, "gpt2", known_with(files, "gpt2", revision="main", sha256={}))
+    monkeypatch.setitem(
+        repositories.KNOWN, "gpt2", known_with(files, "gpt2", revision="main", sha256={})
+    )
     online.add_repository("openai-community/gpt2", files)
     assert main(["Jones", "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert (out.split(" (")[0], err) == ("tokenizer: gpt2", "")
     assert not [path for path, _ in online.requests if "safetensors" in path]
     online.requests.clear()
+    online.heads.clear()
     assert said(capsys, "Jones", "--quiet") == out
-    assert online.requests == []  # not even to ask if there is a network
+    assert online.requests + online.heads == []  # not even to ask if there is a network
 
 
 def test_gpt2s_tokenizer_needs_no_weights(gpt2_tokenizer, capsys):
