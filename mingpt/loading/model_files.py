@@ -14,7 +14,7 @@ from mingpt.errors import TokenizerError
 from mingpt.loading import checkpoint
 from mingpt.loading.download import Progress
 from mingpt.loading.gpt2_tokenizer import gpt2_tokenizer_files
-from mingpt.loading.sources import Source, as_source
+from mingpt.loading.sources import HubSource, Source, as_source
 from mingpt.loading.tokenizer_files import read_tokenizer, save_tokenizer
 from mingpt.model import GPT
 
@@ -135,4 +135,6 @@ def _tokenizer(source: Source, rows: int, progress: Progress | None) -> BPEToken
     try:
         return read_tokenizer(*files, rows=rows)
     except TokenizerError as error:
-        raise TokenizerError(f"{source.name}: {error}") from None
+        hint = f"; mingpt-fetch --remove {source.name} deletes it, to be fetched again"
+        hint = hint if isinstance(source, HubSource) else ""
+        raise TokenizerError(f"{source.name}: {error}{hint}") from None

@@ -291,8 +291,7 @@ def resolve(
     path, is_path = expanded(name), isinstance(name_or_path, Path)
     if not name:
         raise CheckpointError("no model '': an empty name")
-    if not _can_be_path(path):
-        raise CheckpointError(f"no model {name[:80]!r}...: no file can have such a name")
+    _check_path(name, path)
     if path.is_file() and name not in (BUILTIN, *repositories.KNOWN):
         if path.suffix not in checkpoint.TORCH_SUFFIXES:
             kinds = ", ".join(checkpoint.TORCH_SUFFIXES)
@@ -311,8 +310,8 @@ def resolve(
     if repository is None:
         known = ", ".join([BUILTIN, *repositories.KNOWN])
         raise CheckpointError(
-            f"no model {name!r}: it is no directory and no file, and the names there are:"
-            f" {known}, and owner/name for a repository of the hub"
+            f"no model {name!r}: there is no such directory or file; the names are {known},"
+            " and owner/name of a repository on the hub"
         )
     return HubSource(name, repository, offline)
 
@@ -326,12 +325,20 @@ def as_source(
     return name_or_path
 
 
-def _can_be_path(path: Path) -> bool:
+def _check_path(name: str, path: Path) -> None:
+    """Raise CheckpointError if the system refuses to look for the path."""
     try:
-        path.exists()
-    except OSError:  # the name is too long, for example
-        return False
-    return True
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # too long, not allowed, a circle of links, a NUL
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise CheckpointError(f"no model {_shortened(name)}: {reason}") from None
+
+
+def _shortened(name: str, most: int = 80) -> str:
+    """Return a name in quotes, cut if it is longer than `most` characters."""
+    return repr(name) if len(name) <= most else f"{name[:most]!r}..."
 
 
 def _own_or_gpt2s(source: Source, directory: Path, progress: Progress | None) -> tuple[Path, ...]:

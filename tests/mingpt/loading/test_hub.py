@@ -181,6 +181,13 @@ def test_a_known_name_needs_nobody_but_the_hub(online, tmp_path, files, checksum
     assert mingpt.load("distilgpt2", offline=True)[0].checksum() == checksum
 
 
+def test_a_wrong_tokenizer_that_the_hub_states_so_names_the_way_out(online, files):
+    online.add_repository("me/mine", {**files, "vocab.json": b'{"a": 1}'})
+    for _ in range(2):
+        with pytest.raises(TokenizerError, match=r"lacks .*; mingpt-fetch --remove me/mine del"):
+            mingpt.load("me/mine")
+
+
 # --------------------------------------------------------------------- what files are checked by
 
 
@@ -445,7 +452,7 @@ def test_two_threads_at_once_fetch_each_file_once(online, files, checksum):
 def test_after_kill_9_the_next_run_goes_on(online, tmp_path, files, checksum):
     online.add_repository("me/mine", files)
     storage = online.files[f"/storage/{sha256(files['model.safetensors'])}"]
-    storage.drip, storage.piece = 0.05, 1 << 14
+    storage.drip, storage.piece = 0.3, 1 << 14
     process = subprocess.Popen(
         [sys.executable, "-c", LOAD, "me/mine"], cwd=ROOT, stdout=subprocess.DEVNULL
     )

@@ -105,3 +105,18 @@ def test_what_is_on_this_machine_needs_no_library_of_the_hub(tmp_path, files, na
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "False\n"
+
+
+def test_a_path_that_may_not_be_looked_at_says_so(tmp_path, monkeypatch):
+    def refuse(path, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("mingpt.loading.sources.Path.stat", refuse)
+    with pytest.raises(CheckpointError, match=r"no model '/root/x': Permission denied$"):
+        resolve("/root/x")
+
+
+def test_a_circle_of_links_says_so(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(CheckpointError, match=r"loop': Too many levels of symbolic links$"):
+        resolve(str(tmp_path / "loop"))
