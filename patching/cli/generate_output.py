@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from patching.cli import generate_report
@@ -104,7 +104,7 @@ def _prompts_per_figure(request: GenerateRequest, models: int) -> int:
 def write(
     models: Sequence[ModelRun],
     request: GenerateRequest,
-    arguments: argparse.Namespace,
+    arguments: SimpleNamespace,
     place: output.OutputPlace,
 ) -> dict[Path, bool]:
     """Write the figures and the result.
@@ -141,7 +141,7 @@ def _run_name(models: Sequence[ModelRun], request: GenerateRequest) -> str:
     return output.run_name(request.prompts[0], "continued", defining=defining)
 
 
-def _write_result(models: Sequence[ModelRun], arguments: argparse.Namespace, path: Path) -> None:
+def _write_result(models: Sequence[ModelRun], arguments: SimpleNamespace, path: Path) -> None:
     """Write all samples and counts into one file."""
     from patching.continuation.result import Continuations
 

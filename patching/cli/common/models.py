@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 
 from mingpt.errors import DownloadError
@@ -32,7 +32,7 @@ class LoadedModel:
     fallback: str | None  # why the shipped model replaces GPT-2; None if it does not
 
 
-def model_names(arguments: argparse.Namespace) -> list[str | None]:
+def model_names(arguments: SimpleNamespace) -> list[str | None]:
     """Return the names given with --model, each once; [None] if there are none.
 
     Raises:
@@ -46,16 +46,16 @@ def model_names(arguments: argparse.Namespace) -> list[str | None]:
     return names or [None]
 
 
-def load_model(arguments: argparse.Namespace, name: str | None) -> LoadedModel:
+def load_model(arguments: SimpleNamespace, name: str | None) -> LoadedModel:
     """Return a model and its tokenizer, with the model on the command line's device.
 
     Args:
-        arguments: the options that add_model_arguments adds.
+        arguments: the command's options, with those of `model_options`.
         name: the model's name. None (no --model) is GPT-2 124M if it is in a cache
             or can be fetched, else the shipped model.
 
     Raises:
-        UsageError: there is no such device, or the seed is out of range.
+        UsageError: there is no such device.
         CheckpointError, DownloadError, TokenizerError: see mingpt.load.
     """
     import torch
@@ -65,8 +65,6 @@ def load_model(arguments: argparse.Namespace, name: str | None) -> LoadedModel:
 
     device = find_device(arguments.device, arguments.dtype)
     dtype = getattr(torch, arguments.dtype)
-    if not 0 <= arguments.seed < 2**63:
-        raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
     torch.manual_seed(arguments.seed)
     source = resolve(
         DEFAULT_MODEL if name is None else name,
@@ -94,7 +92,7 @@ class LoadedTokenizer:
     fallback: str | None  # why the shipped model's replaces GPT-2's; None if it does not
 
 
-def load_tokenizers(arguments: argparse.Namespace) -> list[LoadedTokenizer]:
+def load_tokenizers(arguments: SimpleNamespace) -> list[LoadedTokenizer]:
     """Return the tokenizer of every --model, without its weights.
 
     Without --model, return GPT-2's if it is in a cache or can be fetched, else the

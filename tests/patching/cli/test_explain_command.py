@@ -185,11 +185,11 @@ BAD_INPUT = {
     "show nothing": (["--show="], "no method ''"),
     "model": (["--model=gpt9"], "no model 'gpt9'"),
     "no out": (["--out="], "--out is empty"),
-    "top-k": (["--top-k=0"], "--top-k must be at least 1"),
+    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range x>=1"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "figure in the way": (["--out=y/x.png"], "a folder has this name"),
-    "unknown option": (["--clean=x"], "unrecognized arguments: --clean=x"),
+    "unknown option": (["--clean=x"], "No such option"),
 }
 
 
