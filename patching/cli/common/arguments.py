@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import click
 from mingpt.checks import from_the_end
 from patching.cli.common.command import UsageError
 
+MOST_BYTES = 64 * 2**20  # of a file of prompts or words
 NONE = "none"  # a value of some lists of numbers: no limit
 
 
@@ -52,11 +55,18 @@ def read_lines(option: str, path: Path) -> dict[int, str]:
         path: the file.
 
     Raises:
-        UsageError: the file cannot be read, is not UTF-8, or has only blank lines.
+        UsageError: the file cannot be read, is too large, is not UTF-8, or has only blank lines.
     """
     try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+                raise UsageError(f"{option} {path} is neither a file nor a pipe")
+            data = file.read(MOST_BYTES + 1)  # a pipe may have no end
+        if len(data) > MOST_BYTES:
+            raise UsageError(f"{option} {path} has more than {MOST_BYTES // 2**20} MiB")
         # Not splitlines, which also splits at U+2028 and others that a prompt may contain.
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

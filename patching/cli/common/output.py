@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mingpt.files import expanded
 from patching.cli.common.command import UsageError, print_line
 from patching.cli.common.options import DEFAULT_OUT
 from patching.errors import DrawingError
-from patching.text import shortened
+from patching.text import escaped, shortened
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -145,7 +146,7 @@ def fallback_notes(fallback: str | None) -> tuple[str, ...]:
 def say_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
     """Print each path that was written, and say if an older file was overwritten."""
     for path, did in existed.items():
-        say(f"{'overwrote' if did else 'wrote'} {path}", always=True)
+        say(f"{'overwrote' if did else 'wrote'} {escaped(str(path))}", always=True)
 
 
 # --------------------------------------------------------------------- paths
@@ -158,7 +159,7 @@ def check_name(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written at `path`, without creating anything.
+    """Check that a file can be written at `path`; nothing is left behind.
 
     Raises:
         UsageError: `path` is a folder, its name is too long, or its folder
@@ -169,11 +170,17 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"--out {path}: a folder has this name")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
+        if folder.is_symlink():
+            raise UsageError(f"--out {path}: the link {folder} leads nowhere")
         folder = folder.parent
     if not folder.is_dir():
         raise UsageError(f"--out {path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {path}: no permission to write in {folder}")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            f"--out {path}: no file can be made in {folder}: {error.strerror}"
+        ) from None
 
 
 def slug(text: str, most: int = 40) -> str:

@@ -1,10 +1,15 @@
 """The values of options: lists of indices and numbers, text files, texts that go together."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import pytest
 
+from patching.cli.common import arguments
 from patching.cli.common.arguments import IndexList, number_list, parse_texts, read_lines
 from patching.cli.common.command import UsageError
 
@@ -82,11 +87,32 @@ def test_lines_are_numbered_and_blank_ones_left_out(tmp_path):
         (b"\n \n", "is empty"),
         (b"\xff", "is not UTF-8 text"),
         (None, "cannot be read: No such file"),
+        (b"a" * 101, "has more than 0 MiB"),
     ],
 )
-def test_files_without_lines(tmp_path, data, message):
+def test_files_without_lines(tmp_path, monkeypatch, data, message):
+    monkeypatch.setattr(arguments, "MOST_BYTES", 100)
     path = tmp_path / "prompts.txt"
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(UsageError, match=f"--file .*{message}"):
         read_lines("--file", path)
+
+
+def test_a_device_is_refused():
+    with pytest.raises(UsageError, match="--file /dev/zero is neither a file nor a pipe"):
+        read_lines("--file", Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(("times", "found"), [(1, {1: "one", 2: "two"}), (2**16, None)])
+def test_a_pipe_is_read_to_a_limit(tmp_path, monkeypatch, times, found):
+    monkeypatch.setattr(arguments, "MOST_BYTES", 2**16)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    script = f"import sys; open(sys.argv[1], 'w').write('one\\ntwo\\n' * {times})"
+    with subprocess.Popen([sys.executable, "-c", script, pipe], stderr=subprocess.DEVNULL):
+        if found is not None:
+            assert read_lines("--file", pipe) == found
+            return
+        with pytest.raises(UsageError, match="has more than 0 MiB"):
+            read_lines("--file", pipe)
