@@ -19,9 +19,10 @@ from click import Option
 from patching.cli.common import output
 from patching.cli.common.arguments import parse_texts
 from patching.cli.common.command import Command, UsageError, print_line, run_command
-from patching.cli.common.models import load_model
+from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import model_options, output_options
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
+from patching.interrupts import check_interrupted
 from patching.progress import Progress, bar, steps
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ def run(arguments: SimpleNamespace) -> None:
     shown = arguments.method if arguments.show is None else arguments.show
     methods = parse_methods(DEFAULT if shown is None else shown)
 
-    # Imported after the first checks: importing PyTorch is slow.
+    import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli.common import tables
     from patching.cli.explain_report import report
     from patching.drawing.style import check_cmap
-    from patching.explanation.run import explain
+    from patching.explanation.run import check_question, explain
     from patching.prompts import Question
 
     figures = figures_of(methods)
@@ -125,6 +126,7 @@ def run(arguments: SimpleNamespace) -> None:
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
     question = Question.from_text(tokenizer, **texts)
+    check_question(model, question)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
 
     found = explain(
@@ -181,6 +183,7 @@ def _write(
     name = output.run_name(found.text, "explained", defining=defining)
     files = place.files(name)  # the figures, then the result's files
     existed = {path: path.exists() for path in files}
+    check_interrupted()
     found.save(place.stem(name))
     step = steps(progress, len(figures))
     for figure, path in zip(figures, files, strict=False):

@@ -15,6 +15,7 @@ from click import Argument, Option
 
 from mingpt.errors import CheckpointError
 from patching.cli.common.command import Command, UsageError, print_line, run_command
+from patching.cli.common.models import import_libraries
 from patching.cli.common.options import models
 from patching.progress import bar, steps
 from patching.text import escaped
@@ -92,6 +93,7 @@ def run(arguments: SimpleNamespace) -> None:
 
 
 def _fetch(arguments: SimpleNamespace) -> None:
+    import_libraries(drawing=False)
     from mingpt.loading import cache
     from mingpt.loading.model_files import load
     from mingpt.loading.sources import HubSource, resolve

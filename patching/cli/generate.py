@@ -21,7 +21,7 @@ from patching.cli import generate_output
 from patching.cli.common import output
 from patching.cli.common.arguments import NONE, number_list, read_lines
 from patching.cli.common.command import Command, Several, UsageError, run_command
-from patching.cli.common.models import model_names
+from patching.cli.common.models import import_libraries, model_names
 from patching.cli.common.options import DEFAULT_OUT, files, model_options, place_options
 from patching.cli.generate_records import GenerateRequest
 from patching.cli.generate_run import run_model
@@ -30,6 +30,7 @@ from patching.continuation.request import MOST_SAMPLES, GenerationSettings, chec
 COMMAND = "mingpt-generate"
 EXAMPLE = "Yesterday, I dreamed of a world where I"
 MOST_FIGURES = 40  # of choices, in one run
+MOST_PROMPTS = 10_000  # each takes some 50 KB until the result is written
 MOST_SETTINGS = 10_000  # combinations of the listed values, in one run
 MOST_TOKENS = 100_000  # of a sample
 
@@ -186,7 +187,9 @@ def parse_request(arguments: SimpleNamespace) -> GenerateRequest:
     prompts = parse_prompts(arguments)
     grid = _grid(arguments)
 
-    # Imported after the first checks: the import is slow.
+    # After the first checks: the import is slow.
+    draws = arguments.plot or arguments.count or arguments.out is not None
+    import_libraries(drawing=bool(draws))
     from patching.continuation.counts import Pattern
 
     return GenerateRequest(
@@ -205,7 +208,7 @@ def parse_prompts(arguments: SimpleNamespace) -> list[str]:
     """Return the prompts of --prompt and --prompts, each once; without any, the example.
 
     Raises:
-        UsageError: an empty prompt, or a file that cannot be read.
+        UsageError: an empty prompt, a file that cannot be read, or too many prompts.
     """
     prompts = list(arguments.prompt or ())
     if not all(prompts):
@@ -215,7 +218,10 @@ def parse_prompts(arguments: SimpleNamespace) -> list[str]:
         lines = read_lines("--prompts", path)
         is_json = path.suffix.lower() in (".jsonl", ".ndjson")
         prompts += [_from_json(path, *line) if is_json else line[1] for line in lines.items()]
-    return list(dict.fromkeys(prompts)) or [EXAMPLE]
+    prompts = list(dict.fromkeys(prompts)) or [EXAMPLE]
+    if len(prompts) > MOST_PROMPTS:
+        raise UsageError(f"{len(prompts)} prompts; at most {MOST_PROMPTS} are run: split the file")
+    return prompts
 
 
 def _from_json(path: Path, number: int, line: str) -> str:

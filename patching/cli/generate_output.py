@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from patching.cli import generate_report
 from patching.cli.common import output, tables
 from patching.cli.common.command import print_line
+from patching.interrupts import check_interrupted
 from patching.text import escaped
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def write(
     name = _run_name(models, request)
     *figures, result = place.files(name)
     existed = {path: path.exists() for path in (*figures, result)}
+    check_interrupted()
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
     _draw_choices(models, figures[:choices])

@@ -19,8 +19,9 @@ from mingpt.sites import SITES, heads_at
 from patching.cli.common import output
 from patching.cli.common.arguments import IndexList, parse_texts
 from patching.cli.common.command import Command, UsageError, print_line, run_command
-from patching.cli.common.models import load_model
+from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import model_options, output_options
+from patching.interrupts import check_interrupted
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS, METHODS, Request
@@ -168,11 +169,12 @@ def run(arguments: SimpleNamespace) -> None:
     texts = parse_texts(arguments, EXAMPLE)
     request = _request(arguments)
 
-    # Imported after the first checks: importing PyTorch is slow.
+    import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli import patch_report
     from patching.cli.common import tables
     from patching.drawing.style import check_cmap
     from patching.prompts import PromptPair
+    from patching.sweep.run import check_pair
 
     check_cmap(arguments.cmap)
     place = _place(arguments, request)
@@ -180,6 +182,7 @@ def run(arguments: SimpleNamespace) -> None:
     loaded = load_model(arguments, arguments.model)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
+    check_pair(loaded.model, pair)
     request = replace(
         request, rows=arguments.top_k, **_indices(arguments, loaded.model.config, len(pair))
     )
@@ -302,6 +305,7 @@ def _write(
     name = _run_name(results[0], model)
     files = place.files(name)
     existed = {path: path.exists() for path in files}
+    check_interrupted()
     for result, end in zip(results, place.results, strict=True):
         result.save(place.stem(name, end))
     metrics = list(results[0].metrics)

@@ -18,10 +18,10 @@ from click.shell_completion import shell_complete
 
 from mingpt.errors import MinGPTError
 from mingpt.version import __version__
+from patching.interrupts import check_interrupted, discard, run_watched, tell
 from patching.text import escaped
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
 LONGEST_END = 1000  # characters that are kept at both ends of a long error message
 WIDEST_HELP = 100  # columns, on a terminal that is wider
 OPTION_COLUMNS = 22  # width of the options in the help; a longer one gets a line of its own
@@ -134,7 +134,7 @@ def run_command(
         argv: the command line without the command; None for the process's.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 after Ctrl-C.
+        The exit code: 0, 2 for bad input, 130 after Ctrl-C, 128 + its number after a signal.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -143,27 +143,44 @@ def run_command(
         elif hasattr(stream, "reconfigure"):
             # A terminal that cannot show a character gets its escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
-    try:
-        arguments = command.parse(sys.argv[1:] if argv is None else argv)
-        if arguments is not None:
-            body(arguments)
-        print_line("", sys.stdout, end="")  # flush
-    except (MinGPTError, OSError) as error:
-        message = command.as_typed(" ".join(str(error).split()))
-        line = escaped(message)  # it may quote the user's text
-        if len(line) > 2 * LONGEST_END:  # ... or a file's text, of any length
-            line = f"{line[:LONGEST_END]}\u2026{line[-LONGEST_END:]}"
-        print(f"{command.name}: error: {line}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"{command.name}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+
+    def work() -> int:
+        try:
+            arguments = command.parse(sys.argv[1:] if argv is None else argv)
+            if arguments is not None:
+                body(arguments)
+            print_line("", sys.stdout, end="")  # flush
+        except (MinGPTError, OSError) as error:
+            check_interrupted()  # a library may have made its own error of an interrupt
+            tell(f"{command.prog}: error: {_line(command, error)}")
+            return EXIT_BAD_INPUT
+        return 0
+
+    return run_watched(command.prog, work)
+
+
+def _line(command: Command, error: Exception) -> str:
+    """Return an error's message in one line that is safe to print and not too long."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        message = f"{escaped(str(error.filename))}: {error.strerror}"
+    line = escaped(command.as_typed(" ".join(message.split())))  # it may quote the user's text
+    if len(line) > 2 * LONGEST_END:  # ... or a file's text, of any length
+        line = f"{line[:LONGEST_END]}\u2026{line[-LONGEST_END:]}"
+    return line
 
 
 def print_line(text: str, stream: TextIO, end: str = "\n") -> None:
-    """Print and flush. Once the reader of a pipe has closed it, print nothing any more."""
+    """Print and flush. Once the reader of a pipe has closed it, print nothing any more.
+
+    Raises:
+        KeyboardInterrupt: a signal has come.
+        OSError: the stream cannot be written, as on a full disk.
+    """
+    check_interrupted()
     try:
         print(text, end=end, file=stream, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:
+        discard(stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise

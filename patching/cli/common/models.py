@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mingpt.errors import DownloadError
 from patching.cli.common.command import UsageError
+from patching.interrupts import held, tell
 from patching.progress import bar
 
 if TYPE_CHECKING:
@@ -30,6 +30,24 @@ class LoadedModel:
     model: GPT
     tokenizer: BPETokenizer
     fallback: str | None  # why the shipped model replaces GPT-2; None if it does not
+
+
+def import_libraries(*, drawing: bool) -> None:
+    """Import PyTorch, and matplotlib for `drawing`, before anything else does.
+
+    An interrupt in the middle would end the process inside their C++ code; it waits.
+
+    Raises:
+        UsageError: matplotlib refuses a setting, such as the variable MPLBACKEND.
+    """
+    with held():
+        import torch  # noqa: F401
+
+        if drawing:
+            try:
+                import matplotlib.backends.backend_agg  # noqa: F401
+            except ValueError as error:
+                raise UsageError(f"matplotlib cannot be used: {error}") from None
 
 
 def model_names(arguments: SimpleNamespace) -> list[str | None]:
@@ -58,6 +76,7 @@ def load_model(arguments: SimpleNamespace, name: str | None) -> LoadedModel:
         UsageError: there is no such device.
         CheckpointError, DownloadError, TokenizerError: see mingpt.load.
     """
+    import_libraries(drawing=False)
     import torch
 
     from mingpt.loading.model_files import load
@@ -101,6 +120,7 @@ def load_tokenizers(arguments: SimpleNamespace) -> list[LoadedTokenizer]:
     Raises:
         CheckpointError, DownloadError, TokenizerError: see mingpt.load_tokenizer.
     """
+    import_libraries(drawing=False)  # the module below imports PyTorch
     from mingpt.loading.model_files import load_tokenizer
     from mingpt.loading.sources import BUILTIN, resolve
 
@@ -141,10 +161,9 @@ def load_or_builtin(
     try:
         if not (is_here or source.offline or hub.is_offline()):
             if whole:
-                print(
+                tell(
                     f"fetching GPT-2 124M, {hub.KNOWN[DEFAULT_MODEL].megabytes} MB, once;"
-                    f" --model {BUILTIN} skips it",
-                    file=sys.stderr,
+                    f" --model {BUILTIN} skips it"
                 )
             reach(hub.endpoint())  # fails within a few seconds where there is no network
         return load(source), None

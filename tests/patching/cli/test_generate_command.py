@@ -458,6 +458,7 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
         ("--count", "--count needs a value"),
         ("--prompts no.txt", "--prompts no.txt cannot be read: No such file or directory"),
         ("--prompts .", "--prompts . cannot be read: Is a directory"),
+        ("--prompts /dev/zero", "--prompts /dev/zero is neither a file nor a pipe"),
         ("--prompts empty.txt", "--prompts empty.txt is empty"),
         ("--prompts latin.txt", "--prompts latin.txt is not UTF-8 text"),
         ("--prompts bad.jsonl", "--prompts bad.jsonl: line 4 is not JSON"),
@@ -499,6 +500,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, capsys, arguments, m
     assert message in err
     assert err.count("\n") == 1
     assert sorted(here.iterdir()) == before
+
+
+def test_more_prompts_than_memory_holds_are_refused(here, capsys, monkeypatch):
+    monkeypatch.setattr("patching.cli.generate.MOST_PROMPTS", 3)
+    (here / "p.txt").write_text("a\nb\nc\nd\n")
+    assert main(["--model", "builtin", "--prompts", "p.txt"]) == 2
+    assert "4 prompts; at most 3 are run: split the file" in capsys.readouterr().err
 
 
 def test_a_model_that_is_none_is_found_before_another_runs(here, capsys):

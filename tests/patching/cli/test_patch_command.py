@@ -412,6 +412,9 @@ BAD_INPUT = {
     "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "unwritable": (["--out=/proc/x/"], "/proc"),
+    "a link to itself": (["--out=loop/x.png"], "the link loop leads nowhere"),
+    "a link to nothing": (["--out=dangling/x/"], "the link dangling leads nowhere"),
+    "no folder can be made": (["--out=/proc/none/"], "no file can be made in /proc: No such file"),
     "file in the way": ([f"--out={ROOT}/README.md/x.png"], "not a folder"),
     "result in the way": (["--out=blocked/x.png"], "a folder has this name"),
     "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
@@ -435,6 +438,8 @@ def bad_input(name: str, folder) -> tuple[list[str], str]:
     (folder / "blocked" / "x.json").mkdir(parents=True)
     (folder / "y" / "x-recovery.png").mkdir(parents=True)
     (folder / "z-exact.npz").mkdir()
+    (folder / "loop").symlink_to("loop")
+    (folder / "dangling").symlink_to("nothing")
     has_model = any(argument.startswith("--model") for argument in arguments)
     return ([] if has_model else ["--model=builtin"]) + arguments, message
 
@@ -449,6 +454,48 @@ def test_bad_input(tmp_path, monkeypatch, capsys, name):
     assert line.startswith("mingpt-patch: error: ")
     assert message in line
     assert files_in(tmp_path) == []
+
+
+def test_a_prompt_that_is_too_long_is_not_printed(capsys):
+    arguments, message = BAD_INPUT["too long"]
+    assert main([*arguments, "--model=builtin"]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert [line.split(":")[0] for line in printed.out.splitlines()] == ["model"]
+
+
+def test_nothing_reaches_the_terminal_raw(tmp_path, monkeypatch, capsys, builtin):
+    monkeypatch.chdir(tmp_path)
+    name = "x\x1b[31m\ny"
+    mingpt.save(builtin[0], name, builtin[1])
+    assert main(["--model", name, f"--out={name}/"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "model: x\\x1b[31m\\ny (" in out
+    assert "\nwrote x\\x1b[31m\\ny/michelle" in out
+
+
+@pytest.mark.parametrize("end", ["2>/dev/full", "2>&1 | :"])
+def test_errors_that_nobody_can_read_have_their_exit_code(end):
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --seed=x {end}"
+    run = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (2, b"")
+
+
+def test_a_full_disk_is_one_line():
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --version >/dev/full"
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "mingpt-patch: error: [Errno 28] No space left on device\n"
+
+
+def test_a_setting_that_matplotlib_refuses_is_one_line(command):
+    run = command("patch", "--model=builtin", MPLBACKEND="nope")
+    assert run.returncode == 2
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stderr.startswith("mingpt-patch: error: matplotlib cannot be used: ")
 
 
 @pytest.mark.parametrize(

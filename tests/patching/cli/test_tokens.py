@@ -240,6 +240,7 @@ BAD_INPUT = {
     "only commas": (["a", "b", "--suggest=, ,"], "contains no word"),
     "no file": (["a", "b", "--suggest=x.txt"], "x.txt cannot be read: No such file"),
     "a folder": (["a", "b", "--suggest=./"], "cannot be read: Is a directory"),
+    "a device": (["a", "b", "--suggest=/dev/zero"], "/dev/zero is neither a file nor a pipe"),
     "empty file": (["a", "b", "--suggest=empty"], "--suggest empty is empty"),
     "latin-1": (["a", "b", "--suggest=latin.txt"], "latin.txt is not UTF-8 text"),
     "model": (["a", "--model=gpt9"], "no model 'gpt9'"),

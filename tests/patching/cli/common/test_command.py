@@ -146,7 +146,7 @@ def failing(error: BaseException):
     [
         (UsageError("one\n  two\r\nthree\u2028four"), "one two three four"),
         (ConfigError("no model '\x1b[31mred\x07'"), "no model '\\x1b[31mred\\x07'"),
-        (FileNotFoundError(2, "No such file", "a\nb"), "[Errno 2] No such file: 'a\\nb'"),
+        (FileNotFoundError(2, "No such file", "a\nb"), "a\\nb: No such file"),
         (UsageError("a" * 5000), f"{'a' * LONGEST_END}\u2026{'a' * LONGEST_END}"),
     ],
 )
