@@ -77,6 +77,9 @@ class Command(click.Command):
             return SimpleNamespace(**self.make_context(self.prog, list(args)).params)
         except click.exceptions.Exit:  # --help or --version
             return None
+        except BrokenPipeError:  # ... whose reader has left
+            discard(sys.stdout.fileno())
+            return None
         except click.ClickException as error:
             raise UsageError(f"{error.format_message().rstrip('.')} (see --help)") from None
 

@@ -484,6 +484,14 @@ def test_errors_that_nobody_can_read_have_their_exit_code(end):
     assert (run.returncode, run.stderr) == (2, b"")
 
 
+def test_help_without_a_reader_is_no_error():
+    line = f"{{ sleep 0.2; {sys.executable} {ROOT / 'scripts' / 'patch.py'} --help; }} | :"
+    run = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
 def test_a_full_disk_is_one_line():
     line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --version >/dev/full"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
