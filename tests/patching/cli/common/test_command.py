@@ -1,6 +1,7 @@
 """The command line: options and texts; errors: one line on stderr and an exit code."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -153,6 +154,17 @@ def failing(error: BaseException):
 def test_an_error_is_one_line_whatever_it_quotes(capsys, error, line):
     assert run_command(COMMAND, failing(error), []) == 2
     assert capsys.readouterr() == ("", f"mingpt-x: error: {line}\n")
+
+
+def test_an_error_that_a_library_made_of_an_interrupt_is_not_told(capsys):
+    def body(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise OSError("the connection is lost") from None
+
+    assert run_command(COMMAND, body, []) == 130
+    assert capsys.readouterr() == ("", "mingpt-x: interrupted\n")
 
 
 def test_what_was_not_raised_on_purpose_is_not_hidden():
