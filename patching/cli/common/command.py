@@ -70,8 +70,8 @@ class Command(click.Command):
             UsageError: an option or its value is wrong.
         """
         variable = f"_{re.sub('[-.]', '_', self.prog)}_COMPLETE".upper()
-        if variable in os.environ:
-            shell_complete(self, {}, self.prog, variable, os.environ[variable])
+        if asked := os.environ.get(variable):
+            shell_complete(self, {}, self.prog, variable, asked)
             return None
         try:
             return SimpleNamespace(**self.make_context(self.prog, list(args)).params)
