@@ -30,5 +30,9 @@ class CheckpointError(MinGPTError):
     """A checkpoint that is missing, damaged, or does not fit its configuration."""
 
 
+class FileError(MinGPTError, OSError):
+    """A file that cannot be written."""
+
+
 class DownloadError(MinGPTError):
     """A file that could not be fetched, or is not the file that was expected."""

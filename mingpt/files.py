@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mingpt.errors import CheckpointError
+from mingpt.errors import CheckpointError, FileError
+
+# Errors of a full or broken disk, of a quota, and of a limit of a file's size.
+FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -19,18 +23,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
     file is removed and `path` is left as it was.
 
     Raises:
-        OSError: the folder cannot be created or written.
+        FileError: the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix must stay last: some writers choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part" + path.suffix)
+    try:
+        for folder in reversed(path.parents):  # parents=True calls itself for each of them
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+        # The suffix must stay last: some writers choose the format by it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part" + path.suffix)
+    except FileExistsError as error:
+        raise FileError(f"{path} cannot be written: {error.filename} is not a folder") from error
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}") from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # as open() would; mkstemp allows the owner only
         temporary.replace(path)
+    except OSError as error:  # the block's own, such as one of the network, stay as they are
+        if error.errno not in FULL:
+            raise
+        raise FileError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from patching.interrupts import check_interrupted
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -20,6 +22,8 @@ SHARE = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 def steps(progress: Progress | None, total: int) -> Callable[..., None]:
     """Return a function that adds to the work done and reports the sum to `progress`.
 
+    It raises KeyboardInterrupt if a command was interrupted and a library swallowed that.
+
     Example:
         step = steps(print, 3)  # prints 0 3
         step(2)  # prints 2 3
@@ -28,6 +32,7 @@ def steps(progress: Progress | None, total: int) -> Callable[..., None]:
 
     def step(more: int = 1) -> None:
         nonlocal done
+        check_interrupted()
         done += more
         if progress is not None:
             progress(done, total)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone's own packages
 
-from patching.cli.explain import main
+from patching.cli.start import explain
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(explain())

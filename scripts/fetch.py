@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone's own packages
 
-from patching.cli.fetch import main
+from patching.cli.start import fetch
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetch())

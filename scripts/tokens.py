@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone's own packages
 
-from patching.cli.tokens import main
+from patching.cli.start import tokens
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tokens())

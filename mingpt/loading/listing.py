@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +86,10 @@ def remove(chosen: Sequence[Entry]) -> None:
 
     for entry in chosen:
         contained(entry.snapshot, cache.directory())
-    names = [entry.snapshot.name for entry in chosen]
-    scan_cache_dir(cache.directory()).delete_revisions(*names).execute()
+    found = scan_cache_dir(cache.directory())
+    for repo in found.repos:  # one by one: a copy of a repository has the same commits
+        names = [one.snapshot.name for one in chosen if one.snapshot.parents[1] == repo.repo_path]
+        dataclasses.replace(found, repos=frozenset([repo])).delete_revisions(*names).execute()
 
 
 def _entry(name: str, one: Repository, commit: Any) -> Entry:

@@ -6,20 +6,23 @@ explain_report.py writes the text.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from mingpt.version import __version__
+from click import Option
+
 from patching.cli.common import output
-from patching.cli.common.arguments import Parser, add_model_arguments, parse_texts
-from patching.cli.common.command import UsageError, print_line, run_command
-from patching.cli.common.models import load_model
+from patching.cli.common.arguments import parse_texts
+from patching.cli.common.command import Command, UsageError, print_line, run_command
+from patching.cli.common.models import import_libraries, load_model
+from patching.cli.common.options import model_options, output_options
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
+from patching.interrupts import check_interrupted
 from patching.progress import Progress, bar, steps
 
 if TYPE_CHECKING:
@@ -77,57 +80,53 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
 
 
+OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
+    "prompt (default: the README's example)": [
+        Option(["--text"], metavar="TEXT", help="the prompt"),
+        Option(["--target"], metavar="WORD", help="the next word to explain"),
+        Option(["--foil"], metavar="WORD", help="the next word it is preferred over"),
+    ],
+    "model": model_options(),
+    "explanation": [
+        Option(["--show"], metavar="LIST",
+               help=f"one or more of {', '.join(METHODS)}; default: {','.join(DEFAULT)}"),
+        Option(["--method"], metavar="LIST",
+               help="the old name of --show, which still works; mingpt-patch's --method means"
+               " something else"),
+    ],
+    "output": output_options(ROWS),
+})  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(OPTIONS, run, argv)
 
 
-def build_parser() -> Parser:
-    """Return the command's parser."""
-    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    prompt = parser.add_argument_group("prompt (default: the README's example)")
-    prompt.add_argument("--text", metavar="TEXT", help="the prompt")
-    prompt.add_argument("--target", metavar="WORD", help="the next word to explain")
-    prompt.add_argument("--foil", metavar="WORD", help="the next word it is preferred over")
-    add_model_arguments(parser)
-    explanation = parser.add_argument_group("explanation")
-    explanation.add_argument(
-        "--show", metavar="LIST",
-        help=f"one or more of {', '.join(METHODS)}; default: {','.join(DEFAULT)}",
-    )  # fmt: skip
-    explanation.add_argument(
-        "--method", metavar="LIST",
-        help="the old name of --show, which still works; mingpt-patch's --method means something"
-        " else",
-    )  # fmt: skip
-    output.add_output_arguments(parser, top_k=ROWS)
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
-    return parser
-
-
-def run(argv: Sequence[str]) -> None:
-    """Parse, load, explain, print and write."""
-    arguments = build_parser().parse_args(argv)
+def run(arguments: SimpleNamespace) -> None:
+    """Load, explain, print and write."""
     texts = parse_texts(arguments, EXAMPLE)
     if arguments.show is not None and arguments.method is not None:
         raise UsageError("--method is the old name of --show: give one of the two")
     shown = arguments.method if arguments.show is None else arguments.show
     methods = parse_methods(DEFAULT if shown is None else shown)
 
-    # Imported after the first checks: importing PyTorch is slow.
+    import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli.common import tables
     from patching.cli.explain_report import report
-    from patching.explanation.run import explain
+    from patching.drawing.style import check_cmap
+    from patching.explanation.run import check_question, explain
     from patching.prompts import Question
 
     figures = figures_of(methods)
-    output.check_output(arguments)
+    check_cmap(arguments.cmap)
     place = output.OutputPlace.of(arguments, [f"-{name}" for name in figures])
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
     question = Question.from_text(tokenizer, **texts)
+    check_question(model, question)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
 
     found = explain(
@@ -149,7 +148,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _with_command(
-    found: Explanation, arguments: argparse.Namespace, fallback: str | None
+    found: Explanation, arguments: SimpleNamespace, fallback: str | None
 ) -> Explanation:
     """Return the explanation with the command's options, notes and matplotlib's version."""
     import matplotlib
@@ -184,6 +183,7 @@ def _write(
     name = output.run_name(found.text, "explained", defining=defining)
     files = place.files(name)  # the figures, then the result's files
     existed = {path: path.exists() for path in files}
+    check_interrupted()
     found.save(place.stem(name))
     step = steps(progress, len(figures))
     for figure, path in zip(figures, files, strict=False):

@@ -38,16 +38,16 @@ def attribution_table(found: Explanation, method: str) -> str:
 
 def choice(found: Explanation) -> str:
     """Return a line with both logits, their difference and its parts."""
-    target, foil = (
-        f"logit({escaped(score.token)}) {score.logit:.4f}"
-        for score in (found.next.target, found.next.foil)
-    )
-    parts = ", ".join(f"{name} {value:.4f}" for name, value in found.parts().items())
-    return f"{target} - {foil} = {found.logits[0] - found.logits[1]:.4f}, of which {parts}"
+    scores = (found.next.target, found.next.foil)
+    names = " - ".join(f"logit({escaped(score.token)})" for score in scores)
+    both = " and ".join(f"{score.logit:z.4f}" for score in scores)
+    parts = ", ".join(f"{name} {value:z.4f}" for name, value in found.parts().items())
+    difference = found.logits[0] - found.logits[1]
+    return f"{names} = {difference:z.4f} ({both}), of which {parts}"
 
 
 def completeness(found: Explanation) -> str:
     """Return a line with the error of the terms' sum, and the largest error allowed."""
     error, allowed = found.worst()
-    limit = f"at most {allowed:.2g}" if math.isfinite(allowed) else "not checked in half precision"
+    limit = f"allowed: {allowed:.2g}" if math.isfinite(allowed) else "not checked in half precision"
     return f"completeness: the terms differ from the logits by {error:.2g} ({limit})"

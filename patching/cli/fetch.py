@@ -6,15 +6,17 @@ the options and the text.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from click import Argument, Option
+
 from mingpt.errors import CheckpointError
-from mingpt.version import __version__
-from patching.cli.common.arguments import Parser
-from patching.cli.common.command import UsageError, print_line, run_command
+from patching.cli.common.command import Command, UsageError, print_line, run_command
+from patching.cli.common.models import import_libraries
+from patching.cli.common.options import models
 from patching.progress import bar, steps
 from patching.text import escaped
 
@@ -54,33 +56,32 @@ one line on stderr; 130 interrupted.
 """
 
 
+OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
+    "options": [
+        Option(["--list"], is_flag=True, help="list cached models, folders and sizes"),
+        Option(["--verify"], is_flag=True,
+               help="hash the files of the named models (or all) again"),
+        Option(["--remove"], is_flag=True,
+               help="delete the named models, also for transformers"),
+        Option(["--quiet"], is_flag=True, help="no bar"),
+    ],
+}, Argument(["names"], nargs=-1, metavar="NAME...", shell_complete=models))  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(OPTIONS, run, argv)
 
 
-def build_parser() -> Parser:
-    """Return the command's parser."""
-    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("names", metavar="NAME", nargs="*", default=(), help="the models")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--list", action="store_true", help="list cached models, folders and sizes")
-    what.add_argument(
-        "--verify", action="store_true", help="hash the files of the named models (or all) again"
-    )
-    what.add_argument(
-        "--remove", action="store_true", help="delete the named models, also for transformers"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no bar")
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
-    return parser
-
-
-def run(argv: Sequence[str]) -> None:
-    """Parse the arguments and list, verify, remove or fetch."""
-    arguments = build_parser().parse_args(argv)
+def run(arguments: SimpleNamespace) -> None:
+    """List, verify, remove or fetch."""
+    asked = [name for name in ("list", "verify", "remove") if vars(arguments)[name]]
+    if len(asked) > 1:
+        both = " and ".join(f"--{name}" for name in asked)
+        raise UsageError(f"{both} do not go together (see --help)")
     if not (arguments.names or arguments.list or arguments.verify):
         raise UsageError("no model: give its name, or --list (see --help)")
+    import_libraries(drawing=False)
     if arguments.list:
         _list(arguments.names)
     elif arguments.verify:
@@ -91,7 +92,7 @@ def run(argv: Sequence[str]) -> None:
         _fetch(arguments)
 
 
-def _fetch(arguments: argparse.Namespace) -> None:
+def _fetch(arguments: SimpleNamespace) -> None:
     from mingpt.loading.model_files import load
     from mingpt.loading.sources import HubSource, resolve
 

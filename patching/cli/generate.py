@@ -6,29 +6,37 @@ runs the models; generate_output.py writes the files.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
+import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from click import IntRange, Option
+
 from mingpt.files import expanded
-from mingpt.version import __version__
 from patching.cli import generate_output
 from patching.cli.common import output
-from patching.cli.common.arguments import Parser, add_model_arguments, read_lines
-from patching.cli.common.command import UsageError, run_command
-from patching.cli.common.models import model_names
+from patching.cli.common.arguments import NONE, number_list, read_lines
+from patching.cli.common.command import Command, Several, UsageError, run_command
+from patching.cli.common.models import import_libraries, model_names
+from patching.cli.common.options import DEFAULT_OUT, files, model_options, place_options
 from patching.cli.generate_records import GenerateRequest
 from patching.cli.generate_run import run_model
-from patching.continuation.request import GenerationSettings, check_num_samples
+from patching.continuation.request import MOST_SAMPLES, GenerationSettings, check_num_samples
 
 COMMAND = "mingpt-generate"
 EXAMPLE = "Yesterday, I dreamed of a world where I"
 MOST_FIGURES = 40  # of choices, in one run
-NONE = "none"  # a value of --top-k and --top-p: nothing is cut
+MOST_PROMPTS = 10_000  # each takes some 50 KB until the result is written
+MOST_SETTINGS = 10_000  # combinations of the listed values, in one run
+MOST_TOKENS = 100_000  # of a sample
+
+TEMPERATURES = number_list(float, lambda x: 0 < x < math.inf, "a number above 0")
+TOP_KS = number_list(int, lambda k: k >= 1, "a whole number of at least 1", none=True)
+TOP_PS = number_list(float, lambda p: 0 < p <= 1, "a number in (0, 1]", none=True)
 
 DESCRIPTION = """\
 What does a model say next?
@@ -87,105 +95,66 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
 
 
+OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
+    "prompts (default: the README's example)": [
+        Option(["--prompt"], multiple=True, metavar="TEXT", help="a prompt; repeat it for several"),
+        Option(["--prompts"], metavar="FILE", shell_complete=files,
+               help="a file of prompts: one a line, or JSONL"),
+    ],
+    "model": model_options(more=" Repeat it to see several models side by side.",
+                           seed="seed of each prompt's first sample", multiple=True),
+    "decoding": [
+        Option(["--max-new-tokens"], type=IntRange(1, MOST_TOKENS), metavar="N",
+               default=GenerationSettings.max_new_tokens, help="most tokens of each sample"),
+        Option(["--num-samples"], type=IntRange(1, MOST_SAMPLES), default=1, metavar="N",
+               help="samples of each prompt; with beams, the N best"),
+        Option(["--temperature"], type=TEMPERATURES, help="above 0; default: 1"),
+        Option(["--top-k"], type=TOP_KS, help=f"1 or more; default: {NONE}"),
+        Option(["--top-p"], type=TOP_PS, help=f"in (0, 1]; default: {NONE}"),
+        Option(["--repetition-penalty"], type=float, metavar="X",
+               default=1.0, help="above 0; 1 changes nothing"),
+        Option(["--greedy"], is_flag=True, help="take the likeliest token each time; draw nothing"),
+        Option(["--num-beams"], type=IntRange(1), metavar="N",
+               help="beam search, N beams wide; draws nothing"),
+        Option(["--length-penalty"], type=float, metavar="X",
+               help="beam search divides ln p by the number of generated tokens to the power of"
+               f" X; default: {GenerationSettings.length_penalty:g}"),
+        Option(["--stop"], multiple=True, metavar="TEXT",
+               help="end a sample once it contains this text; repeat it for several texts"),
+    ],
+    "view": [
+        Option(["--show-steps"], is_flag=True,
+               help="print the candidates of every step in a table"),
+        Option(["--rows"], type=IntRange(1), default=10, metavar="K", help="rows of these tables"),
+        Option(["--plot"], is_flag=True,
+               help="draw the next token's distribution and the log-probabilities of each sample"),
+        Several(["--count"], multiple=True, metavar="PATTERN...",
+                help="count the samples that contain words or regular expressions, and draw the"
+                " counts"),
+    ],
+    "output": [
+        *place_options(".json", note=f"; default: {DEFAULT_OUT} with --plot or --count, otherwise"
+                       " nothing is written"),
+        Option(["--json"], is_flag=True,
+               help="print a JSON object for each sample on stdout, one a line; all else on"
+               " stderr"),
+        Option(["--quiet"], is_flag=True,
+               help="print only the model's line, texts, counts and the paths written; no bar"),
+    ],
+})  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(OPTIONS, run, argv)
 
 
-def build_parser() -> Parser:
-    """Return the command's parser."""
-    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    prompts = parser.add_argument_group("prompts (default: the README's example)")
-    prompts.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="a prompt; repeat it for several"
-    )
-    prompts.add_argument(
-        "--prompts", metavar="FILE", help="a file of prompts: one a line, or JSONL"
-    )
-    add_model_arguments(
-        parser,
-        more=" Repeat it to see several models side by side.",
-        seed="seed of each prompt's first sample",
-        action="append",
-    )
-    _add_decoding(parser.add_argument_group("decoding"))
-    _add_view(parser.add_argument_group("view"))
-    _add_output(parser.add_argument_group("output"))
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
-    return parser
-
-
-def _add_decoding(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--max-new-tokens", type=int, default=GenerationSettings.max_new_tokens, metavar="N",
-        help=f"most tokens of each sample; default: {GenerationSettings.max_new_tokens}",
-    )  # fmt: skip
-    group.add_argument(
-        "--num-samples", type=int, default=1, metavar="N",
-        help="samples of each prompt; with beams, the N best; default: 1",
-    )  # fmt: skip
-    group.add_argument("--temperature", metavar="LIST", help="above 0; default: 1")
-    group.add_argument("--top-k", metavar="LIST", help=f"1 or more; default: {NONE}")
-    group.add_argument("--top-p", metavar="LIST", help=f"in (0, 1]; default: {NONE}")
-    group.add_argument(
-        "--repetition-penalty", type=float, metavar="X",
-        help="above 0; 1 changes nothing; default: 1",
-    )  # fmt: skip
-    group.add_argument(
-        "--greedy", action="store_true", help="take the likeliest token each time; draw nothing"
-    )
-    group.add_argument(
-        "--num-beams", type=int, metavar="N", help="beam search, N beams wide; draws nothing"
-    )
-    group.add_argument(
-        "--length-penalty", type=float, metavar="X",
-        help="beam search divides ln p by the number of generated tokens to the power of X;"
-        f" default: {GenerationSettings.length_penalty:g}",
-    )  # fmt: skip
-    group.add_argument(
-        "--stop", action="append", metavar="TEXT",
-        help="end a sample once it contains this text; repeat it for several texts",
-    )  # fmt: skip
-
-
-def _add_view(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--show-steps", action="store_true", help="print the candidates of every step in a table"
-    )
-    group.add_argument(
-        "--rows", type=int, default=10, metavar="K", help="rows of these tables; default: 10"
-    )
-    group.add_argument(
-        "--plot", action="store_true",
-        help="draw the next token's distribution and the log-probabilities of each sample",
-    )  # fmt: skip
-    group.add_argument(
-        "--count", nargs="+", action="extend", metavar="PATTERN",
-        help="count the samples that contain words or regular expressions, and draw the counts",
-    )  # fmt: skip
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    output.add_place_arguments(
-        group, ".json", note=" with --plot or --count; otherwise nothing is written"
-    )
-    group.add_argument(
-        "--json", action="store_true",
-        help="print a JSON object for each sample on stdout, one a line; all else on stderr",
-    )  # fmt: skip
-    group.add_argument(
-        "--quiet", action="store_true",
-        help="print only the model's line, texts, counts and the paths written; no bar",
-    )  # fmt: skip
-
-
-def run(argv: Sequence[str]) -> None:
-    """Parse the arguments; run and print model by model; then write the files.
+def run(arguments: SimpleNamespace) -> None:
+    """Run and print model by model; then write the files.
 
     Raises:
         MinGPTError: anything that the command cannot do, with a message for the user.
     """
-    arguments = build_parser().parse_args(argv)
     request = parse_request(arguments)
     names = model_names(arguments)
     place = _place(arguments, request, len(names))
@@ -207,7 +176,7 @@ def run(argv: Sequence[str]) -> None:
                 raise done.failure  # last, so that the samples are printed and saved
 
 
-def parse_request(arguments: argparse.Namespace) -> GenerateRequest:
+def parse_request(arguments: SimpleNamespace) -> GenerateRequest:
     """Return what the arguments ask for.
 
     Raises:
@@ -218,7 +187,9 @@ def parse_request(arguments: argparse.Namespace) -> GenerateRequest:
     prompts = parse_prompts(arguments)
     grid = _grid(arguments)
 
-    # Imported after the first checks: the import is slow.
+    # After the first checks: the import is slow.
+    draws = arguments.plot or arguments.count or arguments.out is not None
+    import_libraries(drawing=bool(draws))
     from patching.continuation.counts import Pattern
 
     return GenerateRequest(
@@ -233,11 +204,11 @@ def parse_request(arguments: argparse.Namespace) -> GenerateRequest:
     )
 
 
-def parse_prompts(arguments: argparse.Namespace) -> list[str]:
+def parse_prompts(arguments: SimpleNamespace) -> list[str]:
     """Return the prompts of --prompt and --prompts, each once; without any, the example.
 
     Raises:
-        UsageError: an empty prompt, or a file that cannot be read.
+        UsageError: an empty prompt, a file that cannot be read, or too many prompts.
     """
     prompts = list(arguments.prompt or ())
     if not all(prompts):
@@ -247,7 +218,10 @@ def parse_prompts(arguments: argparse.Namespace) -> list[str]:
         lines = read_lines("--prompts", path)
         is_json = path.suffix.lower() in (".jsonl", ".ndjson")
         prompts += [_from_json(path, *line) if is_json else line[1] for line in lines.items()]
-    return list(dict.fromkeys(prompts)) or [EXAMPLE]
+    prompts = list(dict.fromkeys(prompts)) or [EXAMPLE]
+    if len(prompts) > MOST_PROMPTS:
+        raise UsageError(f"{len(prompts)} prompts; at most {MOST_PROMPTS} are run: split the file")
+    return prompts
 
 
 def _from_json(path: Path, number: int, line: str) -> str:
@@ -263,43 +237,32 @@ def _from_json(path: Path, number: int, line: str) -> str:
     return prompt
 
 
-def _grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _grid(arguments: SimpleNamespace) -> list[dict[str, Any]]:
     """Return every combination of the listed values, as fields of Decoding.
 
     Fields whose option was not given are left out.
 
     Raises:
-        UsageError: a value is not a number, or a list has no effect because of --greedy or
+        UsageError: there are too many, or a list has no effect because of --greedy or
             --num-beams.
     """
-    lists = {"temperature": (float, False), "top_k": (int, True), "top_p": (float, True)}
-    values: dict[str, list[float | int | None]] = {}
-    for name, (kind, may_be_none) in lists.items():
-        text, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
-        if text is None:
-            continue
-        if arguments.greedy or arguments.num_beams is not None:
-            other = "--greedy" if arguments.greedy else "--num-beams"
-            raise UsageError(f"{other} draws nothing, so {option} changes nothing: leave one out")
-        parsed = (_number(option, kind, may_be_none, part) for part in text.split(","))
-        values[name] = list(dict.fromkeys(parsed))
+    fields = ("temperature", "top_k", "top_p")
+    values = {name: found for name in fields if (found := getattr(arguments, name)) is not None}
+    if values and (arguments.greedy or arguments.num_beams is not None):
+        other = "--greedy" if arguments.greedy else "--num-beams"
+        option = f"--{next(iter(values)).replace('_', '-')}"
+        raise UsageError(f"{other} draws nothing, so {option} changes nothing: leave one out")
+    count = math.prod(map(len, values.values()))
+    if count > MOST_SETTINGS:
+        raise UsageError(
+            f"{' x '.join(str(len(one)) for one in values.values())} values are {count} settings;"
+            f" at most {MOST_SETTINGS} are run: ask for fewer"
+        )
     return [dict(zip(values, row, strict=True)) for row in product(*values.values())]
 
 
-def _number(option: str, kind: type, may_be_none: bool, text: str) -> float | int | None:
-    text = text.strip()
-    if may_be_none and text == NONE:
-        return None
-    try:
-        return kind(text)
-    except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        more = f", or {NONE}," if may_be_none else ""
-        raise UsageError(f"{option} {text!r}: write a list of {what}{more} like 1,5") from None
-
-
 def _settings(
-    arguments: argparse.Namespace, grid: Sequence[dict[str, Any]]
+    arguments: SimpleNamespace, grid: Sequence[dict[str, Any]]
 ) -> list[GenerationSettings]:
     """Return the settings of every combination, checked with all other options.
 
@@ -316,8 +279,6 @@ def _settings(
             "--show-steps does not go with --num-beams, which chooses whole continuations, not"
             " one token after another"
         )
-    if arguments.rows < 1:
-        raise UsageError(f"--rows must be at least 1, not {arguments.rows}")
     if arguments.seed + arguments.num_samples > 2**63:
         raise UsageError("--seed plus --num-samples must be at most 2**63")
     _check_together(arguments)
@@ -329,18 +290,17 @@ def _settings(
     }
     if arguments.length_penalty is not None:
         same["length_penalty"] = arguments.length_penalty
-    penalty = {}
-    if arguments.repetition_penalty is not None:
-        penalty["repetition_penalty"] = arguments.repetition_penalty
+    penalty = arguments.repetition_penalty
     settings = [
-        GenerationSettings(**same, decoding=Decoding(**fields, **penalty)) for fields in grid
+        GenerationSettings(**same, decoding=Decoding(**fields, repetition_penalty=penalty))
+        for fields in grid
     ]
     for one in settings:
         check_num_samples(one, arguments.num_samples)
     return settings
 
 
-def _check_together(arguments: argparse.Namespace) -> None:
+def _check_together(arguments: SimpleNamespace) -> None:
     """Check --count and --show-steps against the other options.
 
     Raises:
@@ -363,7 +323,7 @@ def _numbered(end: str, count: int) -> list[str]:
 
 
 def _place(
-    arguments: argparse.Namespace, request: GenerateRequest, models: int
+    arguments: SimpleNamespace, request: GenerateRequest, models: int
 ) -> output.OutputPlace | None:
     """Return where the figures and the result go; None if nothing is written.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
@@ -11,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from patching.cli import generate_report
 from patching.cli.common import output, tables
 from patching.cli.common.command import print_line
+from patching.interrupts import check_interrupted
 from patching.text import escaped
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _prompts_per_figure(request: GenerateRequest, models: int) -> int:
 def write(
     models: Sequence[ModelRun],
     request: GenerateRequest,
-    arguments: argparse.Namespace,
+    arguments: SimpleNamespace,
     place: output.OutputPlace,
 ) -> dict[Path, bool]:
     """Write the figures and the result.
@@ -115,6 +116,7 @@ def write(
     name = _run_name(models, request)
     *figures, result = place.files(name)
     existed = {path: path.exists() for path in (*figures, result)}
+    check_interrupted()
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
     _draw_choices(models, figures[:choices])
@@ -141,7 +143,7 @@ def _run_name(models: Sequence[ModelRun], request: GenerateRequest) -> str:
     return output.run_name(request.prompts[0], "continued", defining=defining)
 
 
-def _write_result(models: Sequence[ModelRun], arguments: argparse.Namespace, path: Path) -> None:
+def _write_result(models: Sequence[ModelRun], arguments: SimpleNamespace, path: Path) -> None:
     """Write all samples and counts into one file."""
     from patching.continuation.result import Continuations
 

@@ -5,10 +5,10 @@ generate_output.py prints and writes the rest when all models are done.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from itertools import product
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from patching.cli import generate_report
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run_model(
-    arguments: argparse.Namespace,
+    arguments: SimpleNamespace,
     name: str | None,
     request: GenerateRequest,
     say: Callable[..., None],
@@ -73,7 +73,7 @@ class _Session:
         self,
         loaded: LoadedModel,
         request: GenerateRequest,
-        arguments: argparse.Namespace,
+        arguments: SimpleNamespace,
         alone: bool,
     ) -> None:
         self.loaded, self.model, self.tokenizer = loaded, loaded.model, loaded.tokenizer

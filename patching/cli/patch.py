@@ -5,20 +5,23 @@ Options are checked before a model is loaded, as far as that is possible.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from click import Choice, IntRange, Option
+
 from mingpt.sites import SITES, heads_at
-from mingpt.version import __version__
 from patching.cli.common import output
-from patching.cli.common.arguments import IndexList, Parser, add_model_arguments, parse_texts
-from patching.cli.common.command import UsageError, print_line, run_command
-from patching.cli.common.models import load_model
+from patching.cli.common.arguments import IndexList, parse_texts
+from patching.cli.common.command import Command, UsageError, print_line, run_command
+from patching.cli.common.models import import_libraries, load_model
+from patching.cli.common.options import model_options, output_options
+from patching.interrupts import check_interrupted
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS, METHODS, Request
@@ -116,100 +119,70 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
 
 
+OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
+    "prompts (default: the README's example)": [
+        Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
+        Option(["--corrupt"], metavar="TEXT", help="the prompt that asks for the foil"),
+        Option(["--target"], metavar="WORD", help="the clean prompt's next word"),
+        Option(["--foil"], metavar="WORD", help="the corrupt prompt's next word"),
+    ],
+    "model": model_options(),
+    "sweep": [
+        Option(["--site"], type=Choice([*SITES]), default=Request.site),
+        Option(["--direction"], type=Choice([*DIRECTIONS]), default=Request.direction),
+        Option(["--metric"], metavar="LIST", default=Request.metric,
+               help=f"one or more of {', '.join(METRICS)}"),
+        Option(["--layers"], type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"),
+        Option(["--positions"], type=IndexList, metavar="LIST",
+               help="tokens, as --layers; default: all"),
+        Option(["--heads"], type=IndexList, metavar="LIST",
+               help="heads, as --layers, at a site that has heads; default: all"),
+        Option(["--by-position"], is_flag=True,
+               help="at a site with heads: patch one position at a time; one panel for each head"),
+        Option(["--window"], type=IntRange(1), default=Request.window, metavar="N",
+               help="patch N layers around each one together (attn_out and mlp_out)"),
+    ],
+    "speed": [
+        Option(["--method"], type=Choice(METHODS), default=Request.method,
+               help="loop: the whole model once per cell, the same numbers as fast;"
+               " attribution: approximate, by gradients"),
+        Option(["--compare-exact"], is_flag=True,
+               help="attribution: run the exact sweep too; print and draw how well the two agree"),
+        Option(["--max-memory"], metavar="SIZE",
+               help="memory for the fast method beside the model, as 800M or 4GB; default:"
+               " half of what is free"),
+        Option(["--tf32"], is_flag=True,
+               help="on CUDA, multiply in TF32 (10-bit factors): faster, less exact; the"
+               " figure says so"),
+    ],
+    "output": output_options(Request.rows),
+})  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    return run_command(OPTIONS, run, argv)
 
 
-def build_parser() -> Parser:
-    """Return the command's parser."""
-    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    prompts = parser.add_argument_group("prompts (default: the README's example)")
-    prompts.add_argument("--clean", metavar="TEXT", help="the prompt that asks for the target")
-    prompts.add_argument("--corrupt", metavar="TEXT", help="the prompt that asks for the foil")
-    prompts.add_argument("--target", metavar="WORD", help="the clean prompt's next word")
-    prompts.add_argument("--foil", metavar="WORD", help="the corrupt prompt's next word")
-    add_model_arguments(parser)
-    _add_sweep_arguments(parser)
-    _add_speed_arguments(parser)
-    output.add_output_arguments(parser, top_k=Request.rows)
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
-    return parser
-
-
-def _add_sweep_arguments(parser: Parser) -> None:
-    sweep = parser.add_argument_group("sweep")
-    sweep.add_argument(
-        "--site", choices=tuple(SITES), default=Request.site, help=f"default: {Request.site}"
-    )
-    sweep.add_argument(
-        "--direction", choices=tuple(DIRECTIONS), default=Request.direction,
-        help=f"default: {Request.direction}",
-    )  # fmt: skip
-    sweep.add_argument(
-        "--metric", metavar="LIST", default=Request.metric,
-        help=f"one or more of {', '.join(METRICS)}; default: {Request.metric}",
-    )  # fmt: skip
-    sweep.add_argument(
-        "--layers", type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"
-    )
-    sweep.add_argument(
-        "--positions", type=IndexList, metavar="LIST", help="tokens, as --layers; default: all"
-    )
-    sweep.add_argument(
-        "--heads", type=IndexList, metavar="LIST",
-        help="heads, as --layers, at a site that has heads; default: all",
-    )  # fmt: skip
-    sweep.add_argument(
-        "--by-position", action="store_true",
-        help="at a site with heads: patch one position at a time; one panel for each head",
-    )  # fmt: skip
-    sweep.add_argument(
-        "--window", type=int, default=Request.window, metavar="N",
-        help="patch N layers around each one together (attn_out and mlp_out);"
-        f" default: {Request.window}",
-    )  # fmt: skip
-
-
-def _add_speed_arguments(parser: Parser) -> None:
-    speed = parser.add_argument_group("speed")
-    speed.add_argument(
-        "--method", choices=METHODS, default=Request.method,
-        help="fast (default); loop: the whole model once per cell, the same numbers;"
-        " attribution: approximate, by gradients",
-    )  # fmt: skip
-    speed.add_argument(
-        "--compare-exact", action="store_true",
-        help="attribution: run the exact sweep too; print and draw how well the two agree",
-    )  # fmt: skip
-    speed.add_argument(
-        "--max-memory", metavar="SIZE",
-        help="memory for the fast method beside the model, as 800M or 4GB; default: half of"
-        " what is free",
-    )  # fmt: skip
-    speed.add_argument(
-        "--tf32", action="store_true",
-        help="on CUDA, multiply in TF32 (10-bit factors): faster, less exact; the figure says so",
-    )  # fmt: skip
-
-
-def run(argv: Sequence[str]) -> None:
-    """Parse, load, sweep, print and write."""
-    arguments = build_parser().parse_args(argv)
+def run(arguments: SimpleNamespace) -> None:
+    """Load, sweep, print and write."""
     texts = parse_texts(arguments, EXAMPLE)
     request = _request(arguments)
 
-    # Imported after the first checks: importing PyTorch is slow.
+    import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli import patch_report
     from patching.cli.common import tables
+    from patching.drawing.style import check_cmap
     from patching.prompts import PromptPair
+    from patching.sweep.run import check_pair
 
-    output.check_output(arguments)
+    check_cmap(arguments.cmap)
     place = _place(arguments, request)
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pair = PromptPair.from_text(loaded.tokenizer, **texts)
+    check_pair(loaded.model, pair)
     request = replace(
         request, rows=arguments.top_k, **_indices(arguments, loaded.model.config, len(pair))
     )
@@ -234,7 +207,7 @@ def run(argv: Sequence[str]) -> None:
         print_line(json.dumps({**result.to_dict(), **more}, allow_nan=False), sys.stdout)
 
 
-def _request(arguments: argparse.Namespace) -> Request:
+def _request(arguments: SimpleNamespace) -> Request:
     """Return the request, checked as far as that is possible without a model.
 
     --heads and --positions depend on the model and the prompts. Until these are known,
@@ -257,7 +230,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     return request
 
 
-def _indices(arguments: argparse.Namespace, config: GPTConfig, T: int) -> dict[str, Any]:
+def _indices(arguments: SimpleNamespace, config: GPTConfig, T: int) -> dict[str, Any]:
     """Return the layers, heads and positions of the command line; None means all."""
     sizes = {"layer": config.n_layer, "head": heads_at(arguments.site, config), "position": T}
     asked = {axis: getattr(arguments, f"{axis}s") for axis in sizes}
@@ -267,7 +240,7 @@ def _indices(arguments: argparse.Namespace, config: GPTConfig, T: int) -> dict[s
     }
 
 
-def _place(arguments: argparse.Namespace, request: Request) -> output.OutputPlace:
+def _place(arguments: SimpleNamespace, request: Request) -> output.OutputPlace:
     """Return the place for the figures (one for each metric) and the results."""
     metrics = request.metrics
     ends = [f"-{metric.name}" if len(metrics) > 1 else "" for metric in metrics]
@@ -279,7 +252,7 @@ def _place(arguments: argparse.Namespace, request: Request) -> output.OutputPlac
 
 
 def _sweep(
-    arguments: argparse.Namespace,
+    arguments: SimpleNamespace,
     loaded: LoadedModel,
     pair: PromptPair,
     request: Request,
@@ -332,6 +305,7 @@ def _write(
     name = _run_name(results[0], model)
     files = place.files(name)
     existed = {path: path.exists() for path in files}
+    check_interrupted()
     for result, end in zip(results, place.results, strict=True):
         result.save(place.stem(name, end))
     metrics = list(results[0].metrics)

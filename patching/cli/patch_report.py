@@ -19,7 +19,7 @@ def next_tokens(result: SweepResult) -> str:
 def summary(result: SweepResult) -> str:
     """Return the metrics of the unpatched runs, the number of cells and the time."""
     lines = [
-        f"{escaped(result.captions[name])}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f}"
+        f"{escaped(result.captions[name])}: clean {found.clean:z.4f}, corrupt {found.corrupt:z.4f}"
         for name, found in result.metrics.items()
     ]
     approximate = " (approximate)" if result.is_approximate else ""

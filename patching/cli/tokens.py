@@ -14,14 +14,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from click import Argument, Option
+
 from mingpt.files import expanded
-from mingpt.version import __version__
 from patching.cli.common import output
-from patching.cli.common.arguments import MODEL_NAMES, Parser, add_source_arguments, read_lines
-from patching.cli.common.command import UsageError, print_line, run_command
+from patching.cli.common.arguments import read_lines
+from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import load_tokenizers
+from patching.cli.common.options import MODEL_NAMES, files, source_options
 from patching.text import escaped
 
 if TYPE_CHECKING:
@@ -73,42 +76,35 @@ input, with one line on stderr; 130 interrupted.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
-
-
-def build_parser() -> Parser:
-    """Return the command's parser."""
-    parser = Parser(prog=COMMAND, description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", default=(), help="a text; one or more")
-    group = parser.add_argument_group("model")
-    add_source_arguments(
-        group,
+OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
+    "model": source_options(
         f"{MODEL_NAMES}. Only the tokenizer is read. Repeat it to see several side by side."
         " Default: gpt2 if its tokenizer is in a cache or can be fetched (1.5 MB, once), else"
         " builtin",
-        action="append",
-    )
-    parser.add_argument(
-        "--suggest", metavar="LIST|FILE",
-        help="words to try in place of the second text's word that differs from the first text's",
-    )  # fmt: skip
-    parser.add_argument(
-        "--json", action="store_true", help="print everything as JSON on stdout, the text on stderr"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print lines only, no tables; no bar")
-    parser.add_argument("--version", action="version", version=f"{COMMAND} {__version__}")
-    return parser
+        multiple=True,
+    ),
+    "output": [
+        Option(["--suggest"], metavar="LIST|FILE", shell_complete=files,
+               help="words to try in place of the second text's word that differs from the"
+               " first text's"),
+        Option(["--json"], is_flag=True,
+               help="print everything as JSON on stdout, the text on stderr"),
+        Option(["--quiet"], is_flag=True, help="print lines only, no tables; no bar"),
+    ],
+}, Argument(["texts"], nargs=-1, metavar="TEXT...", shell_complete=files))  # fmt: skip
 
 
-def run(argv: Sequence[str]) -> None:
-    """Parse the arguments, load the tokenizers and print.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(OPTIONS, run, argv)
+
+
+def run(arguments: SimpleNamespace) -> None:
+    """Load the tokenizers and print.
 
     Raises:
         MinGPTError: anything that the command cannot do, with a message for the user.
     """
-    arguments = build_parser().parse_args(argv)
     texts = arguments.texts
     _check(texts)
     words = None if arguments.suggest is None else parse_words(arguments.suggest)

@@ -155,6 +155,13 @@ def _batches(model: GPT, question: Question | Iterable[Question]) -> list[_Batch
     ]
 
 
+def check_question(model: GPT, question: Question) -> None:
+    """Raise ExplanationError if the model cannot read the question, before any forward pass."""
+    message = _unreadable(model, question)
+    if message is not None:
+        raise ExplanationError(message)
+
+
 def _unreadable(model: GPT, question: Question) -> str | None:
     """Return why the model cannot read a question, or None if it can."""
     limit, vocab_size = model.config.block_size, model.config.vocab_size

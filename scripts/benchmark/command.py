@@ -20,12 +20,13 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import torch
+from click import Choice, IntRange, Option
 from matplotlib.figure import Figure
 
 from benchmark.experiments import (
@@ -42,56 +43,51 @@ from mingpt.config import PRESETS, GPTConfig
 from mingpt.files import replacing
 from mingpt.model import GPT
 from patching.cli.common import output
-from patching.cli.common.arguments import IndexList, Parser
-from patching.cli.common.command import UsageError, run_command
+from patching.cli.common.arguments import IndexList
+from patching.cli.common.command import Command, UsageError, run_command
 from patching.cli.common.models import find_device
+from patching.cli.common.options import files
 
 COMMAND = "bench.py"
 SHAPES = {"gpt2": PRESETS["gpt2"], "small": GPTConfig(n_layer=6, n_head=4, n_embd=64)}
 MOST_APART = 1e-4  # logits; largest difference between two methods that is accepted
 
 
+OPTIONS = Command(COMMAND, __doc__, "", {
+    "options": [
+        Option(["--shape"], type=Choice([*SHAPES]), default="gpt2"),
+        Option(["--device"], type=Choice(["cpu", "cuda"]), default="cpu"),
+        Option(["--lengths"], type=IndexList, default="11,32,128", metavar="LIST",
+               help="tokens of the prompts; 11 is the example"),
+        Option(["--rounds"], type=IntRange(1), default=5, metavar="N"),
+        Option(["--patience"], type=float, default=120, metavar="SECONDS",
+               help="for the rounds of a method at a length; a method that takes longer for one"
+               " round is left out, except the fast sweep"),
+        Option(["--threads"], type=IntRange(1), metavar="N", help="default: PyTorch's choice"),
+        Option(["--out"], default="figures/", metavar="DIR", shell_complete=files),
+        Option(["--quiet"], is_flag=True, help="no note of what is being run"),
+    ],
+})  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network is needed: the weights are made here
     matplotlib.rcParams["font.family"] = "DejaVu Sans"
-    return run_command(COMMAND, run, sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    return run_command(OPTIONS, lambda arguments: run(arguments, words), words)
 
 
-def build_parser() -> Parser:
-    """Return the parser of the command's options."""
-    parser = Parser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="default: gpt2")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    parser.add_argument(
-        "--lengths",
-        type=IndexList,
-        default=IndexList("11,32,128"),
-        metavar="LIST",
-        help="tokens of the prompts; 11 is the example; default: 11,32,128",
-    )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=120,
-        metavar="SECONDS",
-        help="for the rounds of a method at a length; a method that takes longer for one round"
-        " is left out, except the fast sweep; default: 120",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: PyTorch's choice")
-    parser.add_argument("--out", default="figures/", metavar="DIR", help="default: figures/")
-    parser.add_argument("--quiet", action="store_true", help="no note of what is being run")
-    return parser
+def run(arguments: SimpleNamespace, argv: Sequence[str]) -> None:
+    """Measure, print the report and write it.
 
-
-def run(argv: Sequence[str]) -> None:
-    """Parse the arguments, measure, print the report and write it.
+    Args:
+        arguments: the options.
+        argv: the command line, for the report.
 
     Raises:
         UsageError: bad arguments, or methods that disagree.
     """
-    arguments = build_parser().parse_args(argv)
     config = SHAPES[arguments.shape]
     settings = _settings(arguments, config)
     stem = f"bench-{arguments.shape}-{settings.device.type}"
@@ -114,14 +110,12 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError(f"two methods are {worst:.1e} logits apart")
 
 
-def _settings(arguments: Namespace, config: GPTConfig) -> Settings:
+def _settings(arguments: SimpleNamespace, config: GPTConfig) -> Settings:
     """Return the settings, after checking the arguments.
 
     Raises:
         UsageError: a number out of its range, or a device that is not there.
     """
-    if arguments.rounds < 1 or (arguments.threads or 1) < 1:
-        raise UsageError("--rounds and --threads must be at least 1")
     if not 0 < arguments.patience < float("inf"):
         raise UsageError(f"--patience must be above 0, not {arguments.patience}")
     lengths = arguments.lengths.of("length", config.block_size + 1)

@@ -131,7 +131,7 @@ def test_a_loop_that_would_take_too_long_is_left_out(quick, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rounds=0"], "--rounds and --threads must be at least 1"),
+        (["--rounds=0"], "'--rounds': 0 is not in the range x>=1"),
         (["--lengths=1"], "prompts of at least 2 tokens"),
         (["--lengths=17"], "length 17 is out of range"),
         ([f"--out={ROOT}/README.md/x/"], "is not a folder"),

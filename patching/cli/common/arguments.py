@@ -1,130 +1,26 @@
-"""Parse options: the parser, the options that several commands share, and their values."""
+"""The values of options: lists of indices and of numbers, files of lines, texts of a prompt."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from types import SimpleNamespace
+from typing import Any
+
+import click
 
 from mingpt.checks import from_the_end
 from patching.cli.common.command import UsageError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
-MODEL_NAMES = (
-    "builtin; gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2; owner/name, a GPT-2 on the"
-    " Hugging Face hub; a directory with config.json and its weights; or nanoGPT's or minGPT's"
-    " .pt file"
-)
+MOST_BYTES = 64 * 2**20  # of a file of prompts or words
+NONE = "none"  # a value of some lists of numbers: no limit
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, and values that may begin with a dash."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message as a UsageError, which becomes one line."""
-        raise UsageError(f"{message} (see --help)")
-
-    # ignore[override]: argparse's other forms, with sys.argv or a namespace, are not used here
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str], namespace: None = None
-    ) -> argparse.Namespace:
-        """Parse `args`; in `--layers -3--1` and `--clean --` the second word is the value."""
-        parsed = super().parse_args(self._glued(args), namespace)
-        for action in self._actions:
-            value = getattr(parsed, action.dest, None)
-            if action.nargs is None and isinstance(value, list):
-                # argparse drops a value that is "--", even after "="
-                mended = ["--" if one == [] else one for one in value] or "--"
-                setattr(parsed, action.dest, mended)
-        return parsed
-
-    def _glued(self, args: Sequence[str]) -> list[str]:
-        """Rewrite `--option -value` as `--option=-value`, unless -value is an option itself.
-
-        Options are moved to the front: argparse does not continue a list of
-        texts after an option.
-        """
-        options: list[str] = []
-        others: list[str] = []
-        waiting = list(args)
-        while waiting:
-            arg = waiting.pop(0)
-            if arg == "--":
-                others += [arg, *waiting]
-                break
-            action = self._option_string_actions.get(arg.split("=", 1)[0])
-            takes_value = action is not None and action.nargs is None and "=" not in arg
-            if takes_value and waiting and not self._is_option(waiting[0]):
-                arg = f"{arg}={waiting.pop(0)}"
-            (others if action is None else options).append(arg)
-            while action is not None and action.nargs == "+" and waiting:
-                if waiting[0].startswith("-"):
-                    break
-                options.append(waiting.pop(0))  # values of the option
-        return options + others
-
-    def _is_option(self, arg: str) -> bool:
-        return arg.split("=", 1)[0] in self._option_string_actions
-
-
-def add_model_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    more: str = "",
-    seed: str = "seed of PyTorch's random numbers",
-    **settings: Any,
-) -> None:
-    """Add --model, --n-head, --offline, --device, --dtype and --seed.
-
-    Args:
-        parser: the command's.
-        more: text to add to the help of --model.
-        seed: the help of --seed.
-        settings: passed to add_argument for --model.
-    """
-    group = parser.add_argument_group("model")
-    add_source_arguments(
-        group,
-        f"{MODEL_NAMES}.{more} Default: gpt2 if it is in a cache or can be fetched (548 MB, once),"
-        " else builtin",
-        **settings,
-    )
-    group.add_argument(
-        "--device", choices=DEVICES, default="auto", help="default: auto (cuda, mps, else cpu)"
-    )
-    group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
-    group.add_argument("--seed", type=int, default=0, help=f"{seed}, 0 or more; default: 0")
-
-
-def add_source_arguments(group: argparse._ArgumentGroup, model_help: str, **settings: Any) -> None:
-    """Add --model, --n-head and --offline.
-
-    Args:
-        group: of the parser.
-        model_help: the help of --model.
-        settings: passed to add_argument for --model.
-    """
-    group.add_argument("--model", metavar="NAME|PATH", help=model_help, **settings)
-    group.add_argument(
-        "--n-head", type=int, metavar="N",
-        help="number of attention heads, for a minGPT .pt file without a config.json beside it",
-    )  # fmt: skip
-    group.add_argument(
-        "--offline", action="store_true",
-        help="use only files on this machine; HF_HUB_OFFLINE=1 does the same",
-    )  # fmt: skip
-
-
-def parse_texts(arguments: argparse.Namespace, example: dict[str, str]) -> dict[str, str]:
+def parse_texts(arguments: SimpleNamespace, example: dict[str, str]) -> dict[str, str]:
     """Return the text options that were given, or the example if none was.
 
     Args:
@@ -159,11 +55,18 @@ def read_lines(option: str, path: Path) -> dict[int, str]:
         path: the file.
 
     Raises:
-        UsageError: the file cannot be read, is not UTF-8, or has only blank lines.
+        UsageError: the file cannot be read, is too large, is not UTF-8, or has only blank lines.
     """
     try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+                raise UsageError(f"{option} {path} is neither a file nor a pipe")
+            data = file.read(MOST_BYTES + 1)  # a pipe may have no end
+        if len(data) > MOST_BYTES:
+            raise UsageError(f"{option} {path} has more than {MOST_BYTES // 2**20} MiB")
         # Not splitlines, which also splits at U+2028 and others that a prompt may contain.
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -178,9 +81,20 @@ def read_lines(option: str, path: Path) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class IndexList:
-    """A list of indices as a user writes it: "0,3,5-7"; negative ones count from the end."""
+    """A list of indices as a user writes it: "0,3,5-7"; negative ones count from the end.
+
+    Raises:
+        click.BadParameter: the text is not such a list.
+    """
 
     text: str
+
+    def __post_init__(self) -> None:
+        for part in self.text.split(","):
+            if _ends(part) is None:
+                raise click.BadParameter(
+                    f"{part!r} is neither a number nor a range; write a list like 0,3,5-7 or -1"
+                )
 
     def of(self, what: str, size: int) -> list[int]:
         """Return the indices in [0, size), sorted, each once.
@@ -190,24 +104,51 @@ class IndexList:
             size: how many there are.
 
         Raises:
-            UsageError: the text is not such a list, a range runs backwards, or an
-                index is out of range.
+            UsageError: a range runs backwards, or an index is out of range.
         """
         chosen: set[int] = set()
         for part in self.text.split(","):
-            match = re.fullmatch(r"\s*(-?\d{1,9})(?:-(-?\d{1,9}))?\s*", part, re.ASCII)
-            if match is None:
-                raise UsageError(
-                    f"{what}s {self.text!r}: {part!r} is neither a number nor a range;"
-                    " write a list like 0,3,5-7 or -1"
-                )
-            ends = [
-                from_the_end(what, int(number), size, UsageError)
-                for number in match.groups()
-                if number is not None
-            ]
+            ends = [from_the_end(what, one, size, UsageError) for one in _ends(part) or ()]
             first, last = ends[0], ends[-1]
             if first > last:
                 raise UsageError(f"{what}s {self.text!r}: the range {part!r} runs backwards")
             chosen.update(range(first, last + 1))
         return sorted(chosen)
+
+
+def _ends(part: str) -> list[int] | None:
+    """Return a number, or both ends of a range; None if `part` is neither."""
+    match = re.fullmatch(r"\s*(-?\d{1,9})(?:-(-?\d{1,9}))?\s*", part, re.ASCII)
+    return None if match is None else [int(one) for one in match.groups() if one is not None]
+
+
+def number_list(
+    kind: type, fits: Callable[[Any], bool], what: str, *, none: bool = False
+) -> Callable[[str], list[float | int | None]]:
+    """Return a function that reads "1,0.5": numbers with commas between them, each once.
+
+    Args:
+        kind: int or float.
+        fits: returns True for a number in the range.
+        what: the range in words, for the message of its click.BadParameter.
+        none: True if the text "none" may stand for a number; it becomes None.
+    """
+
+    def read(text: str) -> list[float | int | None]:
+        numbers: dict[float | int | None, None] = {}
+        for part in map(str.strip, text.split(",")):
+            try:
+                number = None if none and part == NONE else kind(part)
+                wrong = number is not None and not fits(number)
+            except ValueError:
+                wrong = True
+            if wrong:
+                hint = ""
+                if re.fullmatch(r"\d+,\d+", text, re.ASCII):
+                    hint = f"; commas separate numbers: write {text.replace(',', '.')}"
+                or_none = f", or {NONE}" * none
+                raise click.BadParameter(f"{part!r} is not {what}{or_none}{hint}")
+            numbers[number] = None
+        return [*numbers]
+
+    return read

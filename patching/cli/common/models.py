@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 
 from mingpt.errors import DownloadError
 from patching.cli.common.command import UsageError
+from patching.interrupts import held, tell
 from patching.progress import bar
 
 if TYPE_CHECKING:
@@ -32,7 +32,25 @@ class LoadedModel:
     fallback: str | None  # why the shipped model replaces GPT-2; None if it does not
 
 
-def model_names(arguments: argparse.Namespace) -> list[str | None]:
+def import_libraries(*, drawing: bool) -> None:
+    """Import PyTorch, and matplotlib for `drawing`, before anything else does.
+
+    An interrupt in the middle would end the process inside their C++ code; it waits.
+
+    Raises:
+        UsageError: matplotlib refuses a setting, such as the variable MPLBACKEND.
+    """
+    with held():
+        import torch  # noqa: F401
+
+        if drawing:
+            try:
+                import matplotlib.backends.backend_agg  # noqa: F401
+            except ValueError as error:
+                raise UsageError(f"matplotlib cannot be used: {error}") from None
+
+
+def model_names(arguments: SimpleNamespace) -> list[str | None]:
     """Return the names given with --model, each once; [None] if there are none.
 
     Raises:
@@ -46,18 +64,19 @@ def model_names(arguments: argparse.Namespace) -> list[str | None]:
     return names or [None]
 
 
-def load_model(arguments: argparse.Namespace, name: str | None) -> LoadedModel:
+def load_model(arguments: SimpleNamespace, name: str | None) -> LoadedModel:
     """Return a model and its tokenizer, with the model on the command line's device.
 
     Args:
-        arguments: the options that add_model_arguments adds.
+        arguments: the command's options, with those of `model_options`.
         name: the model's name. None (no --model) is GPT-2 124M if it is in a cache
             or can be fetched, else the shipped model.
 
     Raises:
-        UsageError: there is no such device, or the seed is out of range.
+        UsageError: there is no such device.
         CheckpointError, DownloadError, TokenizerError: see mingpt.load.
     """
+    import_libraries(drawing=False)
     import torch
 
     from mingpt.loading.model_files import load
@@ -65,8 +84,6 @@ def load_model(arguments: argparse.Namespace, name: str | None) -> LoadedModel:
 
     device = find_device(arguments.device, arguments.dtype)
     dtype = getattr(torch, arguments.dtype)
-    if not 0 <= arguments.seed < 2**63:
-        raise UsageError(f"--seed must be from 0 to 2**63 - 1, not {arguments.seed}")
     torch.manual_seed(arguments.seed)
     source = resolve(
         DEFAULT_MODEL if name is None else name,
@@ -94,7 +111,7 @@ class LoadedTokenizer:
     fallback: str | None  # why the shipped model's replaces GPT-2's; None if it does not
 
 
-def load_tokenizers(arguments: argparse.Namespace) -> list[LoadedTokenizer]:
+def load_tokenizers(arguments: SimpleNamespace) -> list[LoadedTokenizer]:
     """Return the tokenizer of every --model, without its weights.
 
     Without --model, return GPT-2's if it is in a cache or can be fetched, else the
@@ -103,6 +120,7 @@ def load_tokenizers(arguments: argparse.Namespace) -> list[LoadedTokenizer]:
     Raises:
         CheckpointError, DownloadError, TokenizerError: see mingpt.load_tokenizer.
     """
+    import_libraries(drawing=False)  # the module below imports PyTorch
     from mingpt.loading.model_files import load_tokenizer
     from mingpt.loading.sources import BUILTIN, resolve
 
@@ -143,10 +161,9 @@ def load_or_builtin(
     try:
         if not (is_here or source.offline or hub.is_offline()):
             if whole:
-                print(
+                tell(
                     f"fetching GPT-2 124M, {KNOWN[DEFAULT_MODEL].megabytes} MB, once;"
-                    f" --model {BUILTIN} skips it",
-                    file=sys.stderr,
+                    f" --model {BUILTIN} skips it"
                 )
             hub.reach()  # fails within a few seconds where there is no network
         return load(source), None

@@ -2,89 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from mingpt.files import expanded
 from patching.cli.common.command import UsageError, print_line
+from patching.cli.common.options import DEFAULT_OUT
 from patching.errors import DrawingError
-from patching.text import shortened
+from patching.text import escaped, shortened
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
 
 LONGEST_NAME = 255  # bytes, on every file system in use
-DEFAULT_OUT = "figures/"
 BOTH = (".npz", ".json")  # the two files of a result: arrays to compute with, text to read
 MODEL_ARGUMENTS = ("model", "n_head", "device", "dtype", "seed")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, *, top_k: int) -> None:
-    """Add --top-k, --out, --format, --cmap, --json and --quiet."""
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--top-k", type=int, default=top_k, metavar="K",
-        help=f"rows of the table of next tokens; default: {top_k}",
-    )  # fmt: skip
-    add_place_arguments(output)
-    output.add_argument("--cmap", metavar="NAME", help="a matplotlib colour map, e.g. magma")
-    output.add_argument(
-        "--json", action="store_true", help="print the result as JSON on stdout, text on stderr"
-    )
-    output.add_argument(
-        "--quiet",
-        action="store_true",
-        help="print only the model's line and the paths written; no bar",
-    )
-
-
-def check_output(arguments: argparse.Namespace) -> None:
-    """Check --top-k and --cmap.
-
-    Raises:
-        UsageError: --top-k is below 1.
-        DrawingError: there is no such colour map.
-    """
-    from patching.drawing.style import check_cmap
-
-    if arguments.top_k < 1:
-        raise UsageError(f"--top-k must be at least 1, not {arguments.top_k}")
-    check_cmap(arguments.cmap)
-
-
-def add_place_arguments(
-    output: argparse._ArgumentGroup, kinds: str = ".npz and .json", *, note: str = ""
-) -> None:
-    """Add --out and --format.
-
-    Args:
-        output: the parser's group.
-        kinds: the suffixes of the result's files, for the help.
-        note: text after the default in the help; if given, --out is None by default.
-    """
-    output.add_argument(
-        "--out",
-        default=None if note else DEFAULT_OUT,
-        metavar="FILE|DIR",
-        help="the figure's file, or a folder in which the file is named after the prompt and a hash"
-        " of the run; with several figures, each file's name ends in the figure's name; the result"
-        f" is written beside them as {kinds}; default: {DEFAULT_OUT}{note}",
-    )
-    output.add_argument(
-        "--format", metavar="NAME", help="for figures in a folder: png (default), svg or pdf"
-    )
-
-
-def make_say(arguments: argparse.Namespace) -> Callable[..., None]:
+def make_say(arguments: SimpleNamespace) -> Callable[..., None]:
     """Return `say(text, *, always=False)`, which prints text for a person.
 
     It prints on stdout, or with --json on stderr. With --quiet it prints only if `always`.
@@ -112,7 +57,7 @@ class OutputPlace:
     @classmethod
     def of(
         cls,
-        arguments: argparse.Namespace,
+        arguments: SimpleNamespace,
         figures: Sequence[str],
         results: Sequence[str] = ("",),
         kinds: tuple[str, ...] = BOTH,
@@ -201,7 +146,7 @@ def fallback_notes(fallback: str | None) -> tuple[str, ...]:
 def say_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
     """Print each path that was written, and say if an older file was overwritten."""
     for path, did in existed.items():
-        say(f"{'overwrote' if did else 'wrote'} {path}", always=True)
+        say(f"{'overwrote' if did else 'wrote'} {escaped(str(path))}", always=True)
 
 
 # --------------------------------------------------------------------- paths
@@ -214,7 +159,7 @@ def check_name(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written at `path`, without creating anything.
+    """Check that a file can be written at `path`; nothing is left behind.
 
     Raises:
         UsageError: `path` is a folder, its name is too long, or its folder
@@ -225,11 +170,17 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"--out {path}: a folder has this name")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
+        if folder.is_symlink():
+            raise UsageError(f"--out {path}: the link {folder} leads nowhere")
         folder = folder.parent
     if not folder.is_dir():
         raise UsageError(f"--out {path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {path}: no permission to write in {folder}")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            f"--out {path}: no file can be made in {folder}: {error.strerror}"
+        ) from None
 
 
 def slug(text: str, most: int = 40) -> str:

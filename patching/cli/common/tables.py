@@ -27,11 +27,11 @@ def model_line(model: GPT, fallback: str | None) -> str:
     count = sum(parameter.numel() for parameter in model.parameters())
     shared = f" ({config.kv_heads} of keys and values)" if config.kv_heads < config.n_head else ""
     line = (
-        f"model: {model.name} ({config.n_layer} layers, {config.n_head} heads{shared},"
+        f"model: {escaped(model.name)} ({config.n_layer} layers, {config.n_head} heads{shared},"
         f" width {config.n_embd}, {count / 1e6:.1f}M parameters;"
         f" {str(model.dtype).removeprefix('torch.')} on {model.device})"
     )
-    return line if fallback is None else f"{line}, in place of gpt2: {fallback}"
+    return line if fallback is None else f"{line}, in place of gpt2: {escaped(fallback)}"
 
 
 def pair_table(pair: PromptPair) -> str:

@@ -1,5 +1,7 @@
 """What all commands have: help that teaches and is there at once, and a version."""
 
+import importlib
+import os
 import subprocess
 import sys
 
@@ -30,10 +32,46 @@ def test_help_teaches_and_needs_no_pytorch(name):
     said = " ".join(run.stdout.split())
     assert [word for word in HELP[name] if word not in said] == []
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
-    assert f"patching.cli.{name}" in imported
+    assert "patching.cli.start" in imported
     assert not imported & {"torch", "numpy", "matplotlib", "requests"}
 
 
 @pytest.mark.parametrize("name", HELP)
 def test_version(command, name):
     assert command(name, "--version").stdout == f"mingpt-{name} {mingpt.__version__}\n"
+
+
+# Command -> a short run that needs no network.
+RUNS = {
+    "patch": "--model=builtin --quiet",
+    "explain": "--model=builtin --quiet --show=direct",
+    "generate": "--model=builtin --quiet --max-new-tokens=1",
+    "tokens": "--model=builtin a",
+    "fetch": "--list",
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_cache_that_no_longer_counts_is_named_in_one_line(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"patching.cli.{name}").main
+    for old, lines in (("", 0), (str(tmp_path / "old"), 1)):
+        monkeypatch.setenv("MINGPT_CACHE", old)
+        assert main(RUNS[name].split()) == 0
+        err = capsys.readouterr().err.splitlines()
+        assert len(err) == lines
+        assert all(f"mingpt-{name}: MINGPT_CACHE no longer counts" in line for line in err)
+    assert not (tmp_path / "old").exists()
+
+
+def test_the_hubs_library_prints_nothing_of_its_own(online, files, tmp_path):
+    online.add_repository("me/mine", files)
+    for served in online.files.values():
+        served.headers["X-HF-Warning"] = "topic; \x1b[31mred"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "fetch.py"), "me/mine"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert not [path for path, _ in online.requests if "/api/" in path]  # nor does it ask for more

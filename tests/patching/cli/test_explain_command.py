@@ -36,9 +36,11 @@ def test_the_example(command, tmp_path, builtin):
         assert [str(position), str(number)] in [line.split()[:2] for line in lines]
     hot, cold = (tokenizer.encode(f" {word}")[0] for word in ("hot", "cold"))
     logits = model(torch.tensor([ids]))[0][0, -1]
-    said = re.search(r"logit\( hot\) (\S+) - logit\( cold\) (\S+) = (\S+), of which", run.stdout)
+    said = re.search(
+        r"logit\( hot\) - logit\( cold\) = (\S+) \((\S+) and (\S+)\), of which", run.stdout
+    )
     difference = (logits[hot] - logits[cold]).item()
-    expected = [logits[hot].item(), logits[cold].item(), difference]
+    expected = [difference, logits[hot].item(), logits[cold].item()]
     assert [*map(float, said.groups())] == pytest.approx(expected, abs=2e-4)
     (row,) = (line.split() for line in lines if line.split()[1:2] == ["␣summer"])
     again = explain(model, Question.from_text(tokenizer, **EXAMPLE))
@@ -77,7 +79,7 @@ def test_json_holds_what_was_printed(here, capsys):
             assert shown in err
     both = zip(result["error"], result["tolerance"], strict=True)
     error, limit = max(both, key=lambda one: one[0] / one[1])
-    said = f"differ from the logits by {error:.2g} (at most {limit:.2g})"
+    said = f"differ from the logits by {error:.2g} (allowed: {limit:.2g})"
     assert said in err
     assert result["alti"] is result["lens_ids"] is None
 
@@ -184,11 +186,11 @@ BAD_INPUT = {
     "show nothing": (["--show="], "no method ''"),
     "model": (["--model=gpt9"], "no model 'gpt9'"),
     "no out": (["--out="], "--out is empty"),
-    "top-k": (["--top-k=0"], "--top-k must be at least 1"),
+    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range x>=1"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "figure in the way": (["--out=y/x.png"], "a folder has this name"),
-    "unknown option": (["--clean=x"], "unrecognized arguments: --clean=x"),
+    "unknown option": (["--clean=x"], "No such option"),
 }
 
 

@@ -202,7 +202,7 @@ def test_remove_does_not_follow_a_link(fetch, online, tmp_path, files):
         (["no such"], "no model"),
         (["--verify", "gpt2"], "'gpt2' is not in the cache; there is: nothing"),
         (["--remove", "../../etc"], "is not in the cache"),
-        (["--list", "--verify"], "not allowed with"),
+        (["--list", "--verify"], "--list and --verify do not go together"),
         (["me/mine", "builtin"], "builtin is on this machine"),
         (["me/mine"], "the repository has no such file; nor is there a directory or file"),
     ],

@@ -14,13 +14,13 @@ from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import tokenizer_in
 from patching.cli import generate_output, generate_records
-from patching.cli.common import arguments
 from patching.cli.generate import EXAMPLE, main
 from patching.continuation.counts import wilson
 from patching.continuation.request import GenerationSettings
 from patching.continuation.result import Continuation, Continuations
 
 KEYS = "The keys to the cabinet"
+FIFTY = [str(number) for number in range(1, 51)]
 LONG = Continuation(
     "m", KEYS, "a" * 60 + "b", ("a",), Sample((1,), (1,), (-1.0,), "length", 0),
     GenerationSettings(),
@@ -122,16 +122,6 @@ def test_a_dash_is_a_text_like_any_other(ran):
     assert "prompt: --\n" in ran("--prompt", "--", "--max-new-tokens", "1")
     out = ran("--prompt", "Michelle Jones was a top", "--greedy", "--stop", "--", "--json")
     assert json.loads(out)["settings"]["stop"] == ["--"]
-
-
-def test_an_option_that_is_left_out_keeps_its_default():
-    """The parser corrects values that were given, and leaves defaults alone."""
-    parser = arguments.Parser(prog="x")
-    parser.add_argument("--one", action="append", default=None)
-    parser.add_argument("--many", nargs="+", action="extend", default=[])
-    assert vars(parser.parse_args([])) == {"one": None, "many": []}
-    parsed = parser.parse_args(["--one", "--", "--one", "a", "--many", "b", "c"])
-    assert vars(parsed) == {"one": ["--", "a"], "many": ["b", "c"]}
 
 
 def test_what_is_the_same_is_run_once(ran):
@@ -431,38 +421,44 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--temperature 0", "temperature must be a number above 0, not 0.0"),
-        ("--temperature 1,-2", "temperature must be a number above 0, not -2.0"),
-        ("--temperature nan", "temperature must be a number above 0, not nan"),
-        ("--temperature x", "--temperature 'x': write a list of numbers like 1,5"),
-        ("--temperature none", "--temperature 'none': write a list of numbers like 1,5"),
-        ("--top-k 0", "top_k must be a whole number of at least 1, not 0"),
-        ("--top-k 2.5", "--top-k '2.5': write a list of whole numbers, or none, like 1,5"),
-        ("--top-p 0", "top_p must be a number in (0, 1], not 0.0"),
-        ("--top-p 1.5", "top_p must be a number in (0, 1], not 1.5"),
+        ("--temperature 0", "'--temperature': '0' is not a number above 0 (see --help)"),
+        ("--temperature 1,-2", "'--temperature': '-2' is not a number above 0"),
+        ("--temperature nan", "'--temperature': 'nan' is not a number above 0"),
+        ("--temperature inf", "'--temperature': 'inf' is not a number above 0"),
+        ("--temperature x", "'--temperature': 'x' is not a number above 0"),
+        ("--temperature 0,7", "'0' is not a number above 0; commas separate numbers: write 0.7"),
+        ("--temperature none", "'--temperature': 'none' is not a number above 0"),
+        ("--top-k 0", "'--top-k': '0' is not a whole number of at least 1, or none"),
+        ("--top-k 2.5", "'--top-k': '2.5' is not a whole number of at least 1, or none"),
+        ("--top-p 0", "'--top-p': '0' is not a number in (0, 1], or none"),
+        ("--top-p 1.5", "'--top-p': '1.5' is not a number in (0, 1], or none"),
         (
             "--repetition-penalty 0",
-            "repetition_penalty must be a number from 0.001 to",
+            "--repetition-penalty must be a number from 0.001 to",
         ),
-        ("--max-new-tokens 0", "max_new_tokens must be a whole number of at least 1, not 0"),
-        ("--num-samples 0", "num_samples must be a whole number of at least 1, not 0"),
-        ("--rows 0", "--rows must be at least 1, not 0"),
-        ("--seed -1", "--seed must be from 0"),
+        ("--max-new-tokens 0", "'--max-new-tokens': 0 is not in the range 1<=x<=100000"),
+        (f"--max-new-tokens {10**26}", "'--max-new-tokens': 1000"),
+        ("--num-samples 0", "'--num-samples': 0 is not in the range 1<=x<=1000000"),
+        ("--rows 0", "'--rows': 0 is not in the range x>=1"),
+        ("--seed -1", "'--seed': -1 is not in the range 0<=x<="),
+        ("--seed --", "'--seed': '--' is not a valid integer"),
+        ("--num-samples=--", "'--num-samples': '--' is not a valid integer"),
         ("--greedy --top-p 0.5", "--greedy draws nothing, so --top-p changes nothing"),
         ("--num-beams 2 --top-k 5", "--num-beams draws nothing, so --top-k changes nothing"),
         ("--greedy --num-samples 2", "greedy has one continuation of a prompt, not 2"),
         ("--num-beams 2 --num-samples 3", "2 beams cannot give 3 continuations"),
-        ("--num-beams 0", "num_beams must be a whole number of at least 1, not 0"),
-        ("--num-beams 2 --greedy", "greedy and num_beams exclude each other; choose one"),
+        ("--num-beams 0", "'--num-beams': 0 is not in the range x>=1"),
+        ("--num-beams 2 --greedy", "greedy and --num-beams exclude each other; choose one"),
         ("--num-beams 2 --show-steps", "--show-steps does not go with --num-beams"),
-        ("--num-beams 2 --length-penalty nan", "length_penalty must be from -10 to 10"),
+        ("--num-beams 2 --length-penalty nan", "--length-penalty must be from -10 to 10"),
         ("--length-penalty 1", "--length-penalty needs --num-beams"),
         ("--prompt=", "--prompt is empty"),
         ("--stop=", "a text to stop at is empty, or none: ''"),
         ("--count (", "'(' is not a regular expression"),
-        ("--count", "argument --count: expected at least one argument"),
+        ("--count", "--count needs a value"),
         ("--prompts no.txt", "--prompts no.txt cannot be read: No such file or directory"),
         ("--prompts .", "--prompts . cannot be read: Is a directory"),
+        ("--prompts /dev/zero", "--prompts /dev/zero is neither a file nor a pipe"),
         ("--prompts empty.txt", "--prompts empty.txt is empty"),
         ("--prompts latin.txt", "--prompts latin.txt is not UTF-8 text"),
         ("--prompts bad.jsonl", "--prompts bad.jsonl: line 4 is not JSON"),
@@ -471,6 +467,10 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
         ("--format svg", "--format needs a figure: add --plot or --count"),
         ("--plot --out x.gif", "no figure format 'gif'"),
         ("--plot --temperature 1,2,3,4,5,6,7 --top-k 1,2,3,4,5,6", "would draw 42 figures"),
+        (
+            f"--temperature {','.join(map(str, range(1, 202)))} --top-k {','.join(FIFTY)}",
+            "201 x 50 values are 10050 settings; at most 10000 are run",
+        ),
         ("--out x.png", "without --plot or --count only a .json result"),
         ("--count a --greedy", "--count needs samples that are drawn, and --greedy draws none"),
         ("--count a --num-beams 2", "--count needs samples that are drawn, and --num-beams"),
@@ -480,11 +480,11 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
             "--seed 9223372036854775807 --num-samples 2",
             "--seed plus --num-samples must be at most 2",
         ),
-        ("--num-samples 5000000", "at most 1000000 samples of a prompt, not 5000000"),
+        ("--num-samples 5000000", "'--num-samples': 5000000 is not in the range 1<=x<=1000000"),
         ("--stop \udcff", "a text to stop at is not valid Unicode"),
         ("--count \udcff", "is not valid Unicode"),
         ("--model nope", "no model 'nope'"),
-        ("nonsense", "unrecognized arguments: nonsense"),
+        ("nonsense", "Got unexpected extra argument (nonsense)"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(here, capsys, arguments, message):
@@ -500,6 +500,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, capsys, arguments, m
     assert message in err
     assert err.count("\n") == 1
     assert sorted(here.iterdir()) == before
+
+
+def test_more_prompts_than_memory_holds_are_refused(here, capsys, monkeypatch):
+    monkeypatch.setattr("patching.cli.generate.MOST_PROMPTS", 3)
+    (here / "p.txt").write_text("a\nb\nc\nd\n")
+    assert main(["--model", "builtin", "--prompts", "p.txt"]) == 2
+    assert "4 prompts; at most 3 are run: split the file" in capsys.readouterr().err
 
 
 def test_a_model_that_is_none_is_found_before_another_runs(here, capsys):

@@ -377,7 +377,10 @@ BAD_INPUT = {
     "incomplete": (["--clean=a"], "--corrupt, --target, --foil missing"),
     "unknown model": (["--model=gpt9"], "no model 'gpt9'"),
     "no cuda": (["--device=cuda"], "--device cuda: this machine"),
-    "device": (["--device=tpu"], "--device"),
+    "device": (["--device=tpu"], "'--device': 'tpu' is not one of 'auto', 'cpu'"),
+    "dashes for a number": (["--seed=--"], "'--seed': '--' is not a valid integer"),
+    "dashes for a list": (["--layers", "--"], "'--layers': '--' is neither a number nor a range"),
+    "dashes for a choice": (["--dtype=--"], "'--dtype': '--' is not one of 'float32'"),
     "layer": (["--layers=0,99"], "layer 99 is out of range"),
     "position": (["--positions=-11"], "position -11 is out of range"),
     "list": (["--layers=1;2"], "neither a number nor a range"),
@@ -390,7 +393,7 @@ BAD_INPUT = {
     "by position": (["--by-position"], "resid_post is always swept by position"),
     "positions of heads": (["--site=z", "--positions=1"], "only where it is swept by position"),
     "window": (["--window=3"], "a window is for attn_out and mlp_out"),
-    "no window": (["--window=0", "--site=mlp_out"], "a window is at least 1 layer"),
+    "no window": (["--window=0", "--site=mlp_out"], "'--window': 0 is not in the range x>=1"),
     "memory": (["--max-memory=lots"], "no amount of memory: 'lots'; write it as 800M or 4GB"),
     "no memory": (["--max-memory="], "no amount of memory: ''"),
     "too little memory": (["--max-memory=10K"], "too little memory"),
@@ -408,23 +411,26 @@ BAD_INPUT = {
         "kl is at its minimum in",
     ),
     "same spelt otherwise": (example(foil=" Jones"), "target and foil are the same token"),
-    "top-k": (["--top-k=0"], "--top-k must be at least 1"),
+    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range x>=1"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "unwritable": (["--out=/proc/x/"], "/proc"),
+    "a link to itself": (["--out=loop/x.png"], "the link loop leads nowhere"),
+    "a link to nothing": (["--out=dangling/x/"], "the link dangling leads nowhere"),
+    "no folder can be made": (["--out=/proc/none/"], "no file can be made in /proc: No such file"),
     "file in the way": ([f"--out={ROOT}/README.md/x.png"], "not a folder"),
     "result in the way": (["--out=blocked/x.png"], "a folder has this name"),
     "long name": ([f"--out={'a' * 252}.png"], "the name is too long"),
     "no such home": (["--model=~nobody-at-all"], "no model '~nobody-at-all'"),
-    "seed": ([f"--seed={2**64}"], "--seed must be from 0"),
+    "seed": ([f"--seed={2**64}"], "'--seed': 18446744073709551616 is not in the range"),
     "no name": (["--model="], "no model '': an empty name"),
-    "heads of a name": (["--model=builtin", "--n-head=4"], "n_head is for a .pt file"),
+    "heads of a name": (["--model=builtin", "--n-head=4"], "--n-head is for a .pt file"),
     "escape code": (["--model=\x1b[31mred"], "\\x1b[31mred"),
     "slash": (["--out=v1.2"], "(for a folder, write --out v1.2/)"),
     "digits": ([f"--layers={'9' * 5000}"], "neither a number nor a range"),
-    "unknown option": (["--clena=x"], "unrecognized arguments: --clena=x"),
-    "value forgotten": (["--clean", "--corrupt", "x"], "--clean: expected one argument"),
+    "unknown option": (["--clena=x"], "Did you mean"),
+    "value forgotten": (["--clean", "--corrupt", "x"], "--clean needs a value (see --help)"),
 }
 
 
@@ -436,6 +442,8 @@ def bad_input(name: str, folder) -> tuple[list[str], str]:
     (folder / "blocked" / "x.json").mkdir(parents=True)
     (folder / "y" / "x-recovery.png").mkdir(parents=True)
     (folder / "z-exact.npz").mkdir()
+    (folder / "loop").symlink_to("loop")
+    (folder / "dangling").symlink_to("nothing")
     has_model = any(argument.startswith("--model") for argument in arguments)
     return ([] if has_model else ["--model=builtin"]) + arguments, message
 
@@ -450,6 +458,56 @@ def test_bad_input(tmp_path, monkeypatch, capsys, name):
     assert line.startswith("mingpt-patch: error: ")
     assert message in line
     assert files_in(tmp_path) == []
+
+
+def test_a_prompt_that_is_too_long_is_not_printed(capsys):
+    arguments, message = BAD_INPUT["too long"]
+    assert main([*arguments, "--model=builtin"]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert [line.split(":")[0] for line in printed.out.splitlines()] == ["model"]
+
+
+def test_nothing_reaches_the_terminal_raw(tmp_path, monkeypatch, capsys, builtin):
+    monkeypatch.chdir(tmp_path)
+    name = "x\x1b[31m\ny"
+    mingpt.save(builtin[0], name, builtin[1])
+    assert main(["--model", name, f"--out={name}/"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "model: x\\x1b[31m\\ny (" in out
+    assert "\nwrote x\\x1b[31m\\ny/michelle" in out
+
+
+@pytest.mark.parametrize("end", ["2>/dev/full", "2>&1 | :"])
+def test_errors_that_nobody_can_read_have_their_exit_code(end):
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --seed=x {end}"
+    run = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (2, b"")
+
+
+def test_help_without_a_reader_is_no_error():
+    line = f"{{ sleep 0.2; {sys.executable} {ROOT / 'scripts' / 'patch.py'} --help; }} | :"
+    run = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_one_line():
+    line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --version >/dev/full"
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "mingpt-patch: error: [Errno 28] No space left on device\n"
+
+
+def test_a_setting_that_matplotlib_refuses_is_one_line(command):
+    run = command("patch", "--model=builtin", MPLBACKEND="nope")
+    assert run.returncode == 2
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stderr.startswith("mingpt-patch: error: matplotlib cannot be used: ")
 
 
 @pytest.mark.parametrize(

@@ -240,12 +240,13 @@ BAD_INPUT = {
     "only commas": (["a", "b", "--suggest=, ,"], "contains no word"),
     "no file": (["a", "b", "--suggest=x.txt"], "x.txt cannot be read: No such file"),
     "a folder": (["a", "b", "--suggest=./"], "cannot be read: Is a directory"),
+    "a device": (["a", "b", "--suggest=/dev/zero"], "/dev/zero is neither a file nor a pipe"),
     "empty file": (["a", "b", "--suggest=empty"], "--suggest empty is empty"),
     "latin-1": (["a", "b", "--suggest=latin.txt"], "latin.txt is not UTF-8 text"),
     "model": (["a", "--model=gpt9"], "no model 'gpt9'"),
     "one of two models": (["a", "--model=builtin", "--model=gpt9"], "no model 'gpt9'"),
-    "heads": (["a", "--n-head=4"], "n_head is for a .pt file"),
-    "unknown option": (["a", "--clean=x"], "unrecognized arguments: --clean=x"),
+    "heads": (["a", "--n-head=4"], "--n-head is for a .pt file"),
+    "unknown option": (["a", "--clean=x"], "No such option"),
     "words that are no Unicode": (["a", "b", "--suggest=\udcff"], "'\\udcff': the text is not"),
 }
 

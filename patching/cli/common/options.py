@@ -1,0 +1,98 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+import click
+from click import Choice, IntRange, Option
+from click.shell_completion import CompletionItem
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+MODEL_NAMES = (
+    "builtin; gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2; owner/name, a GPT-2 on the"
+    " Hugging Face hub; a directory with config.json and its weights; or nanoGPT's or minGPT's"
+    " .pt file"
+)
+SHORT_NAMES = ("builtin", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
+DEFAULT_OUT = "figures/"
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a model, or of a file."""
+    names = [CompletionItem(name) for name in SHORT_NAMES if name.startswith(incomplete)]
+    return names + files(ctx, param, incomplete)
+
+
+def source_options(model_help: str, *, multiple: bool = False) -> list[Option]:
+    """Return --model, --n-head and --offline.
+
+    Args:
+        model_help: the help of --model.
+        multiple: --model may be repeated.
+    """
+    return [
+        Option(["--model"], metavar="NAME|PATH", help=model_help, multiple=multiple,
+               shell_complete=models),
+        Option(["--n-head"], type=int, metavar="N",
+               help="number of attention heads, for a minGPT .pt file without a config.json"
+               " beside it"),
+        Option(["--offline"], is_flag=True,
+               help="use only files on this machine; HF_HUB_OFFLINE=1 does the same"),
+    ]  # fmt: skip
+
+
+def model_options(
+    *, more: str = "", seed: str = "seed of PyTorch's random numbers", multiple: bool = False
+) -> list[Option]:
+    """Return --model, --n-head, --offline, --device, --dtype and --seed.
+
+    Args:
+        more: text to add to the help of --model.
+        seed: the help of --seed.
+        multiple: --model may be repeated.
+    """
+    default = "Default: gpt2 if it is in a cache or can be fetched (548 MB, once), else builtin"
+    return [
+        *source_options(f"{MODEL_NAMES}.{more} {default}", multiple=multiple),
+        Option(
+            ["--device"], type=Choice(DEVICES), default="auto", help="auto: cuda, mps, else cpu"
+        ),
+        Option(["--dtype"], type=Choice(DTYPES), default="float32"),
+        Option(["--seed"], type=IntRange(0, 2**63 - 1), default=0, metavar="N", help=seed),
+    ]
+
+
+def place_options(kinds: str = ".npz and .json", *, note: str = "") -> list[Option]:
+    """Return --out and --format.
+
+    Args:
+        kinds: the suffixes of the result's files, for the help.
+        note: what the help says of the default; if given, --out is None by default.
+    """
+    return [
+        Option(["--out"], default=None if note else DEFAULT_OUT, metavar="FILE|DIR",
+               shell_complete=files,
+               help="the figure's file, or a folder in which the file is named after the prompt and"
+               " a hash of the run; with several figures, each file's name ends in the figure's"
+               f" name; the result is written beside them as {kinds}{note}"),
+        Option(["--format"], metavar="NAME",
+               help="for figures in a folder: png (default), svg or pdf"),
+    ]  # fmt: skip
+
+
+def output_options(top_k: int) -> list[Option]:
+    """Return --top-k, --out, --format, --cmap, --json and --quiet."""
+    return [
+        Option(["--top-k"], type=IntRange(1), default=top_k, metavar="K",
+               help="rows of the table of next tokens"),
+        *place_options(),
+        Option(["--cmap"], metavar="NAME", help="a matplotlib colour map, e.g. magma"),
+        Option(["--json"], is_flag=True, help="print the result as JSON on stdout, text on stderr"),
+        Option(["--quiet"], is_flag=True,
+               help="print only the model's line and the paths written; no bar"),
+    ]  # fmt: skip
