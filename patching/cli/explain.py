@@ -127,7 +127,7 @@ def run(argv: Sequence[str]) -> None:
     loaded = load_model(arguments, arguments.model)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
-    question = Question.from_text(tokenizer, **texts)
+    question = Question.from_text(tokenizer, **texts, most_tokens=model.config.block_size)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
 
     found = explain(

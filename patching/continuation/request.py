@@ -118,11 +118,18 @@ def check_num_samples(settings: GenerationSettings, num_samples: int) -> None:
         check_beams(settings.num_beams, num_samples, settings.length_penalty, penalty)
 
 
-def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list[int]]:
+def encode_prompts(
+    tokenizer: BPETokenizer, prompts: Sequence[str], most_tokens: int | None = None
+) -> list[list[int]]:
     """Return the token ids of each prompt.
+
+    Args:
+        most_tokens: the model's block_size. A prompt that is certainly longer is
+            refused before it is tokenized.
 
     Raises:
         PromptError: a prompt is empty, not a text, or not valid Unicode.
+        ConfigError: a prompt is certainly too long.
     """
     if isinstance(prompts, str):
         raise PromptError(f"prompts must be a list of texts, not {shortened(repr(prompts), 80)}")
@@ -133,6 +140,10 @@ def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list
             raise PromptError(f"{which} is not a text: {prompt!r}")
         if not prompt:
             raise PromptError(f"{which} is empty")
+        if most_tokens is not None and (fewest := tokenizer.fewest_tokens(prompt)) > most_tokens:
+            raise ConfigError(
+                f"{which} has at least {fewest} tokens, the model reads 1 to {most_tokens}"
+            )
         try:
             ids.append(tokenizer.encode(prompt))
         except TokenizerError as error:

@@ -64,7 +64,7 @@ def continue_prompts(
     """
     settings = settings or GenerationSettings()
     check_num_samples(settings, num_samples)
-    ids = encode_prompts(tokenizer, prompts)
+    ids = encode_prompts(tokenizer, prompts, model.config.block_size)
     check(model.config, ids, settings.max_new_tokens, seed=seed, num_samples=num_samples)
     stop = Stop(tokenizer.vocab.get(END_OF_TEXT), settings.stop, tokenizer.decode)
     total = len(ids) * num_samples * settings.max_new_tokens
