@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mingpt.generation.decoding import Decoding
 
 MOST_SAMPLES = 10**6  # of a prompt, in one call
+MOST_NEW_TOKENS = 10**6  # of a sample
 
 
 def _unchanged() -> Decoding:
@@ -96,6 +97,10 @@ def check_settings(settings: GenerationSettings) -> None:
     if settings.greedy and settings.num_beams is not None:
         raise ConfigError("greedy and num_beams exclude each other; choose one")
     check_whole("max_new_tokens", settings.max_new_tokens, 1)
+    if settings.max_new_tokens > MOST_NEW_TOKENS:
+        raise ConfigError(
+            f"max_new_tokens must be at most {MOST_NEW_TOKENS}, not {settings.max_new_tokens}"
+        )
     check_stop_texts(settings.stop)
     check_num_samples(settings, 1)
 
