@@ -86,10 +86,7 @@ def beam_search(
     if max_new_tokens == 0:
         return [Sample(tuple(prompt), (), (), "length", score=0.0)]
     stop = stop or Stop()
-    need = bytes_needed(model, len(prompt), max_new_tokens, num_beams, use_cache=use_cache)
-    missing = lack(need, model.device)
-    if missing is not None:
-        raise GenerationError(f"num_beams {num_beams} (--num-beams) {missing}; search fewer beams")
+    _check_memory(model, len(prompt), max_new_tokens, num_beams, use_cache=use_cache)
     idx = torch.tensor([list(prompt)], device=model.device)
     sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
     running, finished = [_Beam(0.0)], list[_Beam]()
@@ -137,6 +134,16 @@ def check_beams(
             f" not {length_penalty!r}"
         )
     check_penalty(repetition_penalty)
+
+
+def _check_memory(
+    model: GPT, T: int, max_new_tokens: int, num_beams: int, *, use_cache: bool
+) -> None:
+    """Raise GenerationError if a search needs more memory than is free."""
+    need = bytes_needed(model, T, max_new_tokens, num_beams, use_cache=use_cache)
+    missing = lack(need, model.device)
+    if missing is not None:
+        raise GenerationError(f"num_beams {num_beams} (--num-beams) {missing}; search fewer beams")
 
 
 def bytes_needed(

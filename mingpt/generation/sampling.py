@@ -1,7 +1,9 @@
 """Sample continuations of several prompts, several for each, with seeds and places to stop.
 
 Prompts of one length are run together, and each is read once. The batch has no
-influence on a sample, because its draws depend on its own seed alone. Beam search
+influence on a sample, because its draws depend on its own seed alone. This holds in
+float32 and float64. In half precision the batch, and the cache too, move the rounding
+of the logits, which now and then changes a token. Beam search
 is in beams.py; the definition by a plain loop is GPT.generate.
 """
 

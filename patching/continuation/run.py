@@ -39,7 +39,8 @@ def continue_prompts(
     """Continue each prompt with the model's own tokens.
 
     A sample depends on the model, its prompt, the settings and its own seed. It does not
-    depend on the other prompts and samples of the call.
+    depend on the other prompts and samples of the call, but for the rounding of logits in
+    half precision, which now and then changes a token.
 
     Args:
         model: runs in eval mode; afterwards its mode is restored.
