@@ -1,15 +1,16 @@
-"""Writing files so that each is whole or absent, and paths that users give."""
+"""Writing files so that each is whole or absent, reading them, and paths that users give."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mingpt.errors import CheckpointError, FileError
+from mingpt.errors import CheckpointError, FileError, MinGPTError
 
 # Errors of a full or broken disk, of a quota, and of a limit of a file's size.
 FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
@@ -48,6 +49,49 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise FileError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_readable(path: Path, error: type[MinGPTError]) -> None:
+    """Check that `path` is a regular file and can be opened; nothing is read.
+
+    A pipe would block until somebody writes into it, and a device may have no end.
+
+    Raises:
+        error: the file is missing, of another kind, or must not be read.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+            return
+    except FileNotFoundError:
+        raise error(f"{path} is missing") from None
+    except OSError as reason:
+        raise error(f"{path} cannot be read: {reason.strerror}") from None
+    except ValueError as reason:  # a null character in the name
+        raise error(f"{path} cannot be read: {reason}") from None
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
+    raise error(f"{path} cannot be read: it is {kind}, not a regular file")
+
+
+def read_text(path: Path, most_bytes: int, error: type[MinGPTError]) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises:
+        error: as check_readable; the file has more than `most_bytes`, or is not UTF-8.
+    """
+    check_readable(path, error)
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as reason:
+        raise error(f"{path} cannot be read: {reason.strerror}") from None
+    if len(data) > most_bytes:
+        raise error(f"{path} is too large: a file of its kind has at most {most_bytes:,} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path} cannot be read: {reason}") from None
 
 
 def contained(path: Path, root: Path | None) -> Path:

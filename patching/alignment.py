@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from itertools import accumulate, groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import regex
 
 from mingpt.errors import TokenizerError
 from patching.errors import PromptError
+from patching.text import shortened
 
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # Prompts are compared word by word. A punctuation mark or other sign is a word by itself.
 WORDS = regex.compile(r"[\p{L}\p{M}\p{N}_]+|(?!\s)\X")
 
+# Of two prompts' lengths, their equal beginnings and ends left out. The table of their
+# subsequences has so many bits: 50 MB, as for 20,000 tokens each.
+MOST_COMPARED = 20_000**2
+
+LONGEST_SHOWN = 300  # characters of a prompt in a message
 Span = tuple[int, int]  # first character, and the one after the last
 
 
@@ -58,8 +63,12 @@ def align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[Row]:
     """Return the corresponding positions of two prompts, in order.
 
     In prompts with equally many tokens, a position corresponds to the same position, as
-    in patching. Otherwise difflib matches the tokens that both have. Between two
-    matches, positions correspond one by one until one of the prompts has no more.
+    in patching. Otherwise the tokens of a longest common subsequence correspond: as many
+    equal tokens as can be matched in order. Between two matches, positions correspond one
+    by one until one of the prompts has no more.
+
+    Where the product of the lengths, without the prompts' equal beginnings and ends, is
+    above MOST_COMPARED, no matches are looked for in between.
 
     Args:
         a, b: token ids, or any other items that the prompts consist of.
@@ -67,12 +76,60 @@ def align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[Row]:
     if len(a) == len(b):
         both = enumerate(zip(a, b, strict=True))
         return [Row(position, position, one != other) for position, (one, other) in both]
-    rows = []
-    matcher = SequenceMatcher(None, a, b, autojunk=False)
-    for kind, a_from, a_to, b_from, b_to in matcher.get_opcodes():
-        pairs = zip_longest(range(a_from, a_to), range(b_from, b_to))
-        rows += [Row(*pair, kind != "equal") for pair in pairs]
-    return rows
+    start = _common_start(a, b)
+    tail = _common_start(a[start:][::-1], b[start:][::-1])
+    a_end, b_end = len(a) - tail, len(b) - tail
+    middle = _matches(a[start:a_end], b[start:b_end])
+    # Every match, and past the last one the ends of both prompts.
+    matches = [(n, n) for n in range(start)]
+    matches += [(start + i, start + j) for i, j in middle]
+    matches += [(a_end + n, b_end + n) for n in range(tail + 1)]
+    rows, a_next, b_next = list[Row](), 0, 0
+    for a_at, b_at in matches:
+        between = zip_longest(range(a_next, a_at), range(b_next, b_at))
+        rows += [Row(one, other, True) for one, other in between]
+        rows.append(Row(a_at, b_at, False))
+        a_next, b_next = a_at + 1, b_at + 1
+    return rows[:-1]
+
+
+def _common_start(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    """Return how many items at the start of both are equal."""
+    both = enumerate(zip(a, b, strict=False))
+    return next((n for n, (one, other) in both if one != other), min(len(a), len(b)))
+
+
+def _matches(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
+    """Return the positions (in a, in b) of a longest common subsequence, in order.
+
+    Returns no matches where len(a) * len(b) is above MOST_COMPARED.
+
+    The method is dynamic programming with a column of the table in the bits of one number
+    (Hyyrö 2004, "Bit-parallel LCS-length computation revisited"). With L(i, j) for the
+    longest of the first i items of a and the first j of b, bit i of columns[j] is 0 where
+    L(i + 1, j) is L(i, j) + 1, and 1 where the two are equal.
+    """
+    if len(a) * len(b) > MOST_COMPARED:
+        return []
+    places: dict[Hashable, int] = {}  # item -> bits of its positions in a
+    for i, item in enumerate(a):
+        places[item] = places.get(item, 0) | 1 << i
+    every = (1 << len(a)) - 1
+    columns = [every]
+    for item in b:
+        column = columns[-1]
+        found = column & places.get(item, 0)
+        columns.append((column + found | column - found) & every)
+    matches, i, j = [], len(a), len(b)
+    while i and j:  # from the table's last corner to its first
+        if columns[j] >> i - 1 & 1:  # L(i, j) = L(i - 1, j): a's last item is not needed
+            i -= 1
+        elif not columns[j - 1] >> i - 1 & 1:  # L(i, j) = L(i, j - 1): nor is b's
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            matches.append((i, j))
+    return matches[::-1]
 
 
 def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
@@ -93,7 +150,7 @@ def replaced_words(clean: str, corrupt: str) -> ReplacedWords:
     if len(texts) > 1:
         raise PromptError(
             "the corrupt prompt has different words at different places, which no one word can"
-            f" replace: {', '.join(map(repr, texts))}"
+            f" replace: {shortened(', '.join(map(repr, texts)), LONGEST_SHOWN)}"
         )
     return ReplacedWords(texts[0], clean_spans, corrupt_spans)
 
@@ -120,7 +177,7 @@ def _differing_places(clean: str, corrupt: str) -> list[tuple[Span, Span]]:
             longer, text, span = (
                 ("corrupt", corrupt, theirs) if ours is None else ("clean", clean, ours)
             )
-            extra = "" if span is None else text[slice(*span)]
+            extra = "" if span is None else shortened(text[slice(*span)], LONGEST_SHOWN)
             raise PromptError(
                 f"the {longer} prompt has {extra!r} where the other has nothing:"
                 " there is no word to replace by another"
@@ -173,7 +230,7 @@ def _encoded(tokenizer: BPETokenizer, text: str) -> tuple[int, ...]:
     try:
         return tuple(tokenizer.encode(text))
     except TokenizerError as error:
-        raise PromptError(f"{text!r}: {error}") from None
+        raise PromptError(f"{shortened(repr(text), LONGEST_SHOWN)}: {error}") from None
 
 
 def _positions(
@@ -182,9 +239,12 @@ def _positions(
     """Return the positions of the tokens that share a character with any of `spans`."""
     # Counted in bytes, because a token may end in the middle of a character.
     ends = accumulate((len(tokenizer.data(number)) for number in ids), initial=0)
-    in_bytes = [tuple(len(text[:end].encode()) for end in span) for span in spans]
-    return {
-        position
-        for position, (at, to) in enumerate(pairwise(ends))
-        if any(at < span_to and to > span_from for span_from, span_to in in_bytes)
-    }
+    byte_of = list(accumulate((len(char.encode()) for char in text), initial=0))
+    left = [(byte_of[at], byte_of[to]) for at, to in reversed(spans)]  # the next one is last
+    found = set()
+    for position, (at, to) in enumerate(pairwise(ends)):
+        while left and left[-1][1] <= at:
+            left.pop()
+        if left and left[-1][0] < to:
+            found.add(position)
+    return found

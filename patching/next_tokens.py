@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots, because a result holds many
 class TokenScore:
     """One candidate for the next token."""
 

@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 from mingpt.errors import TokenizerError
 from patching.errors import PromptError
+from patching.text import shortened
+
+MOST_SHOWN = 64  # tokens of a prompt in a message
 
 
 class Tokenizer(Protocol):
@@ -31,6 +34,9 @@ class Tokenizer(Protocol):
 
     def is_padding(self, number: int) -> bool:
         """Return True for an id that is a row of the embedding but stands for no token."""
+
+    def fewest_tokens(self, text: str) -> int:
+        """Return a lower bound of a text's number of tokens; called only with most_tokens."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +78,29 @@ class PromptPair:
 
     @classmethod
     def from_text(
-        cls, tokenizer: Tokenizer, clean: str, corrupt: str, target: str, foil: str
+        cls,
+        tokenizer: Tokenizer,
+        clean: str,
+        corrupt: str,
+        target: str,
+        foil: str,
+        *,
+        most_tokens: int | None = None,
     ) -> PromptPair:
         """Make a pair from four texts.
 
         Args:
             target, foil: one token each; see `answer_id`.
+            most_tokens: the model's block_size. A prompt that is certainly longer
+                is refused before it is tokenized.
 
         Raises:
-            PromptError: an empty prompt, prompts that are the same or differ in
-                their number of tokens, an answer that is not one token, or the
-                same answer twice.
+            PromptError: an empty prompt, a prompt far too long, prompts that are the
+                same or differ in their number of tokens, an answer that is not one
+                token, or the same answer twice.
         """
-        clean_ids = _encoded(tokenizer, "clean prompt", clean)
-        corrupt_ids = _encoded(tokenizer, "corrupt prompt", corrupt)
+        clean_ids = _encoded(tokenizer, "clean prompt", clean, most_tokens)
+        corrupt_ids = _encoded(tokenizer, "corrupt prompt", corrupt, most_tokens)
         _check_prompts(clean_ids, corrupt_ids, tokenizer.token)
         answers = _answer_ids(tokenizer, target, foil)
         return cls._build(clean_ids, corrupt_ids, answers, tokenizer.token, (clean, corrupt))
@@ -178,18 +193,27 @@ class Question:
     text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
     @classmethod
-    def from_text(cls, tokenizer: Tokenizer, text: str, target: str, foil: str) -> Question:
+    def from_text(
+        cls,
+        tokenizer: Tokenizer,
+        text: str,
+        target: str,
+        foil: str,
+        *,
+        most_tokens: int | None = None,
+    ) -> Question:
         """Make a question from three texts.
 
         Args:
             text: the prompt.
             target, foil: one token each; see `answer_id`.
+            most_tokens: as for PromptPair.from_text.
 
         Raises:
-            PromptError: an empty prompt, an answer that is not one token, or
+            PromptError: an empty prompt, a prompt far too long, an answer that is not one token, or
                 the same answer twice.
         """
-        ids = _encoded(tokenizer, "text", text)
+        ids = _encoded(tokenizer, "text", text, most_tokens)
         if not ids:
             raise PromptError("the text is empty")
         target_id, foil_id = _answer_ids(tokenizer, target, foil)
@@ -250,14 +274,22 @@ def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
     if not text:
         raise PromptError(f"{name} is empty; it must be one token")
     spelt = text if text[0].isspace() or _is_punctuation(text[0]) else " " + text
-    ids = _encoded(tokenizer, f"{name} {text!r}", spelt)
+    shown = f"{name} {shortened(repr(text), 80)}"
+    ids = _encoded(tokenizer, shown, spelt)
     if len(ids) != 1:
-        pieces = " + ".join(repr(tokenizer.token(number)) for number in ids)
-        raise PromptError(f"{name} {text!r} is {len(ids)} tokens, not one: {pieces}")
+        pieces = " + ".join(repr(tokenizer.token(number)) for number in ids[:MOST_SHOWN])
+        more = " + \u2026" if len(ids) > MOST_SHOWN else ""
+        raise PromptError(f"{shown} is {len(ids)} tokens, not one: {pieces}{more}")
     return ids[0]
 
 
-def _encoded(tokenizer: Tokenizer, name: str, text: str) -> list[int]:
+def _encoded(
+    tokenizer: Tokenizer, name: str, text: str, most_tokens: int | None = None
+) -> list[int]:
+    if most_tokens is not None and (fewest := tokenizer.fewest_tokens(text)) > most_tokens:
+        raise PromptError(
+            f"{name}: it has at least {fewest} tokens, the model reads at most {most_tokens}"
+        )
     try:
         return tokenizer.encode(text)
     except TokenizerError as error:
@@ -294,6 +326,13 @@ def _whole_number(number: Any) -> int:
     return operator.index(number)
 
 
+def _around(position: int, ids: Sequence[int], text_of: Callable[[int], str]) -> str:
+    """Return the tokens near `position`, with bars between them: all of a short prompt."""
+    first, last = max(0, position - MOST_SHOWN // 2), position + MOST_SHOWN // 2
+    shown = "|".join(repr(text_of(number))[1:-1] for number in ids[first:last])
+    return ("\u2026|" if first else "") + shown + ("|\u2026" if last < len(ids) else "")
+
+
 def _check_prompts(
     clean: Sequence[int], corrupt: Sequence[int], text_of: Callable[[int], str]
 ) -> None:
@@ -306,7 +345,7 @@ def _check_prompts(
         shorter = min(len(clean), len(corrupt))
         part = next((i for i in range(shorter) if clean[i] != corrupt[i]), shorter)
         shown = [
-            f"{name} {'|'.join(repr(text_of(number))[1:-1] for number in ids)}"
+            f"{name} {_around(part, ids, text_of)}"
             for name, ids in (("clean", clean), ("corrupt", corrupt))
         ]
         raise PromptError(

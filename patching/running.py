@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mingpt.errors import MinGPTError
+from mingpt.memory import enough_memory
 from mingpt.version import __version__
 from patching.errors import SweepError
 
@@ -63,19 +64,6 @@ def float32_products(model: GPT, tf32: bool = False) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextlib.contextmanager
-def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
-    """Raise `otherwise` in place of PyTorch's error when memory runs out."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise otherwise from None
-    except RuntimeError as error:  # the CPU's allocator raises no class of its own
-        if "allocate memory" not in str(error):
-            raise
-        raise otherwise from None
 
 
 # --------------------------------------------------------------------- versions

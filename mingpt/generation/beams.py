@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from mingpt.checks import check_whole, finite, is_real, widened
-from mingpt.errors import ConfigError
+from mingpt.errors import ConfigError, GenerationError
 from mingpt.generation.decoding import check_penalty, with_penalty
-from mingpt.generation.sampling import Sample, Stop, check
+from mingpt.generation.sampling import Sample, Stop, bytes_each, check
 from mingpt.generation.sequences import Sequences
+from mingpt.memory import lack
 from mingpt.model import GPT
 
 LARGEST_LENGTH_PENALTY = 10
@@ -76,14 +77,16 @@ def beam_search(
         asked for if a small vocabulary or a text to stop at leaves no more.
 
     Raises:
-        ConfigError, GenerationError: as sampling.generate; or no beams, more
-            samples than beams, a penalty out of its range.
+        ConfigError: as sampling.generate; or no beams, more samples than beams, a
+            penalty out of its range.
+        GenerationError: as sampling.generate; or the beams need more memory than is free.
     """
     check(model.config, [prompt], max_new_tokens, num_samples=num_samples)
     check_beams(num_beams, num_samples, length_penalty, repetition_penalty)
     if max_new_tokens == 0:
         return [Sample(tuple(prompt), (), (), "length", score=0.0)]
     stop = stop or Stop()
+    _check_memory(model, len(prompt), max_new_tokens, num_beams, use_cache=use_cache)
     idx = torch.tensor([list(prompt)], device=model.device)
     sequences = Sequences(model, idx, idx.size(1) + max_new_tokens, use_cache=use_cache)
     running, finished = [_Beam(0.0)], list[_Beam]()
@@ -131,6 +134,35 @@ def check_beams(
             f" not {length_penalty!r}"
         )
     check_penalty(repetition_penalty)
+
+
+def _check_memory(
+    model: GPT, T: int, max_new_tokens: int, num_beams: int, *, use_cache: bool
+) -> None:
+    """Raise GenerationError if a search needs more memory than is free."""
+    need = bytes_needed(model, T, max_new_tokens, num_beams, use_cache=use_cache)
+    missing = lack(need, model.device)
+    if missing is not None:
+        raise GenerationError(f"num_beams {num_beams} (--num-beams) {missing}; search fewer beams")
+
+
+def bytes_needed(
+    model: GPT, T: int, max_new_tokens: int, num_beams: int, *, use_cache: bool = True
+) -> int:
+    """Return about how many bytes a search takes beside the model.
+
+    Args:
+        model, max_new_tokens, num_beams, use_cache: as for beam_search.
+        T: tokens of the prompt.
+    """
+    V, width = model.config.vocab_size, 1
+    for _ in range(min(max_new_tokens - 1, 64)):  # there is one beam at first, then V, ...
+        width = min(num_beams, width * V)
+    read = 1 if use_cache else T + max_new_tokens  # tokens of a beam, in a step
+    each = bytes_each(model.config, read, T + max_new_tokens, model.dtype.itemsize)
+    # Candidates, running and finished beams: the object, and two numbers a token.
+    objects = 4 * min(num_beams, width * V) * (450 + 16 * max_new_tokens)
+    return width * each + objects
 
 
 def _candidates(

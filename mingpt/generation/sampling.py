@@ -1,7 +1,9 @@
 """Sample continuations of several prompts, several for each, with seeds and places to stop.
 
 Prompts of one length are run together, and each is read once. The batch has no
-influence on a sample, because its draws depend on its own seed alone. Beam search
+influence on a sample, because its draws depend on its own seed alone. This holds in
+float32 and float64. In half precision the batch, and the cache too, move the rounding
+of the logits, which now and then changes a token. Beam search
 is in beams.py; the definition by a plain loop is GPT.generate.
 """
 
@@ -203,7 +205,12 @@ def check(
 
 
 def at_once(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
-    """Return how many sequences of `length` tokens fit in a batch of BATCH_BYTES.
+    """Return how many sequences fit in a batch of BATCH_BYTES; arguments as for bytes_each."""
+    return max(1, BATCH_BYTES // bytes_each(config, read, length, itemsize))
+
+
+def bytes_each(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
+    """Return the bytes that a sequence takes in a batch: cache, attention scores and logits.
 
     Args:
         read: most tokens that one step reads.
@@ -216,7 +223,7 @@ def at_once(config: GPTConfig, read: int, length: int, itemsize: int) -> int:
         read = T
     scores = 3 * config.n_head * read * T  # of attention
     candidates = 48 * config.vocab_size  # bytes: logits, scores, masks and sorted copies
-    return max(1, BATCH_BYTES // (itemsize * (cached + scores) + candidates))
+    return itemsize * (cached + scores) + candidates
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from mingpt.errors import CheckpointError
 from mingpt.files import contained, replacing
 from mingpt.loading import config_json, state_dict, tensor_files
 from mingpt.loading.tensor_files import Container
+from mingpt.memory import enough_memory
 
 # The files that may hold a directory's tensors; `weights_in` chooses one.
 WEIGHTS_FILES = (
@@ -54,9 +55,11 @@ class Checkpoint:
         """Return every parameter that `shapes` names: see state_dict.read.
 
         Raises:
-            CheckpointError: tensors do not fit, or are not finite.
+            CheckpointError: tensors do not fit, are not finite, or need more memory
+                than there is.
         """
-        return state_dict.read(self.container, shapes, dtype, is_conv1d=self.is_conv1d)
+        with enough_memory(CheckpointError(f"{self.container.path}: out of memory")):
+            return state_dict.read(self.container, shapes, dtype, is_conv1d=self.is_conv1d)
 
 
 def of_directory(

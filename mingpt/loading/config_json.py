@@ -13,8 +13,10 @@ from typing import Any
 
 from mingpt.config import FLAGS, PRESETS, GPTConfig
 from mingpt.errors import CheckpointError, ConfigError
+from mingpt.files import read_text
 
 NAME = "config.json"
+MOST_BYTES = 10**7  # of a config.json; usual ones have 1,000
 
 # model_type of files that transformers' GPT-2 can read, and of files that only mingpt can.
 _GPT2, _OURS = "gpt2", "mingpt"
@@ -186,14 +188,13 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        CheckpointError: the file is missing, or holds no JSON object.
+        CheckpointError: the file cannot be read, or holds no JSON object.
     """
     path = Path(path)
+    text = read_text(path, MOST_BYTES, CheckpointError)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} is not a JSON object")

@@ -6,6 +6,7 @@ exactly once; otherwise an error lists the names that break this rule.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor
 
 from mingpt.errors import CheckpointError
-from mingpt.loading.tensor_files import Container, Header
+from mingpt.loading.tensor_files import KINDS, Container, Header
+from mingpt.memory import lack
 
 # GPT-2's files store these matrices as (in, out), like transformers' Conv1D;
 # nn.Linear stores (out, in).
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-_KINDS = ("F16", "BF16", "F32", "F64")
 _PREFIX = "transformer."
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
 HEAD = "lm_head.weight"
@@ -52,11 +53,13 @@ def read(
 
     Raises:
         CheckpointError: tensors are missing, unknown, given twice, of another
-            shape or not finite; or a tied lm_head.weight differs from the
+            shape or not finite; they have to be copied, and the machine's free
+            memory is not enough; or a tied lm_head.weight differs from the
             embedding.
     """
     headers = container.headers()
     name_of = _match(container, headers, shapes, is_conv1d)
+    _check_memory(container, [headers[key] for key in name_of], dtype)
     state, wrong = {}, []
     for keys in _portions(name_of, headers):
         for key, tensor in container.tensors(keys).items():
@@ -122,7 +125,7 @@ def _match(
             wanted = shapes[name]
             if is_conv1d and name.endswith(_TRANSPOSED):
                 wanted = wanted[::-1]
-            if header.kind not in _KINDS:
+            if header.kind not in KINDS:
                 foreign.append(f"{key} ({header.kind})")
             elif header.shape != wanted:
                 misshapen.append(f"{key} {header.shape} instead of {wanted}")
@@ -134,13 +137,23 @@ def _match(
         "given twice": [name for name, times in filled.items() if times > 1],
         "unknown": unknown,
         "of another shape than the configuration says": misshapen,
-        f"of another type than {', '.join(_KINDS)}": foreign,
+        f"of another type than {', '.join(KINDS)}": foreign,
     }
     complaints = {what: culprits for what, culprits in complaints.items() if culprits}
     if complaints:
         lines = (f"{what}: {_listed(culprits)}" for what, culprits in complaints.items())
         raise CheckpointError(f"{container.path} does not fit the model; {'; '.join(lines)}")
     return name_of
+
+
+def _check_memory(container: Container, headers: Iterable[Header], dtype: torch.dtype) -> None:
+    """Raise CheckpointError if the copies that `_fitting` makes need more memory than is free."""
+    copied = (one for one in headers if KINDS[one.kind] != dtype or not one.is_mappable)
+    need = sum(dtype.itemsize * math.prod(one.shape) for one in copied)
+    missing = lack(need)
+    if missing is not None:
+        kind = str(dtype).removeprefix("torch.")
+        raise CheckpointError(f"{container.path} in {kind} {missing}")
 
 
 def _name(key: str) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 
 from mingpt.bpe import BPETokenizer
 from mingpt.errors import TokenizerError
-from mingpt.files import replacing
+from mingpt.files import read_text, replacing
 
 # Vocabulary and merges under transformers' names, both in one file, or under OpenAI's names.
 FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",), ("encoder.json", "vocab.bpe"))
+MOST_BYTES = 256 * 10**6  # of one of these files; GPT-2's largest has 1 MB
 # A file that may lie beside such a pair: text -> id of tokens that were added later.
 ADDED = "added_tokens.json"
 
@@ -184,7 +185,5 @@ def _json(path: Path) -> Any:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path} cannot be read: {error}") from None
+    text = read_text(path, MOST_BYTES, TokenizerError)
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -125,7 +125,7 @@ def run(arguments: SimpleNamespace) -> None:
     loaded = load_model(arguments, arguments.model)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
-    question = Question.from_text(tokenizer, **texts)
+    question = Question.from_text(tokenizer, **texts, most_tokens=model.config.block_size)
     check_question(model, question)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
 

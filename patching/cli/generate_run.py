@@ -91,7 +91,7 @@ class _Session:
 
         model, request = self.model, self.request
         run = ModelRun(model.name, output.fallback_notes(self.loaded.fallback), versions(model))
-        ids = encode_prompts(self.tokenizer, request.prompts)
+        ids = encode_prompts(self.tokenizer, request.prompts, model.config.block_size)
         check(model.config, ids, 1, seed=request.seed)  # all prompts, before the first is run
         with bar("reading", quiet=self.quiet) as progress:
             step = steps(progress, len(ids))

@@ -181,7 +181,8 @@ def run(arguments: SimpleNamespace) -> None:
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
-    pair = PromptPair.from_text(loaded.tokenizer, **texts)
+    limit = loaded.model.config.block_size
+    pair = PromptPair.from_text(loaded.tokenizer, **texts, most_tokens=limit)
     check_pair(loaded.model, pair)
     request = replace(
         request, rows=arguments.top_k, **_indices(arguments, loaded.model.config, len(pair))

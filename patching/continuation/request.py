@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mingpt.generation.decoding import Decoding
 
 MOST_SAMPLES = 10**6  # of a prompt, in one call
+MOST_NEW_TOKENS = 10**6  # of a sample
 
 
 def _unchanged() -> Decoding:
@@ -96,6 +97,10 @@ def check_settings(settings: GenerationSettings) -> None:
     if settings.greedy and settings.num_beams is not None:
         raise ConfigError("greedy and num_beams exclude each other; choose one")
     check_whole("max_new_tokens", settings.max_new_tokens, 1)
+    if settings.max_new_tokens > MOST_NEW_TOKENS:
+        raise ConfigError(
+            f"max_new_tokens must be at most {MOST_NEW_TOKENS}, not {settings.max_new_tokens}"
+        )
     check_stop_texts(settings.stop)
     check_num_samples(settings, 1)
 
@@ -118,11 +123,18 @@ def check_num_samples(settings: GenerationSettings, num_samples: int) -> None:
         check_beams(settings.num_beams, num_samples, settings.length_penalty, penalty)
 
 
-def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list[int]]:
+def encode_prompts(
+    tokenizer: BPETokenizer, prompts: Sequence[str], most_tokens: int | None = None
+) -> list[list[int]]:
     """Return the token ids of each prompt.
+
+    Args:
+        most_tokens: the model's block_size. A prompt that is certainly longer is
+            refused before it is tokenized.
 
     Raises:
         PromptError: a prompt is empty, not a text, or not valid Unicode.
+        ConfigError: a prompt is certainly too long.
     """
     if isinstance(prompts, str):
         raise PromptError(f"prompts must be a list of texts, not {shortened(repr(prompts), 80)}")
@@ -133,6 +145,10 @@ def encode_prompts(tokenizer: BPETokenizer, prompts: Sequence[str]) -> list[list
             raise PromptError(f"{which} is not a text: {prompt!r}")
         if not prompt:
             raise PromptError(f"{which} is empty")
+        if most_tokens is not None and (fewest := tokenizer.fewest_tokens(prompt)) > most_tokens:
+            raise ConfigError(
+                f"{which} has at least {fewest} tokens, the model reads 1 to {most_tokens}"
+            )
         try:
             ids.append(tokenizer.encode(prompt))
         except TokenizerError as error:

@@ -39,7 +39,8 @@ def continue_prompts(
     """Continue each prompt with the model's own tokens.
 
     A sample depends on the model, its prompt, the settings and its own seed. It does not
-    depend on the other prompts and samples of the call.
+    depend on the other prompts and samples of the call, but for the rounding of logits in
+    half precision, which now and then changes a token.
 
     Args:
         model: runs in eval mode; afterwards its mode is restored.
@@ -64,7 +65,7 @@ def continue_prompts(
     """
     settings = settings or GenerationSettings()
     check_num_samples(settings, num_samples)
-    ids = encode_prompts(tokenizer, prompts)
+    ids = encode_prompts(tokenizer, prompts, model.config.block_size)
     check(model.config, ids, settings.max_new_tokens, seed=seed, num_samples=num_samples)
     stop = Stop(tokenizer.vocab.get(END_OF_TEXT), settings.stop, tokenizer.decode)
     total = len(ids) * num_samples * settings.max_new_tokens

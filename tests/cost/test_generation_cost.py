@@ -1,13 +1,18 @@
 """The cost of a token on GPT-2 124M's shape: with cache, without, and in transformers."""
 
+import ctypes
+import gc
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import median_seconds
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mingpt import GPT, GPTConfig, KVCache, generate
+from mingpt import GPT, GPTConfig, KVCache, beam_search, generate
+from mingpt.generation.beams import bytes_needed
 
 pytestmark = pytest.mark.cost
 
@@ -98,3 +103,21 @@ def test_the_cache_of_a_sequence():
     }
     print(f"\nbytes a token: {sizes}")
     assert sizes == {12: 73728, 4: 73728 / 3, 1: 73728 / 12}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from /proc")
+def test_beams_take_about_the_memory_that_is_estimated():
+    def kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=2)).eval()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, so that reusing it counts
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = kilobytes("VmRSS")
+    beam_search(model, prompt()[0].tolist(), 4, num_beams=500)
+    need, peak = bytes_needed(model, 11, 4, 500), 1024 * (kilobytes("VmHWM") - before)
+    print(f"\n500 beams: {peak / 1e6:.0f} MB, estimated {need / 1e6:.0f} MB")
+    assert 0.5 * need < peak < 1.3 * need

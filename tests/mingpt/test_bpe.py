@@ -1,6 +1,7 @@
 """The tokenizer: GPT-2's ids, round trips, and equality with the tokenizers package."""
 
 import json
+from random import Random
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mingpt import BPETokenizer, TokenizerError
-from mingpt.bpe import END_OF_TEXT
+from mingpt.bpe import _CHAR_OF_BYTE, END_OF_TEXT
 from mingpt.loading.gpt2_tokenizer import gpt2_tokenizer_files
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
@@ -37,6 +38,9 @@ TEXTS = [
     "",
     " ",
     "\u00a0non-breaking\u3000ideographic",
+    "O'Donnell, O'Sullivan and 'LL 'S 'd",  # contractions are in small letters only
+    "aaa yeaaah !!! aaaa aaaaa",  # merges that overlap: the leftmost comes first
+    "x\u00b2+3\u00bd \u2167\u24605",  # numbers that are no decimal digits
 ]
 
 
@@ -139,6 +143,97 @@ def test_show_work_is_the_plain_path_with_its_steps(shipped):
         assert all(pair in shipped._rank for pair in work.merges)
     ranks = [shipped._rank[pair] for pair in works[0].merges]
     assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("O'Donnell's", "O ' Donnell 's"),
+        ("+3\u00bd\u2167", "+ 3\u00bd\u2167"),  # every kind of number goes with the digits
+        ("I'LL I'll", "I ' LL _I 'll"),
+    ],
+)
+def test_the_pieces_of_a_text(shipped, text, pieces):
+    expected = [piece.replace("_", " ") for piece in pieces.split()]
+    assert [work.piece for work in shipped.show_work(text)] == expected
+
+
+def few_letters(merges: list[tuple[str, str]]) -> BPETokenizer:
+    """Return a tokenizer of the bytes and these merges; one that is given twice counts once."""
+    merges = list(dict.fromkeys(merges))
+    symbols = [*_CHAR_OF_BYTE.values(), *(a + b for a, b in merges)]
+    return BPETokenizer({symbol: n for n, symbol in enumerate(dict.fromkeys(symbols))}, merges)
+
+
+@given(
+    merges=st.lists(st.tuples(*[st.text("ab", min_size=1, max_size=3)] * 2), max_size=8),
+    text=st.text("aab", max_size=60),
+)
+def test_merging_by_a_heap_is_the_plain_merging(merges, text):
+    # Any order of merges, also one that no training gives: a result before its parts.
+    tokenizer, traces = few_letters(merges), ([], [])
+    plain = tokenizer._merge_plainly([*text], traces[0])
+    assert tokenizer._merge_by_heap([*text], traces[1]) == plain
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize(
+    ("merges", "text", "tokens"),
+    [
+        ("a+a", "aaa", "aa a"),  # the leftmost of two that overlap
+        ("a+a aa+aa", "aaaaaaa", "aaaa aa a"),
+        ("b+c a+b", "abc", "a bc"),  # the order is the merges', not the text's
+        ("ab+a a+b", "abab", "ab ab"),  # every a+b is joined before ab+a is looked for
+        ("a+b ab+ab b+a", "babab", "b abab"),
+    ],
+)
+def test_merges_that_overlap_and_repeat(merges, text, tokens):
+    tokenizer = few_letters([tuple(pair.split("+")) for pair in merges.split()])
+    assert tokenizer.tokens(text) == tokens.split()
+    (work,) = tokenizer.show_work(text)
+    assert [*work.tokens] == tokens.split()
+
+
+@given(text=st.text("aelo'!s ", max_size=40))
+def test_few_letters_equal_the_tokenizers_package(shipped, shipped_reference, text):
+    assert shipped.encode(text) == shipped_reference.encode(text).ids
+
+
+def test_a_long_piece_takes_steps_in_proportion_to_its_length(shipped):
+    class Counting(dict):
+        looked_up = 0
+
+        def get(self, pair, default=None):
+            self.looked_up += 1
+            return super().get(pair, default)
+
+    for length in (1_000, 10_000):
+        letters = Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=length)
+        shipped._rank = Counting(shipped._rank)
+        shipped.encode("".join(letters))
+        # One for each pair of neighbours, and two for each pair that is joined.
+        assert length <= shipped._rank.looked_up <= 3 * length
+    shipped._rank = dict(shipped._rank)
+
+
+def test_the_work_of_a_long_piece_is_shown_too(shipped):
+    text = "Michelle" * 500
+    (work,) = shipped.show_work(text)
+    assert [*work.ids] == shipped.encode(text)
+    symbols = shipped._merge_plainly([*text], plain := [])
+    assert (work.symbols, work.merges) == (tuple(symbols), tuple(plain))
+
+
+@given(text=st.text())
+def test_the_fewest_tokens_are_a_lower_bound(shipped, text):
+    assert shipped.fewest_tokens(text) <= len(shipped.encode(text))
+
+
+def test_the_longest_token_gives_the_bound(shipped):
+    number = max(shipped.vocab.values(), key=lambda number: len(shipped.data(number)))
+    assert shipped.longest_token == len(shipped.data(number)) > 5
+    assert shipped.fewest_tokens(shipped.token(number) * 9) == 9
+    assert shipped.fewest_tokens("\ud800") == 1  # encode refuses it; the bound does not
 
 
 def test_a_long_word_is_not_cached_and_still_right(shipped, shipped_reference):

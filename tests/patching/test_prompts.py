@@ -86,6 +86,26 @@ def test_bad_prompts_are_refused(tokenizer, clean, corrupt, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_prompt_far_too_long_is_not_tokenized(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "encode", None)
+    text = "a" * (7 * tokenizer.longest_token + 1)
+    message = "it has at least 8 tokens, the model reads at most 7"
+    with pytest.raises(PromptError, match=f"^clean prompt: {message}$"):
+        PromptPair.from_text(tokenizer, text, CORRUPT, "Jones", "Smith", most_tokens=7)
+    with pytest.raises(PromptError, match=f"^text: {message}$"):
+        Question.from_text(tokenizer, text, "Jones", "Smith", most_tokens=7)
+
+
+def test_a_message_shows_no_whole_prompt(tokenizer):
+    many = " a" * 500
+    with pytest.raises(PromptError, match=r"position 501: clean …\| a") as caught:
+        PromptPair.from_text(tokenizer, f"{CLEAN[:8]}{many} b b", f"Michelle{many}{many}", "x", "y")
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(PromptError, match="tokens, not one") as caught:
+        PromptPair.from_text(tokenizer, CLEAN, CORRUPT, many, "Smith")
+    assert len(str(caught.value)) < 1000
+
+
 def test_target_and_foil_must_differ(tokenizer):
     with pytest.raises(PromptError, match="same token ' Jones'"):
         PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", " Jones")

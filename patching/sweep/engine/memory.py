@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mingpt.memory import free_bytes, physical_bytes
 from patching.errors import SweepError
 
 if TYPE_CHECKING:
@@ -36,45 +35,7 @@ def parse_size(text: str) -> int:
 
 def allowance(device: torch.device) -> int:
     """Return the bytes that a sweep may take where the user has set no limit."""
-    import torch
-
-    if device.type == "cuda":  # PyTorch's own cache counts as free
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + kept
-    elif device.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    else:
-        free = _free_on_this_machine()
+    free = free_bytes(device)
+    if free is None:  # half of the physical memory is a cautious guess
+        free = (physical_bytes() or 2 * UNKNOWN) // 2
     return max(int(FRACTION * free), LEAST)
-
-
-def _free_on_this_machine() -> int:
-    """Return the free bytes of the machine or of its container, whichever is less."""
-    found = [size for size in (_available(), _left_in_the_container()) if size is not None]
-    return min(found) if found else UNKNOWN
-
-
-def _available() -> int | None:
-    """Return the bytes that are free or can be freed at once; None if the system does not say."""
-    try:
-        line = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
-        if line is not None:
-            return int(line[1]) * 1024
-    except OSError:
-        pass
-    try:  # macOS has no /proc; half of the physical memory is a cautious guess
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _left_in_the_container() -> int | None:
-    """Return the bytes that the control group still allows; None if it sets no limit."""
-    home = Path("/sys/fs/cgroup")
-    try:
-        limit = int((home / "memory.max").read_text())
-        used = int((home / "memory.current").read_text())
-        cached = re.search(r"^inactive_file (\d+)", (home / "memory.stat").read_text(), re.M)
-    except (OSError, ValueError):  # no such files, or "max": no limit
-        return None
-    return limit - used + (int(cached[1]) if cached else 0)

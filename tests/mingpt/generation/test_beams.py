@@ -7,7 +7,8 @@ from helpers import make_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mingpt import ConfigError, Stop, beam_search
+from mingpt import ConfigError, GenerationError, Stop, beam_search, memory
+from mingpt.generation.beams import bytes_needed
 from mingpt.generation.sampling import log_likelihood
 
 
@@ -17,12 +18,19 @@ from mingpt.generation.sampling import log_likelihood
     num_beams=st.sampled_from([1, 2, 3, 5]),
     length_penalty=st.sampled_from([1.0, 0.0, 2.0, -1.0, 0.5]),
     penalty=st.sampled_from([1.0, 1.0, 1.4]),
-    end=st.sampled_from([None, 3, 14, 28]),
+    end=st.sampled_from([None, 3, 14, 28, 32]),
     T=st.integers(1, 4),
     more=st.integers(1, 8),
 )
 # The best of all is found after one beam has ended that is better than those that go on.
 @example(seed=7, num_beams=2, length_penalty=1.0, penalty=1.0, end=28, T=4, more=8)
+# The search goes on until no running beam can replace the worst of those that have ended.
+@example(seed=33, num_beams=4, length_penalty=1.0, penalty=1.0, end=28, T=4, more=5)
+# More beams end than are kept, so that those that rank lower no longer count.
+@example(seed=137, num_beams=5, length_penalty=1.0, penalty=1.4, end=32, T=4, more=9)
+@example(seed=672, num_beams=2, length_penalty=2.0, penalty=1.4, end=32, T=3, more=4)
+# A negative length penalty ranks beams of several lengths.
+@example(seed=605, num_beams=2, length_penalty=-1.0, penalty=1.0, end=28, T=4, more=7)
 def test_beams_are_those_of_transformers(
     beam_models, seed, num_beams, length_penalty, penalty, end, T, more
 ):
@@ -106,3 +114,22 @@ def test_a_text_to_stop_at_ends_a_beam(model):
 def test_bad_beams(model, asked, message):
     with pytest.raises(ConfigError, match=message):
         beam_search(model, **{"prompt": [1], "max_new_tokens": 1, **asked})
+
+
+def test_beams_that_do_not_fit_into_the_memory_are_refused(model, monkeypatch):
+    said = r"num_beams 1000000000 \(--num-beams\) needs about [\d,.]+ GB of memory, and .* GB are"
+    with pytest.raises(GenerationError, match=said):
+        beam_search(model, [1, 2], 40, num_beams=10**9)
+    need = bytes_needed(model, 2, 5, 50)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: need - 1)
+    with pytest.raises(GenerationError, match="fewer beams"):
+        beam_search(model, [1, 2], 5, num_beams=50)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: need)
+    assert len(beam_search(model, [1, 2], 5, num_beams=50)) == 1
+
+
+def test_beams_that_never_come_about_need_no_memory(model):
+    assert bytes_needed(model, 2, 1, 10**9) < 10**6  # one step has one beam
+    assert bytes_needed(model, 2, 2, 10**9) == bytes_needed(model, 2, 2, 1600)  # V squared
+    assert bytes_needed(model, 2, 10**26, 10**26) > 10**20
+    assert len(beam_search(model, [1, 2], 1, num_beams=10**9, num_samples=3)) == 3

@@ -4,7 +4,10 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import warnings
+import zipfile
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import mingpt
-from mingpt import GPT, CheckpointError, TokenizerError
-from mingpt.loading import tensor_files
+from mingpt import GPT, CheckpointError, TokenizerError, memory
+from mingpt.loading import state_dict, tensor_files
 from mingpt.loading.sources import BUILTIN_DIRECTORY, resolve
 from mingpt.loading.tokenizer_files import tokenizer_in
 
@@ -431,7 +434,10 @@ def test_something_else_is_refused(tmp_path, saved):
         (torch.ones(16).to_sparse(), r"ln_f\.weight \(no plain tensor\)"),
         (torch.ones(16, device="meta"), r"ln_f\.weight \(no plain tensor\)"),
         ("nested", "no plain tensor"),
-        (torch.ones(1).expand(16), None),
+        (
+            torch.ones(1).expand(16),
+            r"ln_f\.weight has the shape \(16,\), .* holds 1 numbers for it",
+        ),
         (torch.ones(16, 2)[:, 0], None),
     ],
 )
@@ -448,6 +454,104 @@ def test_strange_tensors(tmp_path, tensor, message):
         return
     with pytest.raises(CheckpointError, match=message):
         GPT.from_pretrained(tmp_path / "ckpt.pt")
+
+
+def test_a_small_file_cannot_declare_a_large_model(tmp_path):
+    """Every tensor is one number, stretched to a shape that fits the configuration."""
+    wide = 2**14
+    sizes = {"n_layer": 2, "n_head": 4, "n_embd": wide, "vocab_size": 40, "block_size": 12}
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in GPT(mingpt.GPTConfig(**sizes)).named_parameters()}
+    state = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    saved = {"model": state, "model_args": {**sizes, "bias": True, "dropout": 0.0}}
+    torch.save(saved, tmp_path / "ckpt.pt")
+    assert (tmp_path / "ckpt.pt").stat().st_size < 20_000
+    with pytest.raises(CheckpointError, match=r"wte\.weight has the shape \(40, 16384\)"):
+        GPT.from_pretrained(tmp_path / "ckpt.pt")
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize(
+    "name", ["bytearray", "torch Tensor", "torch FloatTensor", "torch.storage UntypedStorage"]
+)
+def test_a_pickle_cannot_ask_for_memory(tmp_path, monkeypatch, name, legacy):
+    class Asking:
+        def __reduce__(self):
+            module, _, last = name.rpartition(" ")
+            return getattr(sys.modules[module or "builtins"], last), (5 * 10**9,)
+
+    saved = nanogpt(reference())
+    saved["config"]["more"] = Asking()
+    torch.save(saved, tmp_path / "ckpt.pt", _use_new_zipfile_serialization=not legacy)
+    monkeypatch.setattr(torch, "load", Mock(wraps=torch.load))
+    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+        GPT.from_pretrained(tmp_path / "ckpt.pt")
+    assert not torch.load.called
+
+
+@pytest.mark.parametrize("change", ["compressed", "large"])
+def test_a_zip_that_unpacks_to_more_than_it_holds_is_refused(tmp_path, monkeypatch, change):
+    torch.save(nanogpt(reference()), tmp_path / "good.pt")
+    if change == "large":
+        monkeypatch.setattr(tensor_files, "MOST_PICKLE_BYTES", 100)
+        (tmp_path / "good.pt").rename(tmp_path / "ckpt.pt")
+    else:
+        with (
+            zipfile.ZipFile(tmp_path / "good.pt") as good,
+            zipfile.ZipFile(tmp_path / "ckpt.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for record in good.infolist():
+                packed.writestr(record.filename, good.read(record))
+    monkeypatch.setattr(torch, "load", Mock(wraps=torch.load))
+    with pytest.raises(CheckpointError, match="no whole PyTorch file"):
+        GPT.from_pretrained(tmp_path / "ckpt.pt")
+    assert not torch.load.called
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_memory_that_runs_out_while_loading_is_one_line(tmp_path, monkeypatch, legacy):
+    torch.save(
+        nanogpt(reference()), tmp_path / "ckpt.pt", _use_new_zipfile_serialization=not legacy
+    )
+    for error in (MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 1 bytes")):
+        for place, name in ((torch, "load"), (state_dict, "_fitting")):
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, Mock(side_effect=error))
+                with pytest.raises(CheckpointError, match=r"ckpt\.pt: out of memory$"):
+                    GPT.from_pretrained(tmp_path / "ckpt.pt")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_copies_that_do_not_fit_are_refused_before_they_are_made(tmp_path, monkeypatch, suffix):
+    reference().save_pretrained(tmp_path)
+    if suffix == "bin":
+        to_bin(tmp_path)
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 10_000)
+    monkeypatch.setattr(state_dict, "_fitting", Mock(wraps=state_dict._fitting))
+    with pytest.raises(
+        CheckpointError, match=r"in float64 needs about 0\.1 MB of memory, and 0\.0 MB"
+    ):
+        GPT.from_pretrained(tmp_path, dtype=torch.float64)
+    assert not state_dict._fitting.called
+    assert GPT.from_pretrained(tmp_path).dtype == torch.float32  # mapped: it needs no memory
+
+
+def test_sizes_far_beyond_the_file_build_no_model(tmp_path):
+    reference().save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    large = {"n_embd": 2**24, "n_positions": 2**24, "vocab_size": 2**24, "n_inner": 2**24}
+    for change in (*({name: size} for name, size in large.items()), large):
+        (tmp_path / "config.json").write_text(json.dumps(fields | change))
+        with pytest.raises(CheckpointError, match="of another shape than the configuration says"):
+            GPT.from_pretrained(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "model.bin", "ckpt.pt"])
+def test_a_pipe_is_no_file_of_weights(tmp_path, name):
+    os.mkfifo(tmp_path / name)  # opening it would wait for a writer for ever
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read: it is a pipe"):
+        tensor_files.one_file(tmp_path / name).headers()
 
 
 def test_training_what_was_loaded_leaves_the_file_alone(tmp_path):

@@ -370,6 +370,7 @@ BAD_INPUT = {
         example(clean="Jones" + " is" * 130, corrupt="Smith" + " is" * 130),
         "131 tokens, the model reads at most 128",
     ),
+    "far too long": (example(clean="a" * 10**6), "the model reads at most 128"),
     "several tokens": (example(target="Zaphod"), "tokens, not one: ' Z' + "),
     "unknown id": (example(foil="id:123456"), "no token has the id 123456"),
     "not an id": (example(foil="id:x"), "after id: comes a token's number"),

@@ -63,6 +63,7 @@ def test_settings_are_frozen_and_read_back_from_their_dictionary():
         ({"num_beams": 2, "length_penalty": 11}, "length_penalty must be from -10 to 10"),
         ({"greedy": True, "num_beams": 2}, "exclude each other; choose one"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1"),
+        ({"max_new_tokens": 10**26}, "max_new_tokens must be at most 1000000, not 1000"),
         ({"max_new_tokens": True}, "max_new_tokens must be a whole number of at least 1"),
     ],
 )

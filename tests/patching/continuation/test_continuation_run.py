@@ -104,6 +104,10 @@ def test_what_cannot_be_continued(builtin):
         with pytest.raises(PromptError, match=message):
             continue_prompts(*builtin, prompts)
     for asked, message in (
+        (
+            {"prompts": ["a", "b" * 10**7]},
+            r"^prompt 2 has at least \d+ tokens, the model reads 1 to 128",
+        ),
         ({"prompts": [KEYS * 60]}, "the prompt has .* tokens, the model reads 1 to 128"),
         (
             {"settings": GenerationSettings(greedy=True), "num_samples": 2},
