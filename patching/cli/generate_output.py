@@ -212,11 +212,13 @@ def _all_runs(models: Sequence[ModelRun]) -> Iterator[tuple[ModelRun, SettingsRu
 
 def print_json(models: Sequence[ModelRun], request: GenerateRequest, paths: Sequence[Path]) -> None:
     """Print a JSON object for each sample, one a line."""
+    from patching.result_files import to_json_lists
+
     for model, run in _all_runs(models):
         for prompt, samples in enumerate(run.result):
             for number, one in enumerate(samples):
                 fields: dict[str, Any] = one.to_dict()
-                fields["prompt_log_prob"] = sum(model.log_probs[prompt])
+                fields["prompt_log_prob"] = to_json_lists(sum(model.log_probs[prompt]))
                 fields["milliseconds_per_token"] = run.stopwatch.milliseconds_per_token
                 if request.patterns and run.failure is None:
                     fields["found"] = {

@@ -74,8 +74,8 @@ def _bars(found: Explanation, method: str) -> drawing.TokenBars:
     }
     with_bars = ("attention", "embeddings", "rounding")
     without = sum(part for name, part in found.parts().items() if name not in with_bars)
-    total = values.sum()
-    opposite = " (the opposite sign)" if total * target_minus_foil(found.logits) < 0 else ""
+    total, difference = float(values.sum()), float(target_minus_foil(found.logits))
+    opposite = " (the opposite sign)" if total < 0 < difference or difference < 0 < total else ""
     caption = (
         f"{_sum_of_parts(found, choice)} The bars show attention and the embeddings (on the last"
         f" token); they sum to {total:.4g}{opposite}. MLPs and biases, {without:.4g} in all, have"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from patching.errors import ResultError
-from patching.result_files import open_result, readable_json, result_paths, to_json_lists
+from patching.result_files import read_arrays, readable_json, result_paths, to_json_lists
 
 
 def test_a_line_for_each_field_and_each_row():
@@ -55,8 +55,8 @@ def test_nothing_in_a_result_is_unpickled(tmp_path, kind):
             np.save(file, trap)
     else:
         path.write_bytes(pickle.dumps(trap))
-    with pytest.raises(ResultError) as refused, open_result(path, "sweep") as arrays:
-        arrays["values"]
+    with pytest.raises(ResultError) as refused:
+        read_arrays(path, "sweep", old_field="values")
     (line,) = str(refused.value).splitlines()
     assert line.startswith(f"{path} is no saved sweep: ")
     assert not sprung.exists()
