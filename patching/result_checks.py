@@ -22,7 +22,9 @@ from mingpt.checks import is_real
 Check = Callable[[str, Any], None]
 
 LIMIT = 2**63  # whole numbers are below it, as NumPy's and PyTorch's are
-HEADROOM = 8  # sums and differences of numbers this many times below a float's largest do not overflow
+HEADROOM = (
+    8  # sums and differences of numbers this many times below a float's largest do not overflow
+)
 
 
 class FieldError(ValueError):
@@ -148,6 +150,9 @@ numbers = _of_kind("f", "numbers", lambda array: True)
 finite_numbers = _of_kind("f", "finite numbers", lambda array: bool(np.isfinite(array).all()))
 positive_numbers = _of_kind("f", "numbers above 0", lambda array: bool((array > 0).all()))
 
+shares = _of_kind(  # up to rounding; NaN where a model's numbers overflowed
+    "f", "shares from 0 to 1", lambda array: not ((array < -0.01) | (array > 1.01)).any()
+)
 summable_numbers = _of_kind(
     "f",
     "numbers that are finite and small enough to be added",

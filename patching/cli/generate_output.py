@@ -117,10 +117,10 @@ def write(
     existed = {path: path.exists() for path in (*figures, result)}
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
-    _draw_choices(models, figures[:choices])
+    _draw_choices(models, figures[:choices], result)
     if any(run.failure for _, run in _all_runs(models)):  # a pattern could not be counted
         return {path: did for path, did in existed.items() if path.exists()}
-    _draw_counts(models, request, figures[choices:], arguments.max_new_tokens)
+    _draw_counts(models, request, figures[choices:], result, arguments.max_new_tokens)
     return existed
 
 
@@ -159,30 +159,45 @@ def _write_result(models: Sequence[ModelRun], arguments: argparse.Namespace, pat
     Continuations.save_all(path, results, counts=counts)
 
 
-def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path]) -> None:
-    """Draw the first step of every prompt, for each model and settings."""
+def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path], result: Path) -> None:
+    """Draw the first step of every prompt, for each model and settings.
+
+    Args:
+        result: the result's file, which each figure names.
+    """
     if not paths:
         return
     from patching.continuation.figures import draw_choice
+    from patching.drawing.style import save_figure
+    from patching.result_files import saved_checksum
 
-    waiting = iter(paths)
+    waiting, checksum = iter(paths), saved_checksum(result)
     for _, run in _all_runs(models):
         for prompt, samples in enumerate(run.result):
             first = run.steps[prompt, 0][0]
-            draw_choice(first, next(waiting), samples=samples, notes=models[0].notes)
+            figure = draw_choice(first, samples=samples, notes=models[0].notes)
+            save_figure(figure, next(waiting), [checksum])
 
 
 def _draw_counts(
     models: Sequence[ModelRun],
     request: GenerateRequest,
     paths: Sequence[Path],
+    result: Path,
     max_new_tokens: int,
 ) -> None:
-    """Draw the counts, the same number of prompts in each figure."""
+    """Draw the counts, the same number of prompts in each figure.
+
+    Args:
+        result: the result's file, which each figure names.
+    """
     if not paths:
         return
     from patching.continuation.figures import draw_counts
+    from patching.drawing.style import save_figure
+    from patching.result_files import saved_checksum
 
+    checksum = saved_checksum(result)
     each = _prompts_per_figure(request, len(models))
     for number, path in enumerate(paths):
         prompts = set(request.prompts[number * each : (number + 1) * each])
@@ -198,7 +213,8 @@ def _draw_counts(
             f" {request.num_samples} samples a prompt, of at most {max_new_tokens} tokens"
         )
         title += f"; page {number + 1} of {len(paths)}" if len(paths) > 1 else ""
-        draw_counts(panels, path, title=title, notes=models[0].notes)
+        figure = draw_counts(panels, title=title, notes=models[0].notes)
+        save_figure(figure, path, [checksum])
 
 
 def _all_runs(models: Sequence[ModelRun]) -> Iterator[tuple[ModelRun, SettingsRun]]:

@@ -63,8 +63,8 @@ def render(draw: Callable[[], Figure], path: str | Path | None = None) -> Figure
         check_format(Path(path).suffix.removeprefix("."))
     with matplotlib.rc_context(SETTINGS):
         figure = draw()
-        if path is not None:
-            _save(figure, Path(path))
+    if path is not None:
+        save_figure(figure, path)
     return figure
 
 
@@ -76,14 +76,28 @@ def png_bytes(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path, results: Sequence[str] = ()) -> None:
+    """Write a figure, and note in it which saved results it shows.
+
+    Args:
+        path: the suffix chooses PNG, SVG or PDF.
+        results: the checksum of each result's .json (`saved_checksum`). The note is a PNG's
+            or an SVG's Description, and a PDF's Subject.
+
+    Raises:
+        DrawingError: another suffix.
+    """
+    path = Path(path)
     suffix = path.suffix.removeprefix(".").lower()
+    check_format(suffix)
     # Dates are left out, so that the same figure gives the same bytes.
-    dateless: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with replacing(path) as temporary:
-        figure.savefig(
-            temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=dateless.get(suffix, {})
-        )
+    dated = {"svg": "Date", "pdf": "CreationDate"}
+    metadata: dict[str, str | None] = {dated[suffix]: None} if suffix in dated else {}
+    if results:
+        words = f"shows the result with text_sha256 {', '.join(results)}"
+        metadata["Subject" if suffix == "pdf" else "Description"] = words
+    with replacing(path) as temporary, matplotlib.rc_context(SETTINGS):
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=metadata)
         if suffix == "svg":
             _number_clip_paths(temporary)
 
