@@ -146,12 +146,17 @@ def _of_kind(kinds: str, words: str, test: Callable[[np.ndarray], bool]) -> Chec
     return check
 
 
+def _is_share(array: np.ndarray) -> np.ndarray:
+    return (array > -0.01) & (array < 1.01)  # they are rounded
+
+
 numbers = _of_kind("f", "numbers", lambda array: True)
 finite_numbers = _of_kind("f", "finite numbers", lambda array: bool(np.isfinite(array).all()))
 positive_numbers = _of_kind("f", "numbers above 0", lambda array: bool((array > 0).all()))
 
-shares = _of_kind(  # up to rounding; NaN where a model's numbers overflowed
-    "f", "shares from 0 to 1", lambda array: not ((array < -0.01) | (array > 1.01)).any()
+shares = _of_kind("f", "shares from 0 to 1", lambda array: bool(_is_share(array).all()))
+shares_or_nan = _of_kind(  # NaN: a model's numbers overflowed
+    "f", "shares from 0 to 1", lambda array: bool((_is_share(array) | np.isnan(array)).all())
 )
 summable_numbers = _of_kind(
     "f",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from patching.cli.generate_records import GenerateRequest, ModelRun, SettingsRun
 
 MOST_BARS = 120  # in a figure of counts
+MOST_BARS_OF_PROMPT = 400  # in a figure of counts of one prompt
 MOST_PAGES = 10  # figures of counts; if more are needed, none is drawn
 
 
@@ -89,16 +90,19 @@ def numbered_names(names: Sequence[str]) -> list[str]:
 
 
 def count_figures(request: GenerateRequest, models: int) -> int:
-    """Return the number of figures of counts; 0 if more than MOST_PAGES are needed."""
-    if not request.patterns:
+    """Return the number of figures of counts; 0 if they would be too many or too high."""
+    if not request.patterns or _bars_of_prompt(request, models) > MOST_BARS_OF_PROMPT:
         return 0
     count = math.ceil(len(request.prompts) / _prompts_per_figure(request, models))
     return count if count <= MOST_PAGES else 0
 
 
 def _prompts_per_figure(request: GenerateRequest, models: int) -> int:
-    bars = models * len(request.settings) * max(len(request.patterns), 1)  # of one prompt
-    return max(1, MOST_BARS // bars)
+    return max(1, MOST_BARS // _bars_of_prompt(request, models))
+
+
+def _bars_of_prompt(request: GenerateRequest, models: int) -> int:
+    return models * len(request.settings) * len(request.patterns)
 
 
 def write(

@@ -106,6 +106,8 @@ def _by_layer(found: Explanation, method: str) -> drawing.TokensByLayer:
 
 def _lens(found: Explanation) -> drawing.LensPredictions:
     heads = found.heads[0] - found.heads[1]  # (L, nh)
+    with np.errstate(all="ignore"):  # after an early layer, a wild model's logits can overflow
+        trajectory = target_minus_foil(_required(found.trajectory, "trajectory"))
     return drawing.LensPredictions(
         _choice(found),
         heading="Logit lens: the likeliest next token if the model stopped after a layer",
@@ -114,7 +116,7 @@ def _lens(found: Explanation) -> drawing.LensPredictions:
             for row in _required(found.lens_ids, "lens_ids")
         ],
         probabilities=_required(found.lens_probabilities, "lens_probabilities"),
-        trajectory=target_minus_foil(_required(found.trajectory, "trajectory")),
+        trajectory=trajectory,
         attention=heads.sum(-1) + target_minus_foil(found.bias),
         mlp=target_minus_foil(found.mlp),
         caption="Lower panel (last position): the lens normalises with each layer's own"

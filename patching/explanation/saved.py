@@ -22,6 +22,7 @@ from patching.result_checks import (
     optional,
     positive_numbers,
     shares,
+    shares_or_nan,
     summable_numbers,
     text,
     whole,
@@ -51,7 +52,7 @@ ARRAYS: dict[str, tuple[Check, str]] = {
     "contributions": (shares, "L T T"),
     "rollout": (shares, "L T T"),
     "lens_ids": (whole_numbers(0), "L T"),
-    "lens_probabilities": (shares, "L T"),
+    "lens_probabilities": (shares_or_nan, "L T"),
     "trajectory": (numbers, "L+1 2"),
 }
 _MIXING = ("contributions", "rollout", "alti_logit", "alti_logit_layers")

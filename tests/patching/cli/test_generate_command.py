@@ -248,7 +248,7 @@ def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeyp
     assert ends == [["counts", f"{n}.png"] for n in (1, 2, 3)]
     monkeypatch.setattr(generate_output, "MOST_PAGES", 2)
     out = ran(*asked, "--out", "none/")
-    assert "too many prompts for a bar chart" in out
+    assert "too many prompts or patterns for a bar chart" in out
     assert [path.suffix for path in (here / "none").iterdir()] == [".json"]
     written = ran(*asked).splitlines()[-1].removeprefix("wrote ")
     assert written.endswith(".json")
