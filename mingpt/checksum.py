@@ -20,6 +20,8 @@ def sha256_of(named: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # Through bytes, because NumPy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        # Through bytes, because NumPy has no bfloat16. Flat, because a contiguous matrix with
+        # one column may have any stride there, and `view` wants 1.
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

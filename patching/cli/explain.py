@@ -170,7 +170,9 @@ def _write(
     progress: Progress | None,
 ) -> dict[Path, bool]:
     """Write figures and result; return path -> True if it replaced a file."""
+    from patching.drawing.style import save_figure
     from patching.explanation.figures import draw_explanation
+    from patching.result_files import saved_checksum
 
     command = found.command or {}
     cmap = command["cmap"]
@@ -184,9 +186,10 @@ def _write(
     files = place.files(name)  # the figures, then the result's files
     existed = {path: path.exists() for path in files}
     check_interrupted()
-    found.save(place.stem(name))
+    _, readable = found.save(place.stem(name))
+    checksum = saved_checksum(readable)
     step = steps(progress, len(figures))
     for figure, path in zip(figures, files, strict=False):
-        draw_explanation(found, path, figure=figure, cmap=cmap)
+        save_figure(draw_explanation(found, figure=figure, cmap=cmap), path, [checksum])
         step()
     return existed

@@ -163,7 +163,10 @@ def run(arguments: SimpleNamespace) -> None:
     if len(models) > 1:
         generate_output.print_side_by_side(models, request, say)
     if request.patterns and not generate_output.count_figures(request, len(names)):
-        say("too many prompts for a bar chart; the counts are in the table and in the result")
+        say(
+            "too many prompts or patterns for a bar chart; the counts are in the table and in the"
+            " result"
+        )
     written = {}
     if place is not None:
         written = generate_output.write(models, request, arguments, place)

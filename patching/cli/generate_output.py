@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from patching.cli.generate_records import GenerateRequest, ModelRun, SettingsRun
 
 MOST_BARS = 120  # in a figure of counts
+MOST_BARS_OF_PROMPT = 400  # in a figure of counts of one prompt
 MOST_PAGES = 10  # figures of counts; if more are needed, none is drawn
 
 
@@ -90,16 +91,19 @@ def numbered_names(names: Sequence[str]) -> list[str]:
 
 
 def count_figures(request: GenerateRequest, models: int) -> int:
-    """Return the number of figures of counts; 0 if more than MOST_PAGES are needed."""
-    if not request.patterns:
+    """Return the number of figures of counts; 0 if they would be too many or too high."""
+    if not request.patterns or _bars_of_prompt(request, models) > MOST_BARS_OF_PROMPT:
         return 0
     count = math.ceil(len(request.prompts) / _prompts_per_figure(request, models))
     return count if count <= MOST_PAGES else 0
 
 
 def _prompts_per_figure(request: GenerateRequest, models: int) -> int:
-    bars = models * len(request.settings) * max(len(request.patterns), 1)  # of one prompt
-    return max(1, MOST_BARS // bars)
+    return max(1, MOST_BARS // _bars_of_prompt(request, models))
+
+
+def _bars_of_prompt(request: GenerateRequest, models: int) -> int:
+    return models * len(request.settings) * len(request.patterns)
 
 
 def write(
@@ -119,10 +123,10 @@ def write(
     check_interrupted()
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
-    _draw_choices(models, figures[:choices])
+    _draw_choices(models, figures[:choices], result)
     if any(run.failure for _, run in _all_runs(models)):  # a pattern could not be counted
         return {path: did for path, did in existed.items() if path.exists()}
-    _draw_counts(models, request, figures[choices:], arguments.max_new_tokens)
+    _draw_counts(models, request, figures[choices:], result, arguments.max_new_tokens)
     return existed
 
 
@@ -161,30 +165,45 @@ def _write_result(models: Sequence[ModelRun], arguments: SimpleNamespace, path: 
     Continuations.save_all(path, results, counts=counts)
 
 
-def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path]) -> None:
-    """Draw the first step of every prompt, for each model and settings."""
+def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path], result: Path) -> None:
+    """Draw the first step of every prompt, for each model and settings.
+
+    Args:
+        result: the result's file, which each figure names.
+    """
     if not paths:
         return
     from patching.continuation.figures import draw_choice
+    from patching.drawing.style import save_figure
+    from patching.result_files import saved_checksum
 
-    waiting = iter(paths)
+    waiting, checksum = iter(paths), saved_checksum(result)
     for _, run in _all_runs(models):
         for prompt, samples in enumerate(run.result):
             first = run.steps[prompt, 0][0]
-            draw_choice(first, next(waiting), samples=samples, notes=models[0].notes)
+            figure = draw_choice(first, samples=samples, notes=models[0].notes)
+            save_figure(figure, next(waiting), [checksum])
 
 
 def _draw_counts(
     models: Sequence[ModelRun],
     request: GenerateRequest,
     paths: Sequence[Path],
+    result: Path,
     max_new_tokens: int,
 ) -> None:
-    """Draw the counts, the same number of prompts in each figure."""
+    """Draw the counts, the same number of prompts in each figure.
+
+    Args:
+        result: the result's file, which each figure names.
+    """
     if not paths:
         return
     from patching.continuation.figures import draw_counts
+    from patching.drawing.style import save_figure
+    from patching.result_files import saved_checksum
 
+    checksum = saved_checksum(result)
     each = _prompts_per_figure(request, len(models))
     for number, path in enumerate(paths):
         prompts = set(request.prompts[number * each : (number + 1) * each])
@@ -200,7 +219,8 @@ def _draw_counts(
             f" {request.num_samples} samples a prompt, of at most {max_new_tokens} tokens"
         )
         title += f"; page {number + 1} of {len(paths)}" if len(paths) > 1 else ""
-        draw_counts(panels, path, title=title, notes=models[0].notes)
+        figure = draw_counts(panels, title=title, notes=models[0].notes)
+        save_figure(figure, path, [checksum])
 
 
 def _all_runs(models: Sequence[ModelRun]) -> Iterator[tuple[ModelRun, SettingsRun]]:
@@ -214,11 +234,13 @@ def _all_runs(models: Sequence[ModelRun]) -> Iterator[tuple[ModelRun, SettingsRu
 
 def print_json(models: Sequence[ModelRun], request: GenerateRequest, paths: Sequence[Path]) -> None:
     """Print a JSON object for each sample, one a line."""
+    from patching.result_files import to_json_lists
+
     for model, run in _all_runs(models):
         for prompt, samples in enumerate(run.result):
             for number, one in enumerate(samples):
                 fields: dict[str, Any] = one.to_dict()
-                fields["prompt_log_prob"] = sum(model.log_probs[prompt])
+                fields["prompt_log_prob"] = to_json_lists(sum(model.log_probs[prompt]))
                 fields["milliseconds_per_token"] = run.stopwatch.milliseconds_per_token
                 if request.patterns and run.failure is None:
                     fields["found"] = {

@@ -301,18 +301,24 @@ def _write(
     results: Sequence[SweepResult], place: output.OutputPlace, model: GPT, cmap: str | None
 ) -> dict[Path, bool]:
     """Write figures and results; return path -> True if it replaced a file."""
+    from patching.drawing.style import save_figure
+    from patching.result_files import saved_checksum
     from patching.sweep import figures
 
     name = _run_name(results[0], model)
     files = place.files(name)
     existed = {path: path.exists() for path in files}
     check_interrupted()
+    checksums = []
     for result, end in zip(results, place.results, strict=True):
-        result.save(place.stem(name, end))
+        _, readable = result.save(place.stem(name, end))
+        checksums.append(saved_checksum(readable))
     metrics = list(results[0].metrics)
     for metric, path in zip(metrics, files, strict=False):
-        figures.draw_heatmap(results[0], path, metric=metric, cmap=cmap)
+        figure = figures.draw_heatmap(results[0], metric=metric, cmap=cmap)
+        save_figure(figure, path, checksums[:1])
     if len(results) > 1:
         for metric, path in zip(metrics, files[len(metrics) :], strict=False):
-            figures.draw_agreement(results[0], results[1], path, metric=metric, cmap=cmap)
+            figure = figures.draw_agreement(results[0], results[1], metric=metric, cmap=cmap)
+            save_figure(figure, path, checksums)
     return existed

@@ -10,12 +10,20 @@ from typing import Any
 import regex
 
 from patching.errors import CountError
+from patching.text import shortened
 
 Z95 = 1.959963984540054  # standard deviations around the mean with 95 % of a normal distribution
+LONGEST_SHOWN = 60  # characters of a pattern in a message
 SECONDS = 5.0  # longest search for a pattern in one text
+LONGEST_PATTERN = 10_000  # characters
+MOST_WRITTEN_OUT = 200_000  # characters of a pattern times its repeats: some 60 MB of memory
 
 # A pattern of these characters alone is a word, or several words.
 _WORDS = regex.compile(r"[\p{L}\p{M}\p{N}_' -]+")
+
+# (?R), (?1), (?&name), (?P>name): a pattern inside itself, whose memory regex cannot limit.
+_RECURSION = regex.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:R|[-+]?[0-9]|&|P>))")
+_REPEATS = regex.compile(r"\{0*(\d{1,9})")  # how often at least: regex writes that out
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,8 @@ class Pattern:
     not in "the". Any other pattern is a regular expression, used as it is.
 
     Raises:
-        CountError: the pattern is empty, or not a regular expression.
+        CountError: the pattern is empty, not a regular expression, or one that could take very
+            much memory.
     """
 
     text: str
@@ -37,10 +46,40 @@ class Pattern:
             raise CountError(f"the pattern {self.text!r} is empty")
         if any("\ud800" <= char <= "\udfff" for char in self.text):
             raise CountError(f"the pattern {self.text!r} is not valid Unicode")
+        self._check_memory()
         try:
             regex.compile(self.expression)
         except regex.error as error:
             raise CountError(f"{self.text!r} is not a regular expression: {error}") from None
+        except (RecursionError, MemoryError) as error:
+            raise CountError(f"{self._name} is too deep or too large: {_words(error)}") from None
+
+    def _check_memory(self) -> None:
+        """Refuse what regex compiles or searches without a limit of memory.
+
+        Raises:
+            CountError: the pattern is too long, contains itself, or repeats too often.
+        """
+        if len(self.text) > LONGEST_PATTERN:
+            raise CountError(
+                f"{self._name} has {len(self.text)} characters; at most {LONGEST_PATTERN}"
+            )
+        if _WORDS.fullmatch(self.text):
+            return
+        if found := _RECURSION.search(self.text):
+            raise CountError(
+                f"{self._name} contains a recursion, {found[1]}...): it is not supported, because"
+                " its memory has no limit"
+            )
+        written_out = len(self.text) * math.prod(
+            max(int(n), 1) for n in _REPEATS.findall("".join(self.text.split()))
+        )
+        if written_out > MOST_WRITTEN_OUT:
+            raise CountError(f"{self._name} repeats too much: its {{...}} multiplied are too large")
+
+    @property
+    def _name(self) -> str:
+        return f"the pattern {shortened(self.text, LONGEST_SHOWN)!r}"
 
     @property
     def expression(self) -> str:
@@ -53,14 +92,18 @@ class Pattern:
         """Return True if the pattern occurs in a text.
 
         Raises:
-            CountError: the search takes more than 5 s.
+            CountError: the search takes more than 5 s, or too much memory.
         """
         try:
             return regex.search(self.expression, text, timeout=SECONDS) is not None
         except TimeoutError:
-            raise CountError(
-                f"the pattern {self.text!r} took more than {SECONDS:g} s on one text"
-            ) from None
+            raise CountError(f"{self._name} took more than {SECONDS:g} s on one text") from None
+        except (RecursionError, MemoryError) as error:
+            raise CountError(f"{self._name} failed on a text: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    return str(error) or "too little memory"
 
 
 @dataclass(frozen=True)
@@ -96,7 +139,7 @@ def count(patterns: Sequence[Pattern], prompt: str, texts: Sequence[str]) -> lis
         texts: the prompt's samples.
 
     Raises:
-        CountError: the search for a pattern in one text takes more than 5 s.
+        CountError: the search for a pattern in one text takes more than 5 s, or too much memory.
     """
     return [
         Count(prompt, pattern.text, sum(map(pattern.is_in, texts)), len(texts))

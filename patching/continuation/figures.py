@@ -42,7 +42,8 @@ def draw_choice(
     """Draw the distribution of the token after a prompt, and the log-probabilities of its samples.
 
     Args:
-        candidates: of the first step, the likeliest first; see `step_candidates`.
+        candidates: of the first step, the likeliest first; see `step_candidates`. The first
+            100 are drawn.
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
         samples: of the one prompt, with the same settings; the first five are drawn.
         notes: further lines of the title.
@@ -112,7 +113,7 @@ def draw_counts(
         The figure, a matplotlib Figure.
 
     Raises:
-        DrawingError: another suffix, or a panel without counts.
+        DrawingError: another suffix, a panel without counts, or more than 1000 counts.
     """
     if not (panels and all(counts for _, counts in panels)):
         raise DrawingError("there are no counts to draw")

@@ -77,13 +77,15 @@ class GenerationSettings:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> GenerationSettings:
-        """Read what `to_dict` returned."""
+        """Read what `to_dict` returned, and ignore any other field."""
         from mingpt.generation.decoding import Decoding
 
-        own = dict(fields)
-        decoding = {f.name: own.pop(f.name) for f in dataclasses.fields(Decoding)}
-        stop = tuple_of(str, own.pop("stop"))
-        return cls(**own, decoding=Decoding(**decoding), stop=stop)
+        decoding = {f.name: fields[f.name] for f in dataclasses.fields(Decoding)}
+        names = (f.name for f in dataclasses.fields(cls) if f.name != "decoding")
+        own = {name: fields[name] for name in names}
+        if isinstance(own["stop"], list):
+            own["stop"] = tuple(own["stop"])
+        return cls(**own, decoding=Decoding(**decoding))
 
 
 def check_settings(settings: GenerationSettings) -> None:
@@ -154,14 +156,3 @@ def encode_prompts(
         except TokenizerError as error:
             raise PromptError(f"{which}: {error}") from None
     return ids
-
-
-def tuple_of(kind: type | tuple[type, ...], values: object) -> tuple[Any, ...]:
-    """Return a list that was read from a file as a tuple.
-
-    Raises:
-        TypeError: it is not a list, or an item is not of that kind.
-    """
-    if not (isinstance(values, list) and all(isinstance(one, kind) for one in values)):
-        raise TypeError(f"unexpected value {values!r}")
-    return tuple(values)

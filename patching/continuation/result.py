@@ -5,7 +5,7 @@ One file can hold the results of several models and settings, as mingpt-generate
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,17 +13,20 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from mingpt.files import replacing
+from mingpt.errors import ConfigError
 from mingpt.generation.sampling import Sample
-from patching.continuation.request import GenerationSettings, tuple_of
+from patching.continuation.request import GenerationSettings
+from patching.continuation.saved import check_file
 from patching.errors import ResultError
 from patching.frames import frame
-from patching.result_files import readable_json, result_paths
+from patching.result_checks import FieldError
+from patching.result_files import read_fields, refused, result_paths, save_text, to_json_lists
 from patching.text import shortened
 
 if TYPE_CHECKING:
     import pandas
 
+WHAT = "continuation"  # in messages about files
 MOST_SHOWN = 4  # prompts in a repr
 LONGEST_SHOWN = 60  # characters of a prompt or a continuation in a repr
 
@@ -48,9 +51,9 @@ class Continuation:
             "text": self.text,
             "ids": list(sample.ids),
             "tokens": list(self.tokens),
-            "log_probs": list(sample.log_probs),
-            "log_prob": sample.log_prob,
-            "score": sample.score,
+            "log_probs": to_json_lists(sample.log_probs),  # of -inf, None
+            "log_prob": to_json_lists(sample.log_prob),
+            "score": None if sample.score is None else to_json_lists(sample.score),
             "ended": sample.ended,
             "seed": sample.seed,
             "prompt_ids": list(sample.prompt),
@@ -60,19 +63,26 @@ class Continuation:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Continuation:
         """Read what `to_dict` returned, and ignore any other field."""
+        settings = GenerationSettings.from_dict(fields["settings"])
+        score = fields["score"]
+        if score is None and settings.num_beams is not None:
+            score = -math.inf
         sample = Sample(
-            tuple_of(int, fields["prompt_ids"]),
-            tuple_of(int, fields["ids"]),
-            tuple_of((int, float), fields["log_probs"]),
+            tuple(fields["prompt_ids"]),
+            tuple(fields["ids"]),
+            tuple(-math.inf if one is None else one for one in fields["log_probs"]),
             fields["ended"],
             fields["seed"],
-            fields["score"],
+            score,
         )
-        names = ("model", "prompt", "text")
-        model, prompt, text = tuple_of(str, [fields[name] for name in names])
-        tokens = tuple_of(str, fields["tokens"])
-        settings = GenerationSettings.from_dict(fields["settings"])
-        return cls(model, prompt, text, tokens, sample, settings)
+        return cls(
+            fields["model"],
+            fields["prompt"],
+            fields["text"],
+            tuple(fields["tokens"]),
+            sample,
+            settings,
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,8 +191,8 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         """Read a result that `save` or mingpt-generate wrote.
 
         Raises:
-            ResultError: there is no such file, it holds something else, or it holds several
-                results.
+            ResultError: there is no such file, it holds something else or was changed, or it
+                holds several results.
         """
         results = cls.load_all(path)
         if len(results) != 1:
@@ -198,32 +208,20 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         _, path = result_paths(path)
         fields = _to_fields(results)
         values = fields.pop("values")  # long, so it comes last
-        with replacing(path) as temporary:
-            text = readable_json({**fields, **more, "values": values})
-            temporary.write_text(text, encoding="utf-8")
-        return path
+        return save_text(path, {**fields, **more, "values": values})
 
     @staticmethod
     def load_all(path: str | Path) -> list[Continuations]:
         """Read all results of a file: one for each model and settings.
 
         Raises:
-            ResultError: there is no such file, or it holds something else.
+            ResultError: there is no such file, it holds something else, or it was changed.
         """
-        path = Path(path)
-        try:
-            file = path if path.is_file() else result_paths(path)[1]
-            return list(_from_fields(json.loads(file.read_text(encoding="utf-8"))))
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            RecursionError,
-        ) as error:
-            raise ResultError(f"{path} holds no saved continuations: {error}") from None
+        file = path if Path(path).is_file() else result_paths(path)[1]
+        fields = read_fields(file, WHAT, new_field="results")
+        with refused(file, WHAT, (FieldError, ConfigError)):
+            check_file(fields)
+            return list(_from_fields(fields))
 
 
 def _several(count: int, what: str) -> str:
@@ -267,16 +265,14 @@ def _from_fields(fields: dict[str, Any]) -> Iterator[Continuations]:
     """Yield the results that the fields of a file describe."""
     known: dict[GenerationSettings, GenerationSettings] = {}  # equal settings become one object
     values = []
-    for saved in tuple_of(dict, fields["values"]):
+    for saved in fields["values"]:
         one = Continuation.from_dict(saved)
         values.append(replace(one, settings=known.setdefault(one.settings, one.settings)))
     if "results" not in fields:
         yield from _from_version_01(fields, values)
         return
-    parts, waiting = tuple_of(dict, fields["results"]), iter(values)
-    if sum(sum(tuple_of(int, part["samples"])) for part in parts) != len(values):
-        raise ValueError("its number of samples differs from the number that it states")
-    for part in parts:
+    waiting = iter(values)
+    for part in fields["results"]:
         samples = tuple(tuple(islice(waiting, count)) for count in part["samples"])
         yield _result(samples, fields, fields["models"][part["model"]], created=part["created"])
 
@@ -307,12 +303,12 @@ def _result(
     """Return one result of a file; `model` is what the file says about its model."""
     first, command = samples[0][0], fields["command"]
     return Continuations(
-        first.model_name,
+        model.get("name", first.model_name),
         first.settings,
         samples,
         dict(model.get("versions", {})),
         created,
-        tuple_of(str, model.get("notes", [])),
+        tuple(model.get("notes", ())),
         None if command is None else dict(command),
         model.get("checksum"),
     )

@@ -55,22 +55,23 @@ def step_candidates(
     chosen_at = int((order == choice.token).nonzero())
     if chosen_at >= k:
         rows.append(chosen_at)
+    ids = order[rows]
+    columns = [x[ids].tolist() for x in (choice.logits.cpu(), probability, drawn_with, by_k, by_p)]
     found = []
-    for at in rows:
-        number = int(order[at])
-        cut = None
-        if not by_p[number]:
-            cut = CUT_BY_P if by_k[number] else CUT_BY_K
+    for at, number, total, logit, share, drawn, in_k, in_p in zip(
+        rows, ids.tolist(), cumulative[rows].tolist(), *columns, strict=True
+    ):
+        cut = None if in_p or greedy else CUT_BY_P if in_k else CUT_BY_K
         found.append(
             Candidate(
                 rank=at + 1,
                 id=number,
                 token=text_or_id(text_of, number),
-                logit=choice.logits[number].item(),
-                probability=probability[number].item(),
-                cumulative=min(cumulative[at].item(), 1.0),
-                cut=None if greedy else cut,
-                drawn_with=drawn_with[number].item(),
+                logit=logit,
+                probability=share,
+                cumulative=min(total, 1.0),
+                cut=cut,
+                drawn_with=drawn,
                 is_chosen=number == choice.token,
             )
         )

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch as Swatch
 from matplotlib.ticker import MaxNLocator
 
 from patching.drawing import style
+from patching.errors import DrawingError
 from patching.text import squeezed
 
 KEPT, CUT, DRAWN = "#9ecae1", "#d9d9d9", "#2166ac"
@@ -23,6 +24,9 @@ BAR = 0.24  # inches of height for a horizontal bar
 LEFT, EDGE = 4.2, 0.9  # inches: width of the distribution's panel; margins of a panel
 STEP, WIDEST = 0.28, 14.0  # inches: width of a token in a path; of a path's axes, at most
 NARROWEST, ALONE = 3.0, 5.0  # inches: width of a path's axes, at least; with nothing beside them
+MOST_CANDIDATES = 100  # bars of the distribution
+MOST_TOKENS = 2000  # of a path: more than its axes have pixels
+MOST_COUNT_BARS = 1000  # in a chart of counts: 36,000 pixels
 MOST_LABELS = 60  # tokens of a path that have a label each
 PATH = 1.0  # inches of height for a path's axes
 HIGHEST_LABELS = 1.4  # inches of height for the labels under a path, at most
@@ -93,6 +97,9 @@ class CountChart:
 def draw_choice_plot(plot: ChoicePlot, path: str | Path | None = None) -> Figure:
     """Draw the candidates for the first token, and the log-probabilities of each sample.
 
+    The first 100 candidates and the first 2000 tokens of a sample are drawn; the figure says
+    how many more there are.
+
     Args:
         plot: at least one path; without candidates the paths are drawn alone.
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
@@ -117,8 +124,14 @@ def draw_count_chart(chart: CountChart, path: str | Path | None = None) -> Figur
         The figure.
 
     Raises:
-        DrawingError: another suffix.
+        DrawingError: another suffix, or more than 1000 bars: the rest would not be seen.
     """
+    count = sum(len(panel.bars) for panel in chart.panels)
+    if count > MOST_COUNT_BARS:
+        raise DrawingError(
+            f"the chart would have {count} bars; at most {MOST_COUNT_BARS} are drawn: draw fewer"
+            " patterns, prompts or panels at a time"
+        )
     return style.render(lambda: _counts(chart), path)
 
 
@@ -126,13 +139,14 @@ def draw_count_chart(chart: CountChart, path: str | Path | None = None) -> Figur
 
 
 def _choice(plot: ChoicePlot) -> Figure:
-    longest = max(len(path.tokens) for path in plot.paths)
-    tokens = [style.token_label(token) for path in plot.paths for token in path.tokens]
+    candidates = plot.candidates[:MOST_CANDIDATES]
+    longest = min(max(len(path.tokens) for path in plot.paths), MOST_TOKENS)
+    tokens = [style.token_label(token) for path in plot.paths for token in path.tokens[:longest]]
     labels = min(style.label_height(tokens), HIGHEST_LABELS)
-    left = LEFT if plot.candidates else 0.0
+    left = LEFT if candidates else 0.0
     right = float(np.clip(STEP * longest, NARROWEST if left else ALONE, WIDEST))
     legend = _legend(plot)
-    bars = BAR * len(plot.candidates) + EDGE + LEGEND_LINE * len(legend)
+    bars = BAR * len(candidates) + EDGE + LEGEND_LINE * len(legend)
     below = len(plot.paths) * (PATH + labels) + EDGE
     width = left + right + EDGE
     title = style.wrapped(plot.title, int(width * 13))
@@ -156,7 +170,7 @@ def _choice(plot: ChoicePlot) -> Figure:
 
 def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     """Draw the first step: probabilities before the cuts (grey: cut), and after them."""
-    candidates = plot.candidates
+    candidates = plot.candidates[:MOST_CANDIDATES]
     rows = range(len(candidates))
     colours = [CUT if one.is_cut else KEPT for one in candidates]
     axes.barh(rows, [one.probability for one in candidates], 0.8, color=colours)
@@ -174,9 +188,10 @@ def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("probability", fontsize=9)
-    axes.set_title(
-        "first token after the prompt\n(\u00d7n: n samples begin with it)", fontsize=9, loc="left"
-    )
+    title = "first token after the prompt\n(\u00d7n: n samples begin with it)"
+    if len(candidates) < len(plot.candidates):
+        title += f"\nthe likeliest {len(candidates)} of the {len(plot.candidates)} listed"
+    axes.set_title(title, fontsize=9, loc="left")
 
 
 def _legend(plot: ChoicePlot) -> dict[str, str]:
@@ -193,30 +208,37 @@ def _draw_paths(panel: SubFigure, paths: Sequence[TokenPath], longest: int, inch
     """Draw the samples one below the other, on the same scale.
 
     Args:
-        longest: tokens of the longest sample.
+        longest: tokens of the longest sample, or as many of them as are drawn.
         inches: width of the axes.
     """
     stride = math.ceil(longest / MOST_LABELS)
     title = "log-probability of each token, in nats, as the model gives it"
+    most = max(len(path.tokens) for path in paths)
+    if most > longest:
+        title += f"; the first {longest} of at most {most} tokens"
     if stride > 1:
         title += f"; one token in {stride} has a label"
     title = style.wrapped([title], int(inches * 13))
     panel.suptitle(title, fontsize=9, x=0.02, ha="left")
-    lowest = min(value for path in paths for value in path.log_probs)
+    found = [value for path in paths for value in path.log_probs[:longest]]
+    lowest = min((value for value in found if math.isfinite(value)), default=0.0)
     rows = panel.subplots(len(paths), 1, squeeze=False)[:, 0]
     for axes, path in zip(rows, paths, strict=True):
-        _draw_path(axes, path, longest, stride)
-        axes.set_ylim(min(1.05 * lowest, -1), 0)
+        bottom = min(1.05 * lowest, -1)
+        _draw_path(axes, path, longest, stride, bottom)
+        axes.set_ylim(bottom, 0)
 
 
-def _draw_path(axes: Axes, path: TokenPath, longest: int, stride: int) -> None:
-    steps = range(len(path.tokens))
-    axes.bar(steps, path.log_probs, 0.8, color=DRAWN)
+def _draw_path(axes: Axes, path: TokenPath, longest: int, stride: int, bottom: float) -> None:
+    tokens = path.tokens[:longest]
+    steps = range(len(tokens))
+    # A bar of minus infinity (float32 can overflow) goes down to the end of the axis.
+    axes.bar(steps, np.maximum(path.log_probs[:longest], bottom), 0.8, color=DRAWN)
     axes.set_xlim(-0.6, longest - 0.4)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylabel("ln p", fontsize=8)
-    labels = [style.token_label(token, 16) for token in path.tokens[::stride]]
+    labels = [style.token_label(token, 16) for token in tokens[::stride]]
     size = 7 if longest <= MOST_LABELS // 2 else 6
     axes.set_xticks(steps[::stride], labels, fontsize=size, rotation=90)
     axes.set_title(path.title, fontsize=8, loc="left")

@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from patching.drawing import style
 from patching.text import shortened
 
-NARROWEST, WIDEST = 6.5, 40.0  # inches: least width of a figure; greatest of its axes
-CLOSEST = 0.14  # inches between two tokens under an axis
+NARROWEST = 6.5  # inches: least width of a figure
 LONGEST_ANSWER = 18  # characters of target and foil
 ROW_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 0.3, 2.0, 12.0  # inches: of a layer; of all layers
 SQUARE = 13.0  # inches of the ALTI heatmap at most
@@ -73,7 +72,7 @@ class Choice:
     def width(self) -> float:
         """Inches of the prompt's tokens side by side."""
         T = len(self.tokens)
-        return min(float(np.interp(T, *style.CELL_WIDTH)) * T, WIDEST)
+        return min(float(np.interp(T, *style.CELL_WIDTH)) * T, style.WIDEST)
 
 
 def _answer(token: str) -> str:
@@ -259,12 +258,13 @@ def _lens(thing: LensPredictions, cmap: str, title: str | None) -> Figure:
     L, T = thing.probabilities.shape
     is_upright = LENS_CELL[0] * T > WIDEST_LENS
     column, row = UPRIGHT_LENS_CELL if is_upright else LENS_CELL
-    has_text = T <= MOST_LENS_TOKENS
-    height = max((row if has_text else ROW_HEIGHT) * L, LEAST_HEIGHT) + style.label_height(labels)
-    width = min(column * T, WIDEST)
+    has_text = T <= MOST_LENS_TOKENS and row * L <= style.WIDEST
+    rows = row * L if has_text else min(ROW_HEIGHT * L, MOST_HEIGHT)
+    height = max(rows, LEAST_HEIGHT) + style.label_height(labels)
+    width = min(column * T, style.WIDEST)
     caption = thing.caption
     if not has_text:
-        caption += " The cells are too narrow for their tokens; the result has them."
+        caption += " There are too many cells to write their tokens; the result has them."
     figure, head = _new_figure(choice, thing.heading, title, width, height + 3.0, caption)
     upper, lower = figure.subplots(2, 1, height_ratios=[height, TRAJECTORY])
     image = upper.matshow(thing.probabilities, aspect="auto", cmap=cmap, vmin=0, vmax=1)
@@ -320,7 +320,7 @@ def _trajectory(axes: Axes, thing: LensPredictions) -> None:
 def _direct(thing: DirectParts, cmap: str, title: str | None) -> Figure:
     choice, (L, nh) = thing.choice, thing.heads.shape
     height = float(np.clip(ROW_HEIGHT * L, LEAST_HEIGHT, MOST_HEIGHT))
-    width = max(0.33 * nh, 3)
+    width = float(np.clip(0.33 * nh, 3, style.WIDEST))
     figure, head = _new_figure(choice, thing.heading, title, width + 3, height, thing.caption)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[width, 2])
     image = left.matshow(thing.heads, aspect="auto", cmap=cmap, norm=_centred(thing.heads))
@@ -368,8 +368,7 @@ def _new_figure(
 
 def _label_tokens(axes: Axes, labels: list[str], inches: float, size: int = 9) -> None:
     """Write tokens under axes that are `inches` wide; label every n-th if they are many."""
-    step = math.ceil(len(labels) / int(inches / CLOSEST))
-    style.label_tokens(axes, labels, size, step=step)
+    style.label_tokens(axes, labels, size, inches)
 
 
 def _label_layers(axes: Axes, L: int) -> None:

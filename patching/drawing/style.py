@@ -7,6 +7,7 @@ state, and an import that is a second faster.
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,8 @@ LONGEST_PROMPT = 300  # characters of a prompt in the title
 MOST_SLANTED_LABELS = 25  # with more tokens, labels stand upright, to save width
 CELL_WIDTH = ((5, 60), (0.55, 0.2))  # for 5 and for 60 columns: inches of a column
 MOST_LAYERS = 24  # with a number each; of more layers, every n-th has one
+WIDEST = 40.0  # inches of the axes of one panel: 6000 pixels
+CLOSEST = 0.14  # inches between two tokens under an axis
 TITLE_LINE = 0.17  # inches: height of a line in the title
 ELLIPSIS = "\u2026"
 # A dollar sign in a prompt starts no formula; equal figures give equal bytes.
@@ -63,8 +66,8 @@ def render(draw: Callable[[], Figure], path: str | Path | None = None) -> Figure
         check_format(Path(path).suffix.removeprefix("."))
     with matplotlib.rc_context(SETTINGS):
         figure = draw()
-        if path is not None:
-            _save(figure, Path(path))
+    if path is not None:
+        save_figure(figure, path)
     return figure
 
 
@@ -76,14 +79,28 @@ def png_bytes(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path, results: Sequence[str] = ()) -> None:
+    """Write a figure, and note in it which saved results it shows.
+
+    Args:
+        path: the suffix chooses PNG, SVG or PDF.
+        results: the checksum of each result's .json (`saved_checksum`). The note is a PNG's
+            or an SVG's Description, and a PDF's Subject.
+
+    Raises:
+        DrawingError: another suffix.
+    """
+    path = Path(path)
     suffix = path.suffix.removeprefix(".").lower()
+    check_format(suffix)
     # Dates are left out, so that the same figure gives the same bytes.
-    dateless: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with replacing(path) as temporary:
-        figure.savefig(
-            temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=dateless.get(suffix, {})
-        )
+    dated = {"svg": "Date", "pdf": "CreationDate"}
+    metadata: dict[str, str | None] = {dated[suffix]: None} if suffix in dated else {}
+    if results:
+        words = f"shows the result with text_sha256 {', '.join(results)}"
+        metadata["Subject" if suffix == "pdf" else "Description"] = words
+    with replacing(path) as temporary, matplotlib.rc_context(SETTINGS):
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, format=suffix, metadata=metadata)
         if suffix == "svg":
             _number_clip_paths(temporary)
 
@@ -149,23 +166,30 @@ def beside(lines: Iterable[str], inches: float) -> str:
 
 
 def label_tokens(
-    axes: Axes, labels: Sequence[str], size: int, bold: Sequence[int] = (), step: int = 1
+    axes: Axes, labels: Sequence[str], size: int, inches: float, bold: Sequence[int] = ()
 ) -> None:
     """Write tokens below the columns: slanted if they are few, upright if they are many.
 
     Args:
         size: of the font, in points.
-        bold: the columns whose labels are bold.
-        step: label every `step`-th column.
+        inches: width of the axes; where it is too narrow for all labels, every n-th column has
+            one.
+        bold: the columns whose labels are bold. They keep their labels while they are few.
     """
+    step = max(1, math.ceil(len(labels) / (inches / CLOSEST)))
+    columns = [*range(0, len(labels), step)]
+    if step > 1 and len(bold) <= len(columns) / 4:
+        near = {column for one in bold for column in range(one - step + 1, one + step)}
+        columns = sorted({*columns} - near | {*bold})
     few = len(labels) <= MOST_SLANTED_LABELS and size > 7
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(
-        range(0, len(labels), step), labels[::step], fontsize=size,
+        columns, [labels[column] for column in columns], fontsize=size,
         **(slanted if few else {"rotation": 90}),
     )  # fmt: skip
-    for position in bold:
-        axes.get_xticklabels()[position].set_fontweight("bold")
+    for column, label in zip(columns, axes.get_xticklabels(), strict=True):
+        if column in bold:
+            label.set_fontweight("bold")
 
 
 def label_height(labels: Sequence[str]) -> float:

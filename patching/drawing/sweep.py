@@ -107,19 +107,21 @@ class _Layout:
     down: int
     abreast: int
     width: float  # inches of the figure
+    panel: float  # inches of a panel's width
     height: float  # inches of the panels together
 
     @classmethod
     def of(cls, count: int, n_layer: int, columns: int) -> _Layout:
         size = ALONE if count == 1 else SMALL
         cell = float(np.interp(columns, *size.cell_width))  # inches
-        width = max(cell * columns, 1.2)
+        width = panel = float(np.clip(cell * columns, 1.2, style.WIDEST))
         height = float(np.clip(cell * n_layer, *size.height))
         if count > 1:  # space between the panels
             width, height = width + 0.3, height + 0.4
         abreast = min(count, MOST_ABREAST, max(1, int(WIDEST / width)))
         down = math.ceil(count / abreast)
-        return cls(size, down, abreast, max(6.5, abreast * width + 2.2), down * height)
+        whole = max(6.5, abreast * width + 2.2)
+        return cls(size, down, abreast, whole, panel, down * height)
 
 
 def _heatmaps(heatmaps: Heatmaps, cmap: str | None, title: str | None) -> Figure:
@@ -146,7 +148,7 @@ def _heatmaps(heatmaps: Heatmaps, cmap: str | None, title: str | None) -> Figure
         if len(heatmaps.panels) > 1:
             axes.set_title(name, fontsize=8)
         axes.xaxis.set_ticks_position("bottom")
-        _label_columns(axes, heatmaps, layout.size.font)
+        _label_columns(axes, heatmaps, layout)
         axes.tick_params(labelbottom=place + layout.abreast >= len(heatmaps.panels))
         axes.set_yticks(range(0, n_layer, math.ceil(n_layer / layout.size.most_layers)))
     _label_figure(figure, grid, heatmaps, heading)
@@ -156,13 +158,13 @@ def _heatmaps(heatmaps: Heatmaps, cmap: str | None, title: str | None) -> Figure
     return figure
 
 
-def _label_columns(axes: Axes, heatmaps: Heatmaps, size: int) -> None:
-    labels = heatmaps.columns
+def _label_columns(axes: Axes, heatmaps: Heatmaps, layout: _Layout) -> None:
+    labels, size = heatmaps.columns, layout.size.font
     if heatmaps.columns_are == "head":
         step = math.ceil(len(labels) / MOST_NUMBERS)
         axes.set_xticks(range(0, len(labels), step), labels[::step], fontsize=size)
     else:
-        style.label_tokens(axes, labels, size, heatmaps.bold)
+        style.label_tokens(axes, labels, size, layout.panel, heatmaps.bold)
 
 
 def _label_figure(figure: Figure, grid: np.ndarray, heatmaps: Heatmaps, heading: str) -> None:

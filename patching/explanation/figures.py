@@ -74,8 +74,8 @@ def _bars(found: Explanation, method: str) -> drawing.TokenBars:
     }
     with_bars = ("attention", "embeddings", "rounding")
     without = sum(part for name, part in found.parts().items() if name not in with_bars)
-    total = values.sum()
-    opposite = " (the opposite sign)" if total * target_minus_foil(found.logits) < 0 else ""
+    total, difference = float(values.sum()), float(target_minus_foil(found.logits))
+    opposite = " (the opposite sign)" if total < 0 < difference or difference < 0 < total else ""
     caption = (
         f"{_sum_of_parts(found, choice)} The bars show attention and the embeddings (on the last"
         f" token); they sum to {total:.4g}{opposite}. MLPs and biases, {without:.4g} in all, have"
@@ -106,6 +106,8 @@ def _by_layer(found: Explanation, method: str) -> drawing.TokensByLayer:
 
 def _lens(found: Explanation) -> drawing.LensPredictions:
     heads = found.heads[0] - found.heads[1]  # (L, nh)
+    with np.errstate(all="ignore"):  # after an early layer, a wild model's logits can overflow
+        trajectory = target_minus_foil(_required(found.trajectory, "trajectory"))
     return drawing.LensPredictions(
         _choice(found),
         heading="Logit lens: the likeliest next token if the model stopped after a layer",
@@ -114,7 +116,7 @@ def _lens(found: Explanation) -> drawing.LensPredictions:
             for row in _required(found.lens_ids, "lens_ids")
         ],
         probabilities=_required(found.lens_probabilities, "lens_probabilities"),
-        trajectory=target_minus_foil(_required(found.trajectory, "trajectory")),
+        trajectory=trajectory,
         attention=heads.sum(-1) + target_minus_foil(found.bias),
         mlp=target_minus_foil(found.mlp),
         caption="Lower panel (last position): the lens normalises with each layer's own"

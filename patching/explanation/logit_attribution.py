@@ -33,6 +33,8 @@ class LogitTerms:
         mlp: (L, B, 2) each MLP, with its bias.
         bias: (L, B, 2) c_proj's bias in each block's attention.
         final_bias: (B, 2) ln_f's bias.
+        products: (B, 2) absolute values of the products of unembedding and final layer norm
+            (and of its bias), summed over the channels.
     """
 
     attention: Tensor
@@ -41,6 +43,7 @@ class LogitTerms:
     mlp: Tensor
     bias: Tensor
     final_bias: Tensor
+    products: Tensor
 
     def total(self) -> Tensor:
         """Return the sum of the terms (B, 2): the logits, up to rounding."""
@@ -48,9 +51,13 @@ class LogitTerms:
         return blocks.sum(0) + self.initial + self.final_bias
 
     def magnitude(self) -> Tensor:
-        """Return the sum of the terms' absolute values (B, 2), the scale of their rounding."""
+        """Return the scale of the rounding (B, 2): all that is added, in absolute values.
+
+        The model rounds what the blocks write, and then the products that a logit sums.
+        Either can cancel, so that the other is much larger.
+        """
         blocks = self.attention.abs().sum(-1) + self.mlp.abs() + self.bias.abs()
-        return blocks.sum(0) + self.initial.abs() + self.final_bias.abs()
+        return blocks.sum(0) + self.initial.abs() + self.final_bias.abs() + self.products
 
 
 def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
@@ -81,7 +88,24 @@ def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
         mlp=torch.stack([_dot(towards, wide(out)) for out in run.mlp_out]),
         bias=torch.stack(bias),
         final_bias=_dot(unembedding, _or_zeros(norm.bias, towards)),
+        products=_products(norm, unembedding, wide(run.final)),
     )
+
+
+def _products(norm: torch.nn.LayerNorm, unembedding: Tensor, x: Tensor) -> Tensor:
+    """Return sum over the channels of |u n| + |u b| (B, 2).
+
+    Args:
+        norm: its output is n + b, with its bias b.
+        unembedding: u (B, 2, C).
+        x: the norm's input (B, C).
+    """
+    normal = (x - x.mean(-1, keepdim=True)) * norm.weight / _std(norm, x)[:, None]  # (B, C)
+    return _dot(unembedding.abs(), normal.abs() + _or_zeros(norm.bias, x).abs())
+
+
+def _std(norm: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    return (x.var(-1, unbiased=False) + norm.eps).sqrt()  # (B,)
 
 
 def _through_fixed_norm(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor:
@@ -91,8 +115,7 @@ def _through_fixed_norm(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Te
     dot product of the original row with the norm's output, without the norm's bias.
     """
     scaled = rows * norm.weight
-    std = (x.var(-1, unbiased=False) + norm.eps).sqrt()  # (B,)
-    return (scaled - scaled.mean(-1, keepdim=True)) / std[:, None, None]
+    return (scaled - scaled.mean(-1, keepdim=True)) / _std(norm, x)[:, None, None]
 
 
 def _dot(towards: Tensor, x: Tensor) -> Tensor:

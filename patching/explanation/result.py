@@ -15,9 +15,11 @@ import numpy as np
 
 from patching.errors import ExplanationError, ResultError
 from patching.explanation.request import figures_of
+from patching.explanation.saved import ARRAYS, TABLE, check_agreement
 from patching.frames import frame
 from patching.next_tokens import NextTokens, TokenScore
-from patching.result_files import open_result, save, to_json_lists
+from patching.result_checks import check_fields, list_of, text
+from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
 from patching.text import escaped, squeezed
 
 if TYPE_CHECKING:
@@ -148,7 +150,9 @@ class Explanation:
 
     def worst(self) -> tuple[float, float]:
         """Return (error, tolerance) of the logit that uses most of its tolerance."""
-        used = self.error / self.tolerance if np.isfinite(self.tolerance).all() else self.error
+        used = self.error.astype(np.float64)  # in float32 the quotient can overflow
+        if np.isfinite(self.tolerance).all():
+            used /= self.tolerance
         return float(self.error[used.argmax()]), float(self.tolerance[used.argmax()])
 
     # ----------------------------------------------------------------- files
@@ -187,18 +191,21 @@ class Explanation:
         """Read an explanation that `save` wrote, from its .npz.
 
         Raises:
-            ResultError: no such file, not one that `save` wrote, or a file of
-                version 0.1 that explains several prompts.
+            ResultError: no such file, not one that `save` wrote, one that was changed, a
+                .json of another run beside it, or a file of version 0.1 that explains
+                several prompts.
         """
-        with open_result(path, "explanation") as arrays:
-            files = arrays if "texts" not in arrays else _from_version_01(arrays, path)
-            there = [name for name in _FIELDS if name in files or name not in NOT_ASKED]
-            saved: dict[str, Any] = {name: files[name] for name in there}
-            saved |= {name: json.loads(saved[name].item()) for name in _STRUCTURED}
-            saved |= {name: int(saved[name]) for name in ("target", "foil")}
-            saved |= {name: tuple(saved[name]) for name in ("methods", "notes")}
-            saved["tokens"] = {int(number): text for number, text in saved["tokens"].items()}
-            return cls(**NOT_ASKED | saved)
+        arrays = read_arrays(path, "explanation", old_field="texts")
+        with refused(path, "explanation"):
+            if "texts" in arrays:
+                arrays = _from_version_01(arrays, path)
+            saved: dict[str, Any] = {name: structured(arrays, name) for name in _STRUCTURED}
+            saved |= {name: scalar(arrays, name) for name in ("target", "foil")}
+            check_fields(saved, TABLE)
+            check_agreement(saved, arrays)
+        saved |= {name: tuple(saved[name]) for name in ("methods", "notes")}
+        saved["tokens"] = {int(number): token for number, token in saved["tokens"].items()}
+        return cls(**NOT_ASKED | {name: arrays[name] for name in ARRAYS if name in arrays} | saved)
 
     # ----------------------------------------------------------------- shown
 
@@ -262,16 +269,19 @@ def _from_version_01(arrays: Mapping[str, np.ndarray], path: str | Path) -> dict
     Raises:
         ResultError: the file explains several prompts.
     """
-    files = dict(arrays)
-    texts = json.loads(files.pop("texts").item())
+    texts = structured(arrays, "texts")
+    list_of(text, least=1)("texts", texts)
     if len(texts) != 1:
         raise ResultError(
             f"{path} explains {len(texts)} prompts in one file, as version 0.1 could;"
             " explain the prompts again and save each explanation in a file of its own"
         )
-    if files["ids"].ndim == 2:
-        files = {name: a[0] if a.dtype.kind != "U" else a for name, a in files.items()}
-    return {**files, "text": np.array(json.dumps(texts[0])), "command": files["arguments"]}
+    files = {name: array for name, array in arrays.items() if name != "texts"}
+    if "ids" in files and files["ids"].ndim == 2:
+        files = {name: a[0] if a.dtype.kind != "U" and a.ndim else a for name, a in files.items()}
+    if "arguments" in files:
+        files["command"] = files["arguments"]
+    return {**files, "text": np.array(json.dumps(texts[0]))}
 
 
 def target_minus_foil(both: np.ndarray) -> np.ndarray:

@@ -26,14 +26,15 @@ from patching.explanation.result import NOT_ASKED, Explanation
 from patching.next_tokens import text_or_id
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import Question
+from patching.result_checks import HEADROOM
 from patching.running import ready, versions
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
 
 # The largest allowed difference between the terms' sum and the logits is TOLERANCE
-# times the sum of the terms' absolute values, plus TOLERANCE_BESIDE. Half precision
-# has no limit.
+# times all that is added, in absolute values (LogitTerms.magnitude), plus
+# TOLERANCE_BESIDE. Half precision has no limit.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 TOLERANCE_BESIDE = {torch.float32: 1e-6, torch.float64: 1e-12}
 OUT_OF_MEMORY = (
@@ -252,15 +253,16 @@ def _checked_terms(
     """Return the terms after checking that they add up to the logits (B, 2).
 
     Raises:
-        ExplanationError: they do not, or are not finite.
+        ExplanationError: they do not, are not finite, or would overflow when they are added.
     """
     error = (terms.total() - logits).abs()  # (B, 2)
-    bad = ~error.isfinite().all(-1)
+    magnitude, result = terms.magnitude(), torch.promote_types(logits.dtype, torch.float32)
+    bad = ~(error.isfinite() & (magnitude <= torch.finfo(result).max / HEADROOM)).all(-1)
     if bad.any():
-        message = f"the terms of the logits are not finite in {logits.dtype}"
+        message = f"the terms of the logits are not finite in {logits.dtype}, or nearly so"
         raise batch.error(bad.int().argmax(), message)
     share = TOLERANCE.get(logits.dtype, torch.inf)
-    tolerance = share * terms.magnitude() + TOLERANCE_BESIDE.get(logits.dtype, 0.0)
+    tolerance = share * magnitude + TOLERANCE_BESIDE.get(logits.dtype, 0.0)
     if (error > tolerance).any():
         row, column = divmod(int((error / tolerance).argmax()), 2)
         raise batch.error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
 from patching.text import shortened
 
+MOST_PANELS = 64  # heads in a figure
+
 
 def draw_heatmap(
     result: SweepResult,
@@ -27,7 +30,7 @@ def draw_heatmap(
 ) -> Figure:
     """Draw a sweep: rows are layers (0 on top), columns tokens or heads.
 
-    Heads by position are drawn as small panels, layer x token for each head.
+    Heads by position are drawn as small panels, layer x token for each of the first 64 heads.
 
     Args:
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes
@@ -88,6 +91,7 @@ def heatmaps(result: SweepResult, metric: str | None = None, head: int | None = 
         panels = tuple((f"head {one}", found.values[:, one]) for one in heads)
     base, _ = DIRECTIONS[result.direction]
     approximate = ", approximate" if result.is_approximate else ""
+    centre = getattr(found, base) if metric in result.diverging else math.nan
     are_heads = result.axes[-1] == "head"
     return Heatmaps(
         panels=panels,
@@ -97,7 +101,7 @@ def heatmaps(result: SweepResult, metric: str | None = None, head: int | None = 
         caption=f"{result.captions[metric]} [{result.direction}]{approximate}",
         title=title_lines(result, heads),
         limits=(float(np.nanmin(found.values)), float(np.nanmax(found.values))),
-        centre=getattr(found, base) if metric in result.diverging else None,
+        centre=centre if math.isfinite(centre) else None,
     )
 
 
@@ -135,7 +139,9 @@ def title_lines(result: SweepResult, heads: list[int]) -> tuple[str, ...]:
     if result.axes == ("layer", "head"):
         what += " of a head, all positions at once"
     elif heads:
-        what += f" of head {heads[0]}" if len(heads) == 1 else " of each head"
+        count = len(_swept_heads(result))
+        each = "each head" if len(heads) == count else f"the first {len(heads)} of {count} heads"
+        what += f" of head {heads[0]}" if len(heads) == 1 else f" of {each}"
     if result.shared_by > 1:
         what += f" ({result.values.shape[1]} heads, each read by {result.shared_by} query heads)"
     if result.window > 1:
@@ -161,8 +167,13 @@ def _metric_of(result: SweepResult, asked: str | None) -> str:
     return asked or result.metric
 
 
+def _swept_heads(result: SweepResult) -> list[int]:
+    """Return the heads that were patched, where each was patched at every position."""
+    return np.flatnonzero(np.isfinite(result.values).any(axis=(0, 2))).tolist()
+
+
 def _heads(result: SweepResult, head: int | None) -> list[int]:
-    """Return the heads that have a panel each; an empty list where one panel shows all.
+    """Return the heads that have a panel each, MOST_PANELS at most; [] where one shows all.
 
     Raises:
         DrawingError: no such head.
@@ -171,9 +182,9 @@ def _heads(result: SweepResult, head: int | None) -> list[int]:
         if head is not None:
             raise DrawingError("a head can be drawn alone only where heads are swept by position")
         return []
-    swept = np.flatnonzero(np.isfinite(result.values).any(axis=(0, 2))).tolist()
+    swept = _swept_heads(result)
     if head is None:
-        return swept
+        return swept[:MOST_PANELS]
     if head not in swept:
         raise DrawingError(f"no head {head} in it; there are {', '.join(map(str, swept))}")
     return [head]

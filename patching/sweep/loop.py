@@ -47,7 +47,9 @@ def measure(
         logits[run] = widened(out[:, -1]).clone()  # (1, V)
         finals[run] = model.transformer.ln_f(model.recording[DEFAULT_SITE][-1, 0, -1])  # (C,)
 
-    readout = Readout(pair.target_id, pair.foil_id, logits["clean"][0], logits["corrupt"][0])
+    eps = torch.finfo(model.dtype).eps
+    both = logits["clean"][0], logits["corrupt"][0]
+    readout = Readout(pair.target_id, pair.foil_id, *both, eps=eps)
     check_unpatched(metrics, readout, model.dtype)
     values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
     for cell in grid.cells():

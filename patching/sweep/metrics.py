@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # annotations only: a command's --help lists the metrics
 # In logits. Where clean and corrupt run are closer than this, recovery would divide
 # rounding errors: float32 logits of size 100 are rounded by about 1e-5.
 SMALLEST_DIFFERENCE = 1e-4
+# ... or closer than so many roundings of the largest of their logits. In bfloat16 a logit
+# of 8 is rounded to steps of 0.06.
+ROUNDINGS = 8
 UNNAMED = "custom"  # the name of a metric that is a function without a name
 
 
@@ -30,6 +33,7 @@ class Readout:
     foil: int  # index of the foil's logit
     clean_logits: Tensor  # (R,) of the unpatched clean run, last position
     corrupt_logits: Tensor  # (R,) of the unpatched corrupt run, last position
+    eps: float = 0.0  # relative rounding of the model's dtype; the logits here may be wider
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,17 @@ def _recovery(logits: Tensor, readout: Readout) -> Tensor:
 def _check_recovery(readout: Readout) -> None:
     clean = _logit_diff(readout.clean_logits, readout).item()
     corrupt = _logit_diff(readout.corrupt_logits, readout).item()
-    if not abs(corrupt - clean) >= SMALLEST_DIFFERENCE:
+    answers = [readout.target, readout.foil]
+    largest = max(
+        logits[answers].abs().max().item()
+        for logits in (readout.clean_logits, readout.corrupt_logits)
+    )
+    least = max(SMALLEST_DIFFERENCE, ROUNDINGS * readout.eps * largest)
+    if not abs(corrupt - clean) >= least:
+        clean, corrupt = clean + 0.0, corrupt + 0.0  # no -0
         raise SweepError(
             f"recovery is undefined: the logit differences of the clean ({clean:.6g}) and the"
-            f" corrupt run ({corrupt:.6g}) are less than {SMALLEST_DIFFERENCE:g} apart"
+            f" corrupt run ({corrupt:.6g}) are less than {least:.3g} apart"
         )
 
 

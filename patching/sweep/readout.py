@@ -100,7 +100,8 @@ class Reader:
             self.unembedding = torch.stack(rows)  # (2, C)
             target, foil = 0, 1
         unpatched = widened(self.logits(torch.stack((clean_final, corrupt_final))))  # (2, R)
-        self.readout = Readout(target, foil, *unpatched)
+        eps = torch.finfo(model.dtype).eps
+        self.readout = Readout(target, foil, unpatched[0], unpatched[1], eps)
         self.clean, self.corrupt = read(metrics, unpatched, self.readout).T
 
     def logits(self, finals: Tensor) -> Tensor:

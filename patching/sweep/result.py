@@ -20,8 +20,10 @@ from mingpt.sites import RESIDUAL_SITES
 from patching.frames import frame, tidy
 from patching.next_tokens import NextTokens, TokenScore
 from patching.prompts import PromptPair
-from patching.result_files import open_result, save, to_json_lists
+from patching.result_checks import check_fields, dictionary
+from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
 from patching.sweep.request import DIRECTIONS, ROWS
+from patching.sweep.saved import TABLE, check_agreement
 from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
@@ -217,35 +219,38 @@ class SweepResult:
         """Read a result that `save` wrote, or version 0.1's, from its .npz.
 
         Raises:
-            ResultError: there is no such file, or it holds no sweep.
+            ResultError: there is no such file, it holds no sweep, it was changed, or the
+                .json beside it is of another run.
         """
-        with open_result(path, "sweep") as arrays:
-            return cls._from_arrays(arrays)
-
-    @classmethod
-    def _from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SweepResult:
-        saved = _from_version_01(arrays) if "arguments" in arrays else {}
-        elsewhere = _ELSEWHERE_IN_01 if "arguments" in arrays else ()
-        for name in _FIELDS:
-            if name not in elsewhere:
-                value = arrays[name].item()
-                saved[name] = json.loads(value) if name in _STRUCTURED else value
+        arrays = read_arrays(path, "sweep", old_field="arguments")
+        with refused(path, "sweep"):
+            saved = _from_version_01(arrays) if "arguments" in arrays else {}
+            for name in _FIELDS:
+                if name not in saved:
+                    saved[name] = (structured if name in _STRUCTURED else scalar)(arrays, name)
+            check_fields(saved, TABLE)
+            check_agreement(saved, arrays)
         saved["metrics"] = {
             name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
             for name, ends in saved["metrics"].items()
         }
         pair = {name: saved["pair"][name] for name in _PAIR}
         saved["pair"] = PromptPair(**_with_tuples(pair))
-        for name in ("clean_next", "corrupt_next"):
-            saved[name] = _next_tokens(saved[name])
+        saved |= {name: _next_tokens(saved[name]) for name in ("clean_next", "corrupt_next")}
         return cls(**_with_tuples(saved))
 
 
 def _from_version_01(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the fields that version 0.1 kept in "arguments" and "top_k"."""
-    arguments = json.loads(arrays["arguments"].item())
-    there = {name: arguments[name] for name in _ELSEWHERE_IN_01 if name in arguments}
-    return {**there, "rows": arrays["top_k"].item()}
+    arguments = structured(arrays, "arguments")
+    dictionary("arguments", arguments)
+    fields = {field.name: field.default for field in dataclasses.fields(SweepResult)}
+    there = {
+        name: arguments.get(name, fields[name])
+        for name in _ELSEWHERE_IN_01
+        if name in arguments or fields[name] is not dataclasses.MISSING
+    }
+    return {**there, "rows": scalar(arrays, "top_k")}
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
@@ -257,10 +262,14 @@ def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
     if saved is None:
         return None
     return NextTokens(
-        tuple(TokenScore(**row) for row in saved["top"]),
-        TokenScore(**saved["target"]),
-        TokenScore(**saved["foil"]),
+        tuple(map(_token_score, saved["top"])),
+        _token_score(saved["target"]),
+        _token_score(saved["foil"]),
     )
+
+
+def _token_score(saved: dict[str, Any]) -> TokenScore:
+    return TokenScore(**{f.name: saved[f.name] for f in dataclasses.fields(TokenScore)})
 
 
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")

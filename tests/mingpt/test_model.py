@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mingpt import GPT, PRESETS, ConfigError, GPTConfig, PatchError
-from mingpt.checksum import sample
+from mingpt.checksum import sample, sha256_of
 
 
 def reference(seed: int = 0, **fields) -> GPT2LMHeadModel:
@@ -334,3 +334,10 @@ def test_a_stream_checks_its_ids_too(model):
     for ids in (torch.arange(3), torch.zeros(1, 13, dtype=torch.long), torch.ones(1, 2)):
         with pytest.raises(ConfigError, match="ids"):
             model.stream(ids, lambda layer, site, x: x)
+
+
+def test_a_matrix_of_one_column_has_a_checksum_whatever_its_stride():
+    numbers = torch.arange(4.0)
+    odd = torch.as_strided(numbers, (4, 1), (1, 7))
+    assert odd.is_contiguous()
+    assert sha256_of([("a", odd)]) == sha256_of([("a", numbers[:, None].clone())])

@@ -70,7 +70,7 @@ def cut(
                 chunk, is_new = [], True
                 larger = Size().plus(job, one, is_new=True)
             if strict and needed(larger) > allowed:
-                least = math.ceil(needed(larger) / 1024)  # rounded up: this much is enough
+                least = math.ceil(_largest(jobs, needed) / 1024)  # rounded up: this is enough
                 raise SweepError(
                     f"{allowed / 1024:.4g} KiB is too little memory: this sweep needs at"
                     f" least {least}K beside the model (--max-memory {least}K, in Python"
@@ -82,6 +82,15 @@ def cut(
             if one is not None:
                 chunk[-1][1].append(one)
     yield chunk
+
+
+def _largest(jobs: Sequence[Job], needed: Callable[[Size], int]) -> int:
+    """Return the bytes that the largest experiment of all jobs takes by itself."""
+    return max(
+        needed(Size().plus(job, one, is_new=True))
+        for job in jobs
+        for one in job.experiments or (None,)
+    )
 
 
 def bytes_needed(

@@ -18,6 +18,7 @@ from patching.cli.generate import EXAMPLE, main
 from patching.continuation.counts import wilson
 from patching.continuation.request import GenerationSettings
 from patching.continuation.result import Continuation, Continuations
+from patching.result_files import saved_checksum
 
 KEYS = "The keys to the cabinet"
 FIFTY = [str(number) for number in range(1, 51)]
@@ -224,7 +225,8 @@ def test_figures_of_every_choice(ran, here):
     stem = written[-1].removesuffix(".json")
     assert stem.startswith("figures/the-keys-to-the-cabinet-continued-")
     assert written == [stem + end for end in ends]
-    assert all((here / path).is_file() for path in written)
+    named = f"text_sha256 {saved_checksum(here / written[-1])}</"
+    assert all(named in (here / path).read_text("utf-8") for path in written[:-1])
 
 
 def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeypatch):
@@ -236,7 +238,7 @@ def test_many_prompts_take_several_figures_and_very_many_none(ran, here, monkeyp
     assert ends == [["counts", f"{n}.png"] for n in (1, 2, 3)]
     monkeypatch.setattr(generate_output, "MOST_PAGES", 2)
     out = ran(*asked, "--out", "none/")
-    assert "too many prompts for a bar chart" in out
+    assert "too many prompts or patterns for a bar chart" in out
     assert [path.suffix for path in (here / "none").iterdir()] == [".json"]
     written = ran(*asked).splitlines()[-1].removeprefix("wrote ")
     assert written.endswith(".json")
@@ -314,7 +316,7 @@ def test_a_result_of_several_models_and_settings_is_read_back(ran, here, small):
     for line, fields in zip(lines.splitlines(), saved, strict=True):
         assert json.loads(line).items() >= fields.items()
     fields = json.loads((here / "x.json").read_text())
-    assert [*fields] == ["command", "models", "results", "counts", "values"]
+    assert [*fields] == ["command", "models", "results", "counts", "values", "text_sha256"]
     assert fields["values"] == saved
 
 
@@ -351,8 +353,9 @@ def test_counts_of_several_models_are_drawn_together(ran, here, small, monkeypat
     drawn = []
     monkeypatch.setattr(
         "patching.continuation.figures.draw_counts",
-        lambda panels, path, *, title, notes: drawn.append((panels, title)),
+        lambda panels, *, title, notes: drawn.append((panels, title)),
     )
+    monkeypatch.setattr("patching.drawing.style.save_figure", lambda figure, path, results: None)
     monkeypatch.setattr(generate_output, "MOST_BARS", 8)
     prompts = [word for prompt in (KEYS, "A") for word in ("--prompt", prompt)]
     asked = ("--temperature", "1,2", "--max-new-tokens", "1", "--count", "of", "the")

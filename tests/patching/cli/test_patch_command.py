@@ -77,8 +77,10 @@ def test_json_holds_what_was_printed(tmp_path, monkeypatch, capsys):
             assert str(row["id"]) in err
     assert f"clean {result['clean_value']:.4f}, corrupt {result['corrupt_value']:.4f}" in err
     on_disk = json.loads((tmp_path / "x.json").read_text("utf-8"))
-    del result["paths"]
+    del result["paths"], on_disk["npz_sha256"]
+    checksum = on_disk.pop("text_sha256")
     assert result == on_disk
+    assert f"text_sha256 {checksum}</" in (tmp_path / "x.svg").read_text("utf-8")
 
 
 def test_the_numbers_are_the_models(builtin):
@@ -118,13 +120,14 @@ def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
         ["--method=attribution"], ["--method=attribution", "--compare-exact"],
     ]  # fmt: skip
     (tmp_path / "figures").mkdir()
+    for name in ("heatmap", "agreement"):
+        monkeypatch.setattr(f"patching.sweep.figures.draw_{name}", lambda *results, **how: None)
     monkeypatch.setattr(
-        "patching.sweep.figures.draw_heatmap", lambda result, path, **how: path.touch()
+        "patching.drawing.style.save_figure", lambda figure, path, results: path.touch()
     )
-    monkeypatch.setattr("patching.sweep.figures.draw_agreement", lambda *both, **how: None)
     for more in runs:
         assert main([*MICHELLE, "--model=builtin", "--quiet", *more]) == 0
-    compared = 2  # the exact sweep's two files
+    compared = 3  # the exact sweep's two files, and the figure of both
     assert len(files_in(tmp_path)) == 3 * len(runs) + compared
     assert "overwrote" not in capsys.readouterr().out
 

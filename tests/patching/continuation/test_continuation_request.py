@@ -48,7 +48,7 @@ def test_settings_are_frozen_and_read_back_from_their_dictionary():
     }  # fmt: skip
     for one in (settings, GenerationSettings(num_beams=3), GenerationSettings(greedy=True)):
         assert GenerationSettings.from_dict(one.to_dict()) == one
-    with pytest.raises(TypeError, match="unexpected value"):
+    with pytest.raises(ConfigError, match="texts to stop at are several"):
         GenerationSettings.from_dict({**settings.to_dict(), "stop": "ab"})
 
 

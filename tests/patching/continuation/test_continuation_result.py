@@ -1,7 +1,10 @@
 """The result of a continuation: a frozen sequence that is saved, loaded, tabulated and drawn."""
 
 import dataclasses
+import hashlib
 import json
+import math
+import os
 import pickle
 import sys
 
@@ -12,6 +15,7 @@ from patching.continuation.request import GenerationSettings
 from patching.continuation.result import Continuation, Continuations
 from patching.continuation.run import continue_prompts
 from patching.errors import ResultError
+from patching.result_files import saved_checksum
 
 KEYS, DOCTOR = "The keys to the cabinet", "The doctor said that"
 DRAWN = GenerationSettings(8, Decoding(1.3, 20, 0.95, 1.1), stop=("dust",))
@@ -118,7 +122,9 @@ def test_it_is_saved_and_loaded(result, beams, tmp_path):
         path = one.save(tmp_path / name)
         assert path == (tmp_path / name).with_suffix(".json")
         assert Continuations.load(tmp_path / name) == one
-        assert json.loads(path.read_text()) == one.to_dict()
+        saved = json.loads(path.read_text())
+        assert saved.pop("text_sha256") == saved_checksum(path)
+        assert saved == one.to_dict()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "y.json"]
 
 
@@ -127,11 +133,11 @@ def test_several_results_are_saved_in_one_file(result, beams, tmp_path):
     path = Continuations.save_all(tmp_path / "x.json", [result, beams, other], counts=[1])
     fields = json.loads(path.read_text())
     assert fields["counts"] == [1]
-    assert [*fields] == ["command", "models", "results", "counts", "values"]
+    assert [*fields] == ["command", "models", "results", "counts", "values", "text_sha256"]
     assert [model["name"] for model in fields["models"]] == ["builtin", "other"]
     loaded = Continuations.load_all(path)
     assert loaded[:2] == [result, beams]
-    assert loaded[2].checksum == "cd"
+    assert loaded[2] == other
     with pytest.raises(ResultError, match=r"holds 3 results, .* Continuations\.load_all$"):
         Continuations.load(path)
 
@@ -148,25 +154,103 @@ def test_equal_settings_are_one_object_after_loading(result, tmp_path):
     assert {id(one.settings) for samples in loaded for one in samples} == {id(loaded.settings)}
 
 
-def test_damaged_files_are_refused_in_one_line(result, tmp_path):
+def refusal(path) -> str:
+    """Return the message with which a file is refused: one line."""
+    with pytest.raises(ResultError) as refused:
+        Continuations.load_all(path)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_what_is_no_saved_continuation(result, tmp_path):
     path = result.save(tmp_path / "x.json")
     text = path.read_text()
-    for damaged in (
-        "", "[]", '{"values": [{}]}', '{"values": 3}', '{"values": {}}', "\udc80 no UTF-8",
-        text.replace('"ids": [', '"ids": "abc", "was": [', 1),
-        text.replace('"samples": [3, 3]', '"samples": [3, 2]'),
-        text.replace('"samples": [3, 3]', '"samples": [0, 6]'),
-        text.replace('"samples": [3, 3]', '"samples": [-1, 7]'),
-        text.replace('"model": 0', '"model": 7'),
-        text.replace('"notes": []', '"notes": "abc"'),
-    ):  # fmt: skip
-        assert damaged != text
+    for damaged in ("", "[]", "3", '{"values": [{}]}', '{"values": 3}', "[" * 9999, "\udc80"):
         path.write_bytes(damaged.encode(errors="surrogateescape"))
-        with pytest.raises(ResultError, match="holds no saved continuations") as error:
-            Continuations.load(path)
-        assert "\n" not in str(error.value)
-    with pytest.raises(ResultError, match="No such file"):
-        Continuations.load(tmp_path / "y.json")
+        assert refusal(path).startswith(f"{path} is no saved continuation: ")
+    changed = "it was changed after it was saved"
+    for damaged in (
+        text.replace('"seed": 4', '"seed": 9'),
+        text + " ",
+        text.replace("text_s", "u"),
+    ):
+        path.write_text(damaged)
+        assert changed in refusal(path)
+    assert "No such file" in refusal(tmp_path / "y.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    assert "no regular file" in refusal(tmp_path / "pipe.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f["values"][0].update(seed="x"), "values.seed is 'x', not a whole number"),
+        (lambda f: f["values"][0].update(ended=7), "values.ended is 7, not one of length, end"),
+        (lambda f: f["values"][0].update(ids=[-1]), "values.ids is -1, not a whole number"),
+        (lambda f: f["values"][0].update(ids=[2**63]), "values.ids is 9223372036854775808, not"),
+        (lambda f: f["values"][0]["ids"].append(3), "ids and tokens of values do not agree"),
+        (lambda f: f["values"][0]["tokens"].pop(), "ids and tokens of values do not agree"),
+        (lambda f: f["values"][0].update(log_prob=-1), "log_prob and log_probs of values do not"),
+        (lambda f: f["values"][0].update(prompt="a"), "results and prompt of values do not agree"),
+        (
+            lambda f: f["values"][0]["settings"].update(top_p=0.5),
+            "results and settings of values do not agree",
+        ),
+        (lambda f: f["values"][0]["settings"].update(length_penalty=math.nan), "it holds NaN"),
+        (lambda f: f["values"][0]["settings"].update(greedy=0), "settings.greedy is 0, not true"),
+        (lambda f: f["values"][0]["settings"].update(top_k=0), "settings.top_k is 0, not a whole"),
+        (
+            lambda f: [v["settings"].update(temperature=-1.0) for v in f["values"]],
+            "temperature must be a number above 0, not -1.0",
+        ),
+        (lambda f: f["values"][0]["settings"].pop("stop"), "has no field values.settings.stop"),
+        (lambda f: f["results"][0].update(samples=[3, 2]), "results and values do not agree"),
+        (lambda f: f["results"][0].update(samples=[0, 6]), "results.samples is 0, not a whole"),
+        (lambda f: f["results"][0].update(model=7), "results and models do not agree"),
+        (lambda f: f["models"][0].update(notes="abc"), "models.notes is 'abc', not a list"),
+        (lambda f: f["models"][0].update(versions={"a": 1}), "versions.a is 1, not a text"),
+        (lambda f: f.update(command=[]), "command is [], not a dictionary"),
+    ],
+)
+def test_a_field_that_was_changed_with_the_checksum_is_refused(result, tmp_path, change, message):
+    path = result.save(tmp_path / "x.json")
+    fields = json.loads(path.read_text())
+    del fields["text_sha256"]
+    change(fields)
+    body = json.dumps(fields).removesuffix("}").encode()
+    signature = hashlib.sha256(body).hexdigest()
+    path.write_bytes(body + b',\n"text_sha256": "' + signature.encode() + b'"\n}\n')
+    assert message in refusal(path)
+
+
+def test_a_log_probability_below_all_floats_is_null_in_the_file(result, beams, tmp_path):
+    """Logits of float32 that are 6e38 apart have such a log-probability."""
+    for whole in (result, beams):
+        first = whole[0][0]
+        sample = dataclasses.replace(
+            first.sample,
+            log_probs=(-math.inf, *first.sample.log_probs[1:]),
+            score=None if first.sample.score is None else -math.inf,
+        )
+        samples = (dataclasses.replace(first, sample=sample), *whole[0][1:])
+        odd = dataclasses.replace(whole, samples=(samples, whole[1]))
+        path = odd.save(tmp_path / "x.json")
+        saved = json.loads(path.read_text(), parse_constant=pytest.fail)["values"][0]
+        assert saved["log_prob"] is saved["log_probs"][0] is saved["score"] is None
+        assert Continuations.load(path) == odd
+
+
+def test_characters_that_turn_a_line_are_escaped_in_the_file(result, tmp_path):
+    odd = dataclasses.replace(result, model_name="\u202e\x9b31m\udcff", notes=("ñandú 模型",))
+    samples = tuple(
+        tuple(dataclasses.replace(one, model_name=odd.model_name) for one in row) for row in result
+    )
+    odd = dataclasses.replace(odd, samples=samples)
+    path = odd.save(tmp_path / "x.json")
+    text = path.read_bytes().decode()
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "ñandú 模型" in text
+    assert Continuations.load(path) == odd
 
 
 # --------------------------------------------------------------------- files of version 0.1

@@ -82,3 +82,57 @@ def test_patterns_that_cannot_be_counted(monkeypatch):
     monkeypatch.setattr("patching.continuation.counts.SECONDS", 0.05)
     with pytest.raises(CountError, match=r"took more than 0\.05 s on one text"):
         Pattern(r"(a|aa)+$").is_in("a" * 60 + "b")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(?R)", r"contains a recursion, \(\?R\.\.\.\): it is not supported"),
+        ("(?:(?R)|.)*", "contains a recursion"),
+        ("(?>(?R)|a)", "contains a recursion"),
+        ("(?R)?(?R)?x", "contains a recursion"),
+        (r"\\(?0)", "contains a recursion"),
+        ("(a(?1)?b)", "contains a recursion"),
+        ("(?P<n>a(?&n)?)", "contains a recursion"),
+        ("(?P<n>a(?P>n)?)", "contains a recursion"),
+        ("(a)(?-1)", "contains a recursion"),
+        ("(?x)(?R )", "contains a recursion"),
+        ("(" * 400 + ")" * 400, "is too deep or too large: maximum recursion depth"),
+        ("(?:(?:a{1000}){1000}){1000}", "repeats too much"),
+        ("a{0001000000}", "repeats too much"),
+        ("(?x)a{ 1000 000 }", "repeats too much"),
+        ("[" + "a" * 10000 + "]", "has 10002 characters; at most 10000"),
+        ("a" * 10001, "has 10001 characters; at most 10000"),
+    ],
+)
+def test_patterns_that_could_take_all_memory_are_refused(pattern, message):
+    with pytest.raises(CountError, match=message) as refused:
+        Pattern(pattern)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"\(\?R\)", "why(?R)"),
+        (r"(?i)he(?-i:LLO)", "HELLO"),
+        (r"\d{4}-\d{2}-\d{2}", "2025-01-02"),
+        ("(?:ab){3,1000}", "ababab"),
+        ("(?:hello){e<=1}", "hallo"),
+        ("(?P<n>a)(?P=n)", "aa"),
+    ],
+)
+def test_patterns_that_look_a_little_like_these_are_searched(pattern, text):
+    assert Pattern(pattern).is_in(text)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("too deep")])
+def test_a_search_that_fails_is_an_error_of_counting(monkeypatch, error):
+    pattern = Pattern("a+$")
+
+    def search(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr("regex.search", search)
+    with pytest.raises(CountError, match=r"failed on a text: too (little memory|deep)"):
+        pattern.is_in("aaa")

@@ -1,6 +1,7 @@
 """The figures of continuations: what they show, and what cannot be drawn."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
@@ -208,3 +209,23 @@ def test_nothing_is_not_drawn(samples, tmp_path):
     with pytest.raises(DrawingError, match="no figure format"):
         draw_choice(step(3, Decoding()), tmp_path / "x.gif", samples=samples)
     assert not [*tmp_path.iterdir()]
+
+
+def test_many_candidates_and_tokens_are_cut_and_the_figure_says_so(samples):
+    found = step(3, Decoding()) * 1000
+    long = dataclasses.replace(
+        samples[0],
+        tokens=("a",) * 3000,
+        sample=dataclasses.replace(samples[0].sample, log_probs=(-math.inf, *(-1.0,) * 2999)),
+    )
+    figure = draw_choice(found, samples=[long])
+    assert max(figure.get_size_inches()) < 40
+    words = texts_of(figure)
+    assert "the likeliest 100 of the 5000 listed" in words
+    assert "the first 2000 of at most 3000 tokens" in words
+
+
+def test_a_chart_of_very_many_counts_is_refused():
+    counts = [Count("p", f"w{number}", 1, 2) for number in range(1001)]
+    with pytest.raises(DrawingError, match="would have 1001 bars; at most 1000 are drawn"):
+        draw_counts([("m", counts)], title="t")

@@ -175,7 +175,9 @@ def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
 def test_more_tokens_than_can_be_read_are_left_out_of_the_cells():
     figure = figure_of(explained(MOST_LENS_TOKENS + 1), "lens")
     assert not figure.axes[0].texts
-    assert "The cells are too narrow for their tokens; the result has them." in texts_of(figure)
+    assert "There are too many cells to write their tokens; the result has them." in texts_of(
+        figure
+    )
 
 
 def test_direct_attribution_shows_every_head_and_mlp():

@@ -1,12 +1,15 @@
 """The heatmap: its formats, what it says, and texts that would break a figure."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from patching import METRICS, DrawingError, PromptPair, SweepResult, draw_heatmap
+from patching import METRICS, DrawingError, PromptPair, SweepResult, draw_heatmap, patch_sweep
 from patching.drawing.style import has_glyph
 from patching.drawing.sweep import Comparison, Heatmaps, draw_comparison, draw_heatmaps
+from patching.sweep.figures import heatmaps
 from patching.sweep.result import MetricValues
 from patching.text import escaped, shortened, visible
 
@@ -291,3 +294,26 @@ def test_patches_of_ones_own_are_in_the_title():
     result = result_for(MICHELLE, MICHELLE_SMITH, method="loop", patches="zero_ablation")
     title = drawn(result).axes[0].get_title(loc="left").replace("\n", " ")
     assert title.startswith("Patches of zero_ablation() for each cell of resid_post, into corrupt")
+
+
+def test_a_sweep_of_many_positions_is_as_wide_as_a_figure_may_be():
+    """Every n-th token has a label, and those where the prompts differ have one too."""
+    columns = tuple(f"t{number}" for number in range(1024))
+    panels = (("", np.zeros((48, 1024))),)
+    figure = draw_heatmaps(Heatmaps(panels, columns, (500, 502), "token", "c", ("t",), (0.0, 1.0)))
+    assert max(figure.get_size_inches()) < 45
+    labels = figure.axes[0].get_xticklabels()
+    assert len(labels) < 300
+    bold = [label.get_text() for label in labels if label.get_fontweight() == "bold"]
+    assert bold == ["t500", "t502"]
+
+
+def test_many_heads_are_cut_and_the_title_says_so(model, pair):
+    result = patch_sweep(model, pair, site="z", by_position=True)
+    (name, found), axis = next(iter(result.metrics.items())), 1
+    values = np.repeat(found.values, 40, axis)  # 80 heads
+    many = dataclasses.replace(result, metrics={name: found._replace(values=values)})
+    drawn = heatmaps(many)
+    assert len(drawn.panels) == 64
+    assert "of the first 64 of 80 heads" in drawn.title[0]
+    assert len(heatmaps(many, head=70).panels) == 1

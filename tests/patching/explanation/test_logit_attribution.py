@@ -10,11 +10,9 @@ from helpers import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patching import (
-    ExplanationError,
-    explain,
-)
+from patching import ExplanationError, draw_explanation, explain
 from patching.explanation import logit_attribution
+from patching.explanation.request import figures_of
 
 
 @settings(max_examples=20)
@@ -46,6 +44,12 @@ def test_how_far_the_terms_may_be_off(model, dtype, share, beside):
     found = explain(model.to(dtype), ask(range(6)))
     terms = [np.abs(found.logit_layers[:2]).sum((1, 2)), np.abs(found.initial)]
     terms += [np.abs(found.mlp).sum(0), np.abs(found.bias).sum(0), np.abs(found.final_bias)]
+    norm, answers = model.transformer.ln_f, [found.target, found.foil]
+    model(torch.arange(6)[None], record={"resid_post"})
+    last = norm(model.recording["resid_post"][-1, 0, -1])
+    unembedding = model.lm_head.weight[answers].abs()  # (2, C)
+    products = unembedding @ (last - norm.bias).abs() + unembedding @ norm.bias.abs()
+    terms.append(products.detach().numpy())
     np.testing.assert_allclose(found.tolerance, share * sum(terms) + beside, rtol=1e-5)
 
 
@@ -71,3 +75,39 @@ def test_large_values_that_cancel_are_no_error():
                 model.transformer.h[layer].mlp.c_proj.bias[3] += sign * 3000.0
         found = explain(model, ask(range(6)))
         assert (found.error <= 0.7 * found.tolerance).all()
+
+
+@pytest.mark.parametrize("large", ["wte", "ln_f.bias"])
+def test_large_products_that_cancel_are_no_error(large):
+    """The unembedding is far larger than GPT-2's: a logit of 0 can be a sum of thousands."""
+    for seed in range(5):
+        model = make_model(seed, n_layer=2, n_head=4, n_embd=256, vocab_size=199)
+        with torch.no_grad():
+            if large == "wte":
+                model.transformer.wte.weight.normal_(0, 30)
+            else:
+                model.transformer.ln_f.bias.normal_(0, 30)
+        found = explain(model, ask(range(6)))
+        assert (found.error <= 0.7 * found.tolerance).all()
+
+
+def test_logits_near_the_end_of_floats_are_drawn_or_refused(model):
+    """Nothing overflows on the way, which would be a warning, and so fail the test."""
+    norm = model.transformer.ln_f
+    with torch.no_grad():
+        norm.weight *= 1e35
+        norm.bias *= 1e35
+    outcomes, drawn = [], None
+    for _ in range(14):
+        try:
+            drawn = explain(model, ask(range(5)))
+        except ExplanationError as error:
+            outcomes.append(str(error))
+        with torch.no_grad():
+            norm.weight *= 2
+            norm.bias *= 2
+    assert np.abs(drawn.logits).max() > 1e36
+    for figure in figures_of(drawn.methods):
+        draw_explanation(drawn, figure=figure).canvas.draw()
+    assert any("not finite in torch.float32, or nearly so" in one for one in outcomes)
+    assert any("logits are not finite" in one for one in outcomes)

@@ -1,6 +1,7 @@
 """Results of a sweep: their files, tables, texts and pictures."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import pickle
@@ -14,6 +15,7 @@ from helpers import last
 from mingpt import Patch
 from mingpt.checksum import sha256_of
 from patching import PromptPair, ResultError, SweepError, SweepResult, patch_sweep
+from patching.result_files import saved_checksum
 
 
 def test_next_tokens(model, pair):
@@ -48,10 +50,18 @@ def test_save_and_load(model, pair, tmp_path, name):
     assert again.checksum == model.checksum()
     assert again.clean_next == result.clean_next
     assert again.to_dict() == result.to_dict()
-    assert json.loads(readable.read_text()) == json.loads(json.dumps(result.to_dict()))
+    saved = json.loads(readable.read_text())
+    assert saved.pop("npz_sha256") == hashlib.sha256(npz.read_bytes()).hexdigest()
+    assert saved.pop("text_sha256") == saved_checksum(npz)
+    assert saved == json.loads(json.dumps(result.to_dict()))
     with np.load(npz, allow_pickle=False) as arrays:
         assert {"values", "pair", "metric", "clean_value", "corrupt_value"} <= set(arrays.files)
-        assert set(arrays.files) == {*result.to_dict(), "values_logit_diff", "values_kl"}
+        assert set(arrays.files) == {
+            *result.to_dict(),
+            "values_logit_diff",
+            "values_kl",
+            "content_sha256",
+        }
         assert np.array_equal(arrays["values_kl"], result.metrics["kl"].values, equal_nan=True)
         assert arrays["metric"].item() == "logit_diff"
         assert arrays["clean_value"].item() == result.clean_value

@@ -1,13 +1,14 @@
 """The sweep against hand-made runs, in the fast engine and in the loop; metrics."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 import torch
 from helpers import last, make_model
 
-from mingpt import Patch
+from mingpt import GPT, GPTConfig, Patch
 from patching import METRICS, Metric, PromptPair, SweepError, patch_sweep
 
 
@@ -359,3 +360,64 @@ def test_the_repr_of_a_sweep_of_patches_names_them(model, pair):
 
     result = patch_sweep(model, pair, site="mlp_out", method="loop", patches=zeros)
     assert "patches of zeros() into corrupt" in repr(result)
+
+
+def test_too_little_memory_names_what_is_enough_for_pairs_of_any_length():
+    model = make_model()
+    pairs = [PromptPair.from_ids([*range(n)], [9, *range(1, n)], 11, 22) for n in (2, 12, 5)]
+    with pytest.raises(SweepError, match="too little memory") as refused:
+        patch_sweep(model, pairs, max_memory=1)
+    least = int(re.search(r"max_memory=(\d+)", str(refused.value))[1])
+    assert len(patch_sweep(model, pairs, max_memory=least)) == 3
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_recovery_is_0_at_corrupt_and_1_at_clean_whichever_is_larger(method):
+    """Also where the clean run prefers the foil: the difference of corrupt to clean is negative."""
+    signs = set()
+    for target, foil in ((11, 22), (22, 11)):
+        pair = PromptPair.from_ids([5, 9, 11, 3], [5, 9, 22, 3], target, foil)
+        result = patch_sweep(make_model(), pair, metric="logit_diff,recovery", method=method)
+        found = result.metrics["logit_diff"]
+        signs.add(found.corrupt > found.clean)
+        expected = (found.corrupt - found.values) / (found.corrupt - found.clean)
+        np.testing.assert_allclose(
+            result.metrics["recovery"].values, expected, rtol=1e-4, atol=1e-5
+        )
+    assert signs == {True, False}
+
+
+@pytest.mark.parametrize("method", ["fast", "loop"])
+def test_recovery_over_a_difference_of_rounding_is_refused(method):
+    """The bound is 1e-4, and in half precision some roundings of the logits."""
+    model = make_model()
+    with torch.no_grad():
+        model.transformer.wte.weight[22] = model.transformer.wte.weight[11]
+        model.transformer.wte.weight[22, 0] += 1e-6
+    pair = PromptPair.from_ids([5, 9, 11, 3], [5, 9, 23, 3], 11, 22)
+    with pytest.raises(SweepError, match=r"recovery is undefined: .* less than 0\.0001 apart"):
+        patch_sweep(model, pair, metric="recovery", method=method)
+    torch.manual_seed(1462)
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=23, block_size=8)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.4)
+    pair = PromptPair.from_ids([1, 2, 3, 4], [1, 5, 3, 4], 6, 7)
+    patch_sweep(model, pair, metric="recovery", method=method)
+    with pytest.raises(SweepError, match=r"recovery is undefined: .* apart"):
+        patch_sweep(model.bfloat16(), pair, metric="recovery", method=method)
+
+
+@pytest.mark.parametrize("site", ["attn_out", "z"])
+def test_a_channel_that_attention_never_writes_makes_no_row_equal(site):
+    """A row of the base run's counts as unchanged only if all its channels are equal."""
+    model = make_model()
+    with torch.no_grad():
+        for block in model.transformer.h:
+            block.attn.c_proj.weight[0] = 0.0
+            block.attn.c_proj.bias[0] = 0.0
+    pair = PromptPair.from_ids([5, 9, 11, 3], [5, 9, 22, 3], 11, 22)
+    fast, loop = (patch_sweep(model, pair, site=site, method=m) for m in ("fast", "loop"))
+    np.testing.assert_allclose(fast.values, loop.values, rtol=1e-4, atol=1e-5)
+    assert np.ptp(fast.values) > 0.01

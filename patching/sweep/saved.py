@@ -1,0 +1,130 @@
+"""What the fields of a saved sweep must be, and how they must agree. No file is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mingpt.sites import HEAD_SITES, SITES
+from patching.result_checks import (
+    agree,
+    check_shapes,
+    dictionary,
+    finite,
+    flag,
+    list_of,
+    mapping_of,
+    number,
+    numbers,
+    one_of,
+    optional,
+    record,
+    text,
+    whole,
+)
+from patching.result_files import scalar
+from patching.sweep.request import DIRECTIONS, METHODS
+
+_SCORE = {
+    "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
+}  # fmt: skip
+_NEXT = optional(
+    record({"top": list_of(record(_SCORE)), "target": record(_SCORE), "foil": record(_SCORE)})
+)
+_INDICES = list_of(whole(0), least=1)
+_TEXTS = list_of(text)
+TABLE = {
+    "site": one_of(SITES),
+    "direction": one_of(DIRECTIONS),
+    "metrics": mapping_of(record({"clean": number, "corrupt": number})),
+    "captions": mapping_of(text),
+    "diverging": _TEXTS,
+    "pair": record(
+        {
+            "clean_text": text, "corrupt_text": text,
+            "clean_ids": _INDICES, "corrupt_ids": _INDICES,
+            "clean_tokens": _TEXTS, "corrupt_tokens": _TEXTS,
+            "target_id": whole(0), "foil_id": whole(0),
+            "target_token": text, "foil_token": text,
+            "differing": _INDICES,
+        }
+    ),
+    "model_name": text,
+    "layers": _INDICES,
+    "heads": optional(_INDICES),
+    "positions": optional(_INDICES),
+    "by_position": flag,
+    "window": whole(1),
+    "method": one_of(METHODS),
+    "patches": optional(text),
+    "shared_by": whole(1),
+    "max_memory": optional(whole(1)),
+    "tf32": flag,
+    "checksum": optional(text),
+    "clean_next": _NEXT,
+    "corrupt_next": _NEXT,
+    "rows": whole(1),
+    "versions": mapping_of(text),
+    "seconds": finite,
+    "created": text,
+    "notes": _TEXTS,
+    "command": optional(dictionary),
+}  # fmt: skip
+
+
+def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that fields agree with one another, and that just the chosen cells have values.
+
+    Args:
+        saved: the fields, each of which TABLE has checked.
+        arrays: the arrays of the file; `values_<name>` is each metric's.
+
+    Raises:
+        FieldError: they do not.
+    """
+    _check_pair(saved["pair"])
+    metrics = saved["metrics"]
+    values = {name: arrays.get(name, np.array(None)) for name in map("values_{}".format, metrics)}
+    agree(bool(metrics), "metrics and metric")
+    agree(metrics.keys() == saved["captions"].keys(), "metrics and captions")
+    agree(metrics.keys() >= {*saved["diverging"]}, "metrics and diverging")
+    for name, array in values.items():
+        numbers(name, array)
+    _check_cells(saved, values)
+    first = next(iter(metrics))
+    again = {"metric": first, "clean_value": metrics[first]["clean"]}
+    again |= {"corrupt_value": metrics[first]["corrupt"]}
+    for name, expected in again.items():
+        agree(repr(scalar(arrays, name)) == repr(expected), f"metrics and {name}")  # NaN too
+    copy = arrays.get("values", np.array(None))
+    numbers("values", copy)
+    agree(np.array_equal(copy, values[f"values_{first}"], equal_nan=True), "metrics and values")
+
+
+def _check_pair(pair: Mapping[str, Any]) -> None:
+    parts = [pair[f"{run}_{what}"] for what in ("ids", "tokens") for run in ("clean", "corrupt")]
+    agree(len(set(map(len, parts))) == 1, "of pair")
+    differing = [i for i, (a, b) in enumerate(zip(parts[0], parts[1], strict=True)) if a != b]
+    agree(differing == pair["differing"], "clean_ids, corrupt_ids and differing of pair")
+    agree(pair["target_id"] != pair["foil_id"], "target_id and foil_id of pair")
+
+
+def _check_cells(saved: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:
+    """Check the arrays' shape, and that they have numbers where `layers` and so on say so."""
+    has_heads, by_position = saved["site"] in HEAD_SITES, saved["by_position"]
+    agree(has_heads or not by_position, "site and by_position")
+    axes = {"layers": "L"} | ({"heads": "nh"} if has_heads else {})
+    if by_position or not has_heads:
+        axes["positions"] = str(len(saved["pair"]["clean_ids"]))
+    for name in ("heads", "positions"):
+        agree((saved[name] is not None) == (name in axes), f"site, by_position and {name}")
+    check_shapes(values, dict.fromkeys(values, " ".join(axes.values())))
+    chosen = np.zeros(next(iter(values.values())).shape, dtype=bool)
+    for name, size in zip(axes, map(int, chosen.shape), strict=True):
+        indices = saved[name]
+        agree(indices == sorted({*indices}) and indices[-1] < size, f"values and {name}")
+    chosen[np.ix_(*(saved[name] for name in axes))] = True
+    for name, array in values.items():
+        agree(bool((np.isfinite(array) == chosen).all()), f"{name} and {', '.join(axes)}")
