@@ -1,6 +1,7 @@
 """Fixtures: small models, the shipped model, GPT-2's files where they are cached."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -26,6 +27,9 @@ settings.load_profile("seeded")
 OWNERS = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(ROOT / "no-such-cache")}
 
+
+# A shell starts background jobs with Ctrl-C ignored, which they and their commands would keep.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Marker -> why its tests are skipped unless pytest -m MARKER asks for them.
 APART = {
