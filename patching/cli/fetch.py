@@ -66,7 +66,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="fetch files even if the hub states no hash to check them against"),
         Option(["--quiet"], is_flag=True, help="no bar"),
     ],
-}, Argument(["names"], nargs=-1, metavar="NAME...", shell_complete=models))  # fmt: skip
+}, Argument(["names"], nargs=-1, metavar="[NAME]...", shell_complete=models))  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,8 @@ HELP = {
     "explain": ("--text", *METHODS, "id:3024", "examples:", "exit codes:", "opposite",
                 "--method LIST the old name of --show, which still works",
                 "--method means something else"),
-    "generate": ("--prompt", "--num-beams", "cut by", "Wilson", "examples:", "exit codes:"),
+    "generate": ("--prompt", "--num-beams", "--temperature LIST above 0", "cut by", "Wilson",
+                 "examples:", "exit codes:"),
     "tokens": ("--suggest", "side by side", "a star", "examples:", "exit codes:", ".txt"),
     "fetch": ("--list", "--verify", "--remove", "MINGPT_CACHE", "examples:", "exit codes:"),
 }  # fmt: skip
