@@ -22,9 +22,8 @@ from mingpt.checks import is_real
 Check = Callable[[str, Any], None]
 
 LIMIT = 2**63  # whole numbers are below it, as NumPy's and PyTorch's are
-HEADROOM = (
-    8  # sums and differences of numbers this many times below a float's largest do not overflow
-)
+# Sums and differences of numbers this many times below a float's largest do not overflow.
+HEADROOM = 8
 
 
 class FieldError(ValueError):

@@ -28,6 +28,7 @@ import numpy as np
 
 from mingpt.files import replacing
 from patching.errors import ResultError
+from patching.interrupts import held
 from patching.result_checks import FieldError
 
 CONTENT_CHECKSUM = "content_sha256"  # in the .npz: of its other entries
@@ -62,8 +63,8 @@ def save(path: str | Path, arrays: Mapping[str, Any], fields: dict[str, Any]) ->
     entries = {name: np.asarray(value) for name, value in arrays.items()}
     entries[CONTENT_CHECKSUM] = np.asarray(content_checksum(entries))
     # The .json is moved to its place first. A process that is killed before it moves the .npz
-    # leaves a .json that names another .npz than the one beside it.
-    with replacing(npz) as npz_part, replacing(readable) as readable_part:
+    # leaves a .json that names another .npz than the one beside it. Ctrl-C waits for both moves.
+    with held(), replacing(npz) as npz_part, replacing(readable) as readable_part:
         np.savez(npz_part, allow_pickle=False, **entries)
         named = {NPZ_CHECKSUM: hashlib.sha256(npz_part.read_bytes()).hexdigest()}
         readable_part.write_bytes(_signed(readable_json(fields | named)))

@@ -1,6 +1,7 @@
 """Fixtures: small models, the shipped model, GPT-2's files where they are cached."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,9 @@ os.environ |= {"HF_TOKEN_PATH": str(ROOT / "no-such-token")}
 os.environ.pop("HF_TOKEN", None)
 # huggingface_hub reads the environment when it is imported: not before here.
 
+
+# A shell starts background jobs with Ctrl-C ignored, which they and their commands would keep.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Marker -> why its tests are skipped unless pytest -m MARKER asks for them.
 APART = {

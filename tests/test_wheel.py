@@ -107,7 +107,7 @@ RUNS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(elsewhere, tmp_path, command):
     asked, printed, suffixes = RUNS[command]
-    assert f"usage: {command}" in elsewhere(command, "--help").stdout
+    assert f"Usage: {command}" in elsewhere(command, "--help").stdout
     assert printed in elsewhere(command, *asked.split()).stdout
     assert sorted(path.suffix for path in (tmp_path / "run").glob("*")) == suffixes
 

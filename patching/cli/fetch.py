@@ -65,7 +65,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="delete the named models, also for transformers"),
         Option(["--quiet"], is_flag=True, help="no bar"),
     ],
-}, Argument(["names"], nargs=-1, metavar="NAME...", shell_complete=models))  # fmt: skip
+}, Argument(["names"], nargs=-1, metavar="[NAME]...", shell_complete=models))  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,8 @@ import pytest
 from helpers import ROOT, median_seconds
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from mingpt.loading.sources import BUILTIN_DIRECTORY, gpt2_tokenizer_files
+from mingpt.loading.gpt2_tokenizer import gpt2_tokenizer_files
+from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import read_tokenizer
 
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -17,7 +17,8 @@ HELP = {
     "explain": ("--text", *METHODS, "id:3024", "examples:", "exit codes:", "opposite",
                 "--method LIST the old name of --show, which still works",
                 "--method means something else"),
-    "generate": ("--prompt", "--num-beams", "cut by", "Wilson", "examples:", "exit codes:"),
+    "generate": ("--prompt", "--num-beams", "--temperature LIST above 0", "cut by", "Wilson",
+                 "examples:", "exit codes:"),
     "tokens": ("--suggest", "side by side", "a star", "examples:", "exit codes:", ".txt"),
     "fetch": ("--list", "--verify", "--remove", "HF_HUB_CACHE", "examples:", "exit codes:"),
 }  # fmt: skip
@@ -32,7 +33,7 @@ def test_help_teaches_and_needs_no_pytorch(name):
     said = " ".join(run.stdout.split())
     assert [word for word in HELP[name] if word not in said] == []
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
-    assert "patching.cli.start" in imported
+    assert "patching.cli.common.command" in imported  # the command itself is imported by its name
     assert not imported & {"torch", "numpy", "matplotlib", "requests"}
 
 
