@@ -17,6 +17,24 @@ SHORT_NAMES = ("builtin", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "disti
 DEFAULT_OUT = "figures/"
 
 
+class Seed(click.ParamType):
+    """A seed: a whole number from 0 to 2**63 - 1, as PyTorch takes it."""
+
+    name = "seed"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the number, or fail with a message."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if not 0 <= number < 2**63:
+            self.fail(f"{value} is not from 0 to 2**63 - 1", param, ctx)
+        return number
+
+
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Let the shell complete the name of a file."""
     return [CompletionItem(incomplete, type="file")]
@@ -63,7 +81,7 @@ def model_options(
             ["--device"], type=Choice(DEVICES), default="auto", help="auto: cuda, mps, else cpu"
         ),
         Option(["--dtype"], type=Choice(DTYPES), default="float32"),
-        Option(["--seed"], type=IntRange(0, 2**63 - 1), default=0, metavar="N", help=seed),
+        Option(["--seed"], type=Seed(), default=0, metavar="N", help=seed),
     ]
 
 
