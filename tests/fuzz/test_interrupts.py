@@ -1,7 +1,7 @@
 """Commands interrupted at random moments: one line, the shell's exit code, whole files only.
 
 A signal that comes while Python itself starts cannot be caught. So the process imports the
-command's main, says so, and the delay before the signal starts there.
+command's entry, says so, and the delay before the signal starts there.
 """
 
 import functools
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,14 @@ COMMANDS = {
     "generate": ["--plot", "--count", "he", "she", "--num-samples", "5"],
 }
 LOAD = {"patch": SweepResult.load, "explain": Explanation.load, "generate": Continuations.load_all}
-# A shell ignores SIGINT for what it runs in the background; the first line undoes that.
+ENTRIES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+# What an installed command does. A shell ignores SIGINT for what it runs in the background;
+# the first line undoes that.
 LAUNCH = """\
 import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)
-from patching.cli.{} import main
+from {} import {} as entry
 print("started", flush=True)
-sys.exit(main(sys.argv[1:]))
+sys.exit(entry())
 """
 SECONDS = 60
 # A run may end well if the signal comes so late, in shares of a whole run, that the work is
@@ -43,12 +46,12 @@ LATE = 0.25
 
 
 def started(command: str, folder: Path) -> subprocess.Popen:
-    """Start a command that writes into a folder, and wait until its main is called."""
+    """Start a command that writes into a folder, and wait until its entry is called."""
+    launch = LAUNCH.format(*ENTRIES[f"mingpt-{command}"].split(":"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH.format(command), "--model", "builtin", *COMMANDS[command],
-         "--out", "out/"],
+        [sys.executable, "-c", launch, "--model", "builtin", "--out", "out/", *COMMANDS[command]],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -128,7 +131,7 @@ def _wrong_files(command: str, folder: Path) -> str | None:
 
 
 def test_an_interrupt_leaves_one_line_and_whole_files(tmp_path):
-    """SIGINT in two of three cases, SIGTERM in one, from the call of main on."""
+    """SIGINT in two of three cases, SIGTERM in one, from the call of its entry on."""
     found = {}
     for number in numbers(few=FEW, full=FULL):
         problem = interrupted(number, tmp_path / "work")
