@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mingpt import GPT, GPTConfig
+
 DEEP = "[" * 100_000
 VALUES = (None, True, False, -1, 0, 1, 2, 2**24, 2**63, 10**30, 0.5, 1e308, math.nan, math.inf,
           "", "x", [], [1], [[]], {}, {"a": 1}, DEEP)  # fmt: skip
@@ -78,7 +80,7 @@ def edit_lines(draw: random.Random, data: bytes) -> bytes:
     lines = data.decode().split("\n")
     line = lines.pop(draw.randrange(len(lines)))
     strange = ("", " ", "x", "a b c", line + line, line + " ", "\ufeff" + line, "\0", "\u2028")
-    for new in draw.choice(((), (line, line), (line,), (draw.choice(strange),))):
+    for new in draw.choice(((), (line,) * 20, (line,), (draw.choice(strange),))):
         lines.insert(draw.randrange(len(lines) + 1), new)
     return "\n".join(lines).encode()
 
@@ -111,12 +113,11 @@ def edit_torch(draw: random.Random, data: bytes) -> bytes:
     elif how == "args":
         loaded["model_args"] = _edited(draw, loaded["model_args"])
     else:  # tensors that are much larger than the file
-        wide = 2 ** draw.choice((12, 14, 24))
-        old = loaded["model_args"]["n_embd"]
-        loaded["model_args"]["n_embd"] = wide
-        for key, one in state.items():
-            shape = [wide * (size // old) if size % old == 0 else size for size in one.shape]
-            state[key] = torch.zeros(1).expand(shape)
+        args = loaded["model_args"]
+        args["n_embd"] = 2 ** draw.choice((10, 14, 24))
+        with torch.device("meta"):
+            wide = GPT(GPTConfig(**args)).state_dict()
+        loaded["model"] = {key: torch.zeros(1).expand(x.shape) for key, x in wide.items()}
     saved = io.BytesIO()
     torch.save(loaded, saved)
     return saved.getvalue()

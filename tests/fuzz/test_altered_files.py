@@ -45,8 +45,8 @@ class Kind(NamedTuple):
     path: str
     read: Callable[[Path], Any]
     edit: Callable[[random.Random, bytes], bytes]  # alters a field
-    frail: Callable[[bytes], list[range]]  # where a changed byte must be seen
     says: Callable[[Path, Path], Any] | None = None  # reads it independently; originals beside it
+    frail: Callable[[bytes], list[range]] = altering.whole  # where a changed byte must be seen
 
 
 # --------------------------------------------------------------------- reading
@@ -95,10 +95,12 @@ def nanogpt_says(path: Path, originals: Path) -> Any:
 
 
 def read_tokenizer(path: Path) -> Any:
-    """Return the ids of some texts, and the texts again."""
+    """Return the ids of some texts, the texts again, and the ids that mingpt-tokens shows."""
     tokenizer = load_tokenizer(path.parent)
     ids = [tokenizer.encode(text) for text in TEXTS]
-    return ids, [tokenizer.decode(one) for one in ids]
+    works = [tokenizer.show_work(text) for text in TEXTS]
+    shown = [[number for piece in work for number in piece.ids] for work in works]
+    return ids, list(map(tokenizer.decode, ids)), shown
 
 
 def tokenizer_says(path: Path, _: Path) -> Any:
@@ -114,7 +116,8 @@ def tokenizer_says(path: Path, _: Path) -> Any:
     pairs = [tuple(pair) for pair in pairs if pair[0] != "#version:" and "" not in pair]
     theirs = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return [theirs.encode(text).ids for text in TEXTS], list(TEXTS)
+    ids = [theirs.encode(text).ids for text in TEXTS]
+    return ids, list(TEXTS), ids
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -164,33 +167,25 @@ def loaded(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 KINDS = (
-    Kind("plain/config.json", read_model, altering.edit_json, altering.whole, config_says),
-    Kind("plain/model.safetensors", read_model, altering.edit_header, altering.header),
-    Kind("sharded/model.safetensors.index.json", read_model, altering.edit_json, altering.whole),
-    Kind("sharded/model-1.safetensors", read_model, altering.edit_header, altering.header),
-    Kind("torch/pytorch_model.bin", read_model, altering.edit_torch, altering.not_tensors),
-    Kind("legacy/pytorch_model.bin", read_model, altering.edit_torch, altering.not_tensors),
-    Kind("nano.pt", read_model, altering.edit_torch, altering.not_tensors, nanogpt_says),
-    Kind("bare.pt", read_model, altering.edit_torch, altering.not_tensors),
-    Kind("plain/vocab.json", read_tokenizer, altering.edit_json, altering.whole, tokenizer_says),
-    Kind("plain/merges.txt", read_tokenizer, altering.edit_lines, altering.whole, tokenizer_says),
-    Kind(
-        "plain/added_tokens.json",
-        read_tokenizer,
-        altering.edit_json,
-        altering.whole,
-        tokenizer_says,
-    ),
-    Kind(
-        "torch/tokenizer.json", read_tokenizer, altering.edit_json, altering.whole, tokenizer_says
-    ),
-    Kind("sweep.npz", loaded(SweepResult.load), altering.edit_npz, altering.whole),
-    Kind("sweep.json", loaded(SweepResult.load), altering.edit_json, altering.whole),
-    Kind("explanation.npz", loaded(Explanation.load), altering.edit_npz, altering.whole),
-    Kind("explanation.json", loaded(Explanation.load), altering.edit_json, altering.whole),
-    Kind("continuations.json", loaded(Continuations.load_all), altering.edit_json, altering.whole),
-    Kind("prompts.txt", read_prompts, altering.edit_lines, altering.whole, prompts_say),
-    Kind("prompts.jsonl", read_prompts, altering.edit_lines, altering.whole, prompts_say),
+    Kind("plain/config.json", read_model, altering.edit_json, config_says),
+    Kind("plain/model.safetensors", read_model, altering.edit_header, None, altering.header),
+    Kind("sharded/model-1.safetensors", read_model, altering.edit_header, None, altering.header),
+    Kind("sharded/model.safetensors.index.json", read_model, altering.edit_json),
+    Kind("torch/pytorch_model.bin", read_model, altering.edit_torch, None, altering.not_tensors),
+    Kind("legacy/pytorch_model.bin", read_model, altering.edit_torch, None, altering.not_tensors),
+    Kind("nano.pt", read_model, altering.edit_torch, nanogpt_says, altering.not_tensors),
+    Kind("bare.pt", read_model, altering.edit_torch, None, altering.not_tensors),
+    Kind("plain/vocab.json", read_tokenizer, altering.edit_json, tokenizer_says),
+    Kind("plain/merges.txt", read_tokenizer, altering.edit_lines, tokenizer_says),
+    Kind("plain/added_tokens.json", read_tokenizer, altering.edit_json, tokenizer_says),
+    Kind("torch/tokenizer.json", read_tokenizer, altering.edit_json, tokenizer_says),
+    Kind("sweep.npz", loaded(SweepResult.load), altering.edit_npz),
+    Kind("sweep.json", loaded(SweepResult.load), altering.edit_json),
+    Kind("explanation.npz", loaded(Explanation.load), altering.edit_npz),
+    Kind("explanation.json", loaded(Explanation.load), altering.edit_json),
+    Kind("continuations.json", loaded(Continuations.load_all), altering.edit_json),
+    Kind("prompts.txt", read_prompts, altering.edit_lines, prompts_say),
+    Kind("prompts.jsonl", read_prompts, altering.edit_lines, prompts_say),
 )
 
 
