@@ -147,7 +147,8 @@ class _Worker:
 
 def _serve(pipe, run: Callable[[int, Path], Problem | None], folder: Path) -> None:
     """Run the cases whose numbers come through the pipe, and send back what was wrong."""
-    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "MINGPT_CACHE", "HF_HUB_CACHE", "HF_HOME"):
+    os.environ.pop("MINGPT_CACHE", None)
+    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "HF_HUB_CACHE", "HF_HOME"):
         os.environ[name] = str(folder / "own" / name.lower())
         (folder / "own" / name.lower()).mkdir(parents=True, exist_ok=True)
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "COLUMNS": "80"}
