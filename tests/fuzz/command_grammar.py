@@ -107,7 +107,7 @@ OPTIONS = {
     },
     "tokens": {**SOURCE, "--suggest": "suggest", "--json": "flag", "--quiet": "flag", "": "text"},
     "fetch": {
-        "--list": "flag", "--verify": "flag", "--remove": "flag", "--no-verify": "flag",
+        "--list": "flag", "--verify": "flag", "--remove": "flag",
         "--quiet": "flag", "": "names",
     },
 }  # fmt: skip
