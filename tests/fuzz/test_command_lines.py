@@ -64,20 +64,36 @@ def run(number: int, folder: Path) -> Problem | None:
     draw = random_of(number)
     command, argv = command_line(draw)
     work, before = folder / "work", _listing(folder)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    os.chdir(work)
     os.environ |= {"HOME": str(work), "COLUMNS": draw.choice(("80", "80", "0", "-1", "x", "5"))}
+    _empty(work)
     ran = run_in_process(command, argv, draw.choice(("utf-8", "utf-8", "utf-8", "ascii")))
     problem = problem_of(command, argv, ran) or _files_problem(ran, argv, work)
     if problem is None and _listing(folder) != before:
         problem = Problem("files outside the working folder", f"{_listing(folder) - before}")
     if problem is None and number % AGAIN == 0:
         problem = _problem_as_process(command, argv, ran, work)
+    _empty(work)
     if problem is None:
         return None
     line = shlex.join([f"mingpt-{command}", *argv])
     return Problem(f"{command}: {problem.kind}", f"{line[:600]!r}\n{problem.details[-1200:]}")
+
+
+def _empty(work: Path) -> None:
+    """Make the folder anew, and go there. Folders can be too deep for shutil.rmtree."""
+    os.chdir("/")
+    subprocess.run(["rm", "-rf", str(work)], check=True)
+    work.mkdir()
+    os.chdir(work)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files in a folder and below; Path.rglob recurses, and fails in deep ones."""
+    files, waiting = [], [folder]
+    while waiting:
+        for path in waiting.pop().iterdir():
+            (waiting if path.is_dir() else files).append(path)
+    return files
 
 
 def _listing(folder: Path) -> set[tuple[str, int]]:
@@ -89,7 +105,7 @@ def _listing(folder: Path) -> set[tuple[str, int]]:
 
 def _files_problem(ran: Ran, argv: list[str], work: Path) -> Problem | None:
     """Return what is wrong with the files that a command left."""
-    paths = [path for path in work.rglob("*") if path.is_file()]
+    paths = _files(work)
     hidden = [str(path) for path in paths if ".part" in path.name]
     if hidden:
         return Problem("a temporary file is left", f"{hidden}")
@@ -128,9 +144,7 @@ def _check_json(text: str) -> None:
 def _problem_as_process(command: str, argv: list[str], ran: Ran, work: Path) -> Problem | None:
     """Run the command as a process too; return what is wrong, or differs."""
     script = [sys.executable, str(ROOT / "scripts" / f"{command}.py")]
-    shutil.rmtree(work)
-    work.mkdir()
-    os.chdir(work)
+    _empty(work)
     limit_time(0, SECONDS_IN_ALL)  # the other process's computing does not count here
     try:
         done = subprocess.run([*script, *argv], capture_output=True)
