@@ -103,7 +103,7 @@ def test_the_readme_is_short_and_its_tree_is_the_clones():
         # Names come first; the description follows after two or more spaces.
         names = re.split(r"\s{2,}", line.strip())[0].split()
         for name in names:
-            is_room = name in ("request", "run", "result", "figures")
+            is_room = name in ("request", "run", "result", "saved", "figures")
             place = ROOT.joinpath(*folders, f"{name}.py" if is_room else name)
             assert place.exists(), place
         if names[0].endswith("/"):
