@@ -90,7 +90,7 @@ def load_model(arguments: SimpleNamespace, name: str | None) -> LoadedModel:
         n_head=arguments.n_head,
         offline=arguments.offline,
     )
-    with bar("fetching", quiet=arguments.quiet, in_bytes=True) as progress:
+    with bar("loading", quiet=arguments.quiet, in_bytes=True) as progress:
 
         def loaded(source: Source) -> tuple[GPT, BPETokenizer]:
             return load(source, dtype=dtype, progress=progress)
@@ -127,7 +127,7 @@ def load_tokenizers(arguments: SimpleNamespace) -> list[LoadedTokenizer]:
     names = arguments.model or [DEFAULT_MODEL]
     where = {"n_head": arguments.n_head, "offline": arguments.offline}
     sources = [resolve(name, **where) for name in dict.fromkeys(names)]
-    with bar("fetching", quiet=arguments.quiet, in_bytes=True) as progress:
+    with bar("loading", quiet=arguments.quiet, in_bytes=True) as progress:
 
         def loaded(source: Source) -> BPETokenizer:
             return load_tokenizer(source, progress=progress)
