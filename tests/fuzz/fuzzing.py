@@ -231,7 +231,7 @@ def run_in_process(command: str, argv: list[str], encoding: str = "utf-8") -> Ra
     texts = []
     for stream in streams:
         stream.flush()
-        texts.append(stream.buffer.getvalue().decode(encoding))
+        texts.append(stream.buffer.getvalue().decode(encoding, "surrogateescape"))
     return Ran(code, *texts, kind)
 
 
@@ -245,7 +245,9 @@ def problem_of(command: str, argv: list[str], ran: Ran) -> Problem | None:
     for stream, text in (("stdout", ran.out), ("stderr", ran.err)):
         control = [char for char in text if not (char.isprintable() or char == "\n")]
         if control:
-            return Problem(f"control characters on {stream}", f"{control[:5]!r}\n{text!r}")
+            return Problem(
+                f"characters that are not printable on {stream}", f"{control[:5]!r}\n{text!r}"
+            )
     errors = [line for line in lines if line.startswith(f"mingpt-{command}: error: ")]
     if len(errors) != (ran.code == 2) or errors != lines[len(lines) - len(errors) :]:
         return Problem(f"exit code {ran.code} with {len(errors)} lines of error", ran.err)

@@ -150,7 +150,10 @@ def _problem_as_process(command: str, argv: list[str], ran: Ran, work: Path) -> 
         done = subprocess.run([*script, *argv], capture_output=True)
     except TooLongError:
         return Problem("hang of the process", "")
-    again = Ran(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+    again = Ran(
+        done.returncode,
+        *(one.decode("utf-8", "surrogateescape") for one in (done.stdout, done.stderr)),
+    )
     problem = problem_of(command, argv, again) or _files_problem(again, argv, work)
     if problem is None and again.code != ran.code:
         problem = Problem(f"exit code {again.code}, in process {ran.code}", again.err)
