@@ -163,7 +163,7 @@ class BPETokenizer:
             symbols: in the byte alphabet.
             trace: gets the merged pairs, in the order applied.
         """
-        last = len(self._rank)
+        last = len(self.merges)
         while len(symbols) > 1:
             best = min(pairwise(symbols), key=lambda pair: self._rank.get(pair, last))
             if best not in self._rank:

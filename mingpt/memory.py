@@ -95,6 +95,6 @@ def enough_memory(otherwise: MinGPTError) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise otherwise from None
     except RuntimeError as error:  # the CPU's allocator raises no class of its own
-        if "allocate memory" not in str(error):
+        if not any(words in str(error) for words in ("allocate memory", "bad_alloc")):
             raise
         raise otherwise from None

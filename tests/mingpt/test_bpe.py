@@ -159,8 +159,7 @@ def test_the_pieces_of_a_text(shipped, text, pieces):
 
 
 def few_letters(merges: list[tuple[str, str]]) -> BPETokenizer:
-    """Return a tokenizer of the bytes and these merges; one that is given twice counts once."""
-    merges = list(dict.fromkeys(merges))
+    """Return a tokenizer of the bytes and these merges, of which some may be repeated."""
     symbols = [*_CHAR_OF_BYTE.values(), *(a + b for a, b in merges)]
     return BPETokenizer({symbol: n for n, symbol in enumerate(dict.fromkeys(symbols))}, merges)
 
@@ -185,6 +184,7 @@ def test_merging_by_a_heap_is_the_plain_merging(merges, text):
         ("b+c a+b", "abc", "a bc"),  # the order is the merges', not the text's
         ("ab+a a+b", "abab", "ab ab"),  # every a+b is joined before ab+a is looked for
         ("a+b ab+ab b+a", "babab", "b abab"),
+        ("a+b b+c a+b", "abc", "a bc"),  # of a merge that is repeated the last one counts
     ],
 )
 def test_merges_that_overlap_and_repeat(merges, text, tokens):

@@ -47,6 +47,7 @@ def test_amounts_in_words():
         MemoryError(),
         torch.OutOfMemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("std::bad_alloc"),
     ],
 )
 def test_memory_that_runs_out_is_the_callers_error(error):

@@ -107,6 +107,19 @@ class Command(click.Command):
                 raise click.BadOptionUsage(word, f"{word} needs a value", ctx)
         return super().parse_args(ctx, [*front, "--", *texts, *waiting])
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return --help, printed as all else is: click writes UTF-8 where ASCII is asked for."""
+
+        def show(ctx: click.Context, option: click.Parameter, is_asked: bool) -> None:
+            if is_asked and not ctx.resilient_parsing:
+                print_line(ctx.get_help(), sys.stdout)
+                ctx.exit()
+
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = show
+        return option
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the usage, the description, the options in their sections, and the epilog."""
         self.format_usage(ctx, formatter)

@@ -153,7 +153,9 @@ def say_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
 
 
 def check_name(path: Path) -> None:
-    """Raise UsageError if the name is too long for any file system."""
+    """Raise UsageError if the name is too long for any file system, or is only a suffix."""
+    if path.name != ".." and path.stem == ".":  # "..png", to which pathlib gives no other suffix
+        raise UsageError(f"--out {path}: the file has no name before its suffix")
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"--out {shortened(str(path), 80)}: the name is too long for a file")
 

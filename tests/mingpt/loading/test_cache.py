@@ -140,6 +140,14 @@ def test_a_damaged_file_is_deleted_and_refused(online, tmp_path, files, checksum
     assert mingpt.load("me/mine")[0].checksum() == checksum  # fetched again
 
 
+def test_a_damaged_configuration_without_weights_is_refused_too(online, tmp_path, files):
+    online.add_repository("me/mine", files)
+    snapshot = snapshot_of(tmp_path, {"config.json": files["config.json"]}, commit="c" * 40)
+    (snapshot / "config.json").resolve().write_bytes(files["config.json"] + b" ")
+    with pytest.raises(DownloadError, match=r"config\.json is not the expected file"):
+        mingpt.load("me/mine")
+
+
 def test_every_shard_is_checked(online, tmp_path, files):
     state = safetensors.torch.load(files["model.safetensors"])
     names = [f"model-{n}.safetensors" for n in (0, 1)]

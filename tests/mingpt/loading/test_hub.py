@@ -302,6 +302,13 @@ def test_a_silent_hub_costs_seconds(online, files, monkeypatch):
     assert time.monotonic() - started < 2
 
 
+def test_a_look_up_of_a_name_that_does_not_end_costs_seconds(online):
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match=r"does not answer within 0\.2 s"):
+        hub._within(0.2, lambda: time.sleep(3))
+    assert time.monotonic() - started < 2
+
+
 def test_an_unreachable_hub_costs_no_time(online, monkeypatch):
     from huggingface_hub import constants
 

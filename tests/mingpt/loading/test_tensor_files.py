@@ -508,6 +508,24 @@ def test_a_zip_that_unpacks_to_more_than_it_holds_is_refused(tmp_path, monkeypat
     assert not torch.load.called
 
 
+@pytest.mark.parametrize("place", ["length", "data"])
+def test_a_record_that_was_changed_is_refused(tmp_path, place):
+    """PyTorch itself finds a mapped tensor by a header that it does not check."""
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.arange(100.0)}, path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        (record,) = [one for one in archive.infolist() if one.filename.endswith("/data/0")]
+    at = {
+        "length": record.header_offset + 28,
+        "data": data.index(torch.arange(100.0).numpy().tobytes()),
+    }
+    data[at[place]] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is no whole PyTorch file"):
+        tensor_files.load_torch(path)
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 def test_memory_that_runs_out_while_loading_is_one_line(tmp_path, monkeypatch, legacy):
     torch.save(

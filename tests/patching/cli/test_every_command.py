@@ -38,6 +38,15 @@ def test_help_teaches_and_needs_no_pytorch(name):
 
 
 @pytest.mark.parametrize("name", HELP)
+def test_help_is_ascii_where_ascii_is_asked_for(name):
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.isascii()
+
+
+@pytest.mark.parametrize("name", HELP)
 def test_version(command, name):
     assert command(name, "--version").stdout == f"mingpt-{name} {mingpt.__version__}\n"
 
