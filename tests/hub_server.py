@@ -29,6 +29,7 @@ class Served:
     status: int = 200
     headers: dict = field(default_factory=dict)
     redirect: str | None = None  # redirect to this address, in place of sending the body
+    redirect_body: bool = False  # send the body all the same
     ranges: bool = True  # answer Range requests
     length: bool = True  # send Content-Length
     failures: list = field(default_factory=list)  # (status, headers) of the first answers, or None
@@ -68,7 +69,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         asked.append((path, dict(self.headers)))
         served = hub.files.get(path)
         if served is None:
-            served = Served(b"nothing here", status=404, etag=None)
+            served = Served(b"nothing here", status=404, etag=None, headers=hub.missing(path))
         time.sleep(served.wait if self.command == "GET" else served.head_wait)
         failures = served.failures if self.command == "GET" else served.head_failures
         failure = failures.pop(0) if failures else None
@@ -76,6 +77,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status, headers = failure
             return self._answer(status, {"Content-Length": "0", **headers})
         headers = {**served.stated(), **served.headers}
+        if served.redirect is not None and served.redirect_body:
+            headers |= {"Location": served.redirect, "Content-Length": str(len(served.body))}
+            return self._answer(302, headers, served.body, served)
         if served.redirect is not None:
             return self._answer(
                 302, {"Location": served.redirect, "Content-Length": "0", **headers}
@@ -138,6 +142,15 @@ class HubServer(http.server.ThreadingHTTPServer):
     def asked(self, path: str) -> list[dict]:
         """Return the headers of every request for a path."""
         return [headers for asked, headers in self.requests if asked == path]
+
+    def missing(self, path: str) -> dict:
+        """Return the headers of a 404: the hub says which commit has no such file."""
+        name, _, rest = path.partition("/resolve/")
+        commit = rest.split("/")[0]
+        if not any(one.startswith(f"{name}/resolve/{commit}/") for one in self.files):
+            return {}
+        commit = "c" * 40 if commit == "main" else commit
+        return {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
 
     def add_repository(self, name: str, files: dict[str, bytes], revision="main", **how) -> None:
         """Add files as the hub serves them: large ones are redirected to another host."""

@@ -15,9 +15,8 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from mingpt.errors import CheckpointError, DownloadError
 from mingpt.files import contained, expanded, replacing
@@ -32,11 +31,23 @@ SECONDS_BETWEEN_LOOKS = 0.2  # at the progress of the process that holds a lock
 SECONDS_FOR_ANOTHER = 120.0  # in which that process must get on
 
 
+def constants() -> ModuleType:
+    """Return the settings of the hub's library, which it reads from HF_* when it is imported.
+
+    Raises:
+        DownloadError: a variable holds something that the library refuses.
+    """
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        raise DownloadError(f"a variable HF_... of the environment is wrong: {error}") from None
+    return constants
+
+
 def directory() -> Path:
     """Return the cache: HF_HUB_CACHE, else HF_HOME/hub, by default ~/.cache/huggingface/hub."""
-    from huggingface_hub import constants
-
-    return expanded(constants.HF_HUB_CACHE)
+    settings = constants()
+    return expanded(settings.HF_HUB_CACHE or settings.default_cache_path)
 
 
 def folder(repository: Repository) -> Path:
@@ -103,6 +114,8 @@ def locked(place: Path, name: str, progress: Progress | None = None) -> Iterator
     Raises:
         DownloadError: the other process has not got on for SECONDS_FOR_ANOTHER.
     """
+    from filelock import FileLock, Timeout
+
     path = place.parent / ".locks" / place.name / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, has, since = FileLock(path), -1, time.monotonic()
@@ -199,7 +212,8 @@ def expected_hashes(repository: Repository, path: Path) -> list[str]:
     blob = _blob(path)
     stated = blob.name
     if not HASH.fullmatch(stated):  # a cache without links
-        stated = next(iter(_records(blob).get(_key(blob), [])[2:]), "")
+        recorded = _records(blob).get(_key(blob), [])[2:]
+        stated = next((one for one in recorded if HASH.fullmatch(str(one))), "")
     return [one for one in (stated, repository.sha256.get(path.name)) if one]
 
 

@@ -11,25 +11,30 @@ import contextlib
 import hashlib
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from mingpt.errors import DownloadError
 
 if TYPE_CHECKING:  # at run time imported where it is used: most runs need no network
     import requests
 
+Answer = TypeVar("Answer")
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all or 0 if unknown)
 
 SECONDS_TO_CONNECT = 4.0
+SECONDS_TO_ANSWER = 10.0  # name look-up, connection and all headers
 SECONDS_TO_STALL = 10.0  # in each such span at least LEAST_BYTES must arrive
 LEAST_BYTES = 1 << 15
 ATTEMPTS = 5  # failures in a row before we give up; a stall counts as STALL of them
 STALL = 3
 SECONDS_BETWEEN = 1.0  # after the first failure; the wait doubles with each further one
+MOST_REDIRECTS = 10
 MOST_UNSTATED = 1 << 24  # bytes to take where neither the hub nor the answer states a size
 _CHUNK = 1 << 18  # bytes
 _WORTH_ANOTHER_TRY = 1 << 20  # bytes; an attempt with so many new ones sets the failures to 1
@@ -37,6 +42,8 @@ _WORTH_ANOTHER_TRY = 1 << 20  # bytes; an attempt with so many new ones sets the
 
 class NotFoundError(DownloadError):
     """The server has no such file."""
+
+    commit: str | None = None  # the hub's commit that has no such file, if the hub says so
 
 
 class _BrokenError(Exception):
@@ -165,39 +172,60 @@ def _attempt(
         raise DownloadError(f"{_shown(url)} is not the expected file: {wrong}")
 
 
-def _session() -> requests.Session:
-    """Return a session that sends no password and no token to another host."""
-    import requests
+def within(seconds: float, request: Callable[[], Answer]) -> Answer:
+    """Return a request's answer; raise TimeoutError if there is none within `seconds`.
 
-    class Session(requests.Session):
-        def rebuild_auth(self, prepared: requests.PreparedRequest, response: requests.Response):
-            # requests would look for a password for the new host in ~/.netrc.
-            before, after = str(response.request.url), str(prepared.url)
-            if self.should_strip_auth(before, after):
-                prepared.headers.pop("Authorization", None)
-            if urlsplit(before).scheme == "https" and urlsplit(after).scheme != "https":
-                raise requests.exceptions.InvalidURL("a redirect from https to another scheme")
+    The request runs in a thread, because time-outs of HTTP clients bound neither the look-up
+    of a host's name nor headers that come byte by byte.
+    """
+    answers: list[Answer] = []
+    errors: list[Exception] = []
 
-    return Session()
+    def run() -> None:
+        try:
+            answers.append(request())
+        except Exception as error:  # raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"does not answer within {seconds:g} s")
+    return answers[0]
 
 
 def _open(url: str, headers: Mapping[str, str]) -> requests.Response:
-    """Return the answer, its body not read yet."""
+    """Return the answer, its body not read yet; follow redirects, whose bodies are not read."""
     import requests
 
+    session, here = requests.Session(), url
+    # Otherwise requests reads the whole body of a redirect, even of one that it does not follow.
+    session.get_redirect_target = lambda response: None  # type: ignore[assignment, method-assign]
     try:
-        # Accept-Encoding: Content-Length must count the file's own bytes.
-        answer = _session().get(
-            url,
-            headers={**headers, "Accept-Encoding": "identity"},
-            auth=lambda request: request,  # else requests would look in ~/.netrc
-            stream=True,
-            timeout=(SECONDS_TO_CONNECT, SECONDS_TO_STALL),
-        )
+        for _ in range(MOST_REDIRECTS + 1):
+            get = partial(
+                session.get,
+                here,
+                # Accept-Encoding: Content-Length must count the file's own bytes.
+                headers={**headers, "Accept-Encoding": "identity"},
+                auth=lambda request: request,  # else requests would look in ~/.netrc
+                stream=True,
+                timeout=(SECONDS_TO_CONNECT, SECONDS_TO_STALL),
+            )
+            answer = within(SECONDS_TO_ANSWER, get)
+            if not answer.is_redirect:
+                break
+            answer.close()
+            here, headers = _redirected(here, answer.headers["Location"], headers)
+        else:
+            raise DownloadError(f"{_shown(url)} redirects more than {MOST_REDIRECTS} times")
+    except (TimeoutError, requests.exceptions.ReadTimeout):
+        raise _BrokenError("does not answer", weight=STALL) from None
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-        is_stall = isinstance(error, requests.exceptions.ReadTimeout)
-        words = "does not answer" if is_stall else f"cannot be reached: {_reason(error)}"
-        raise _BrokenError(words, weight=STALL if is_stall else 1) from None
+        raise _BrokenError(f"cannot be reached: {_reason(error)}") from None
     except (requests.exceptions.RequestException, ValueError) as error:
         raise DownloadError(f"{_shown(url)} cannot be requested: {_reason(error)}") from None
     try:
@@ -206,6 +234,23 @@ def _open(url: str, headers: Mapping[str, str]) -> requests.Response:
         answer.close()
         raise
     return answer
+
+
+def _redirected(
+    here: str, location: str, headers: Mapping[str, str]
+) -> tuple[str, Mapping[str, str]]:
+    """Return the address that a redirect leads to, and the headers for it.
+
+    Raises:
+        DownloadError: it leads from https to another scheme, or to none of HTTP's.
+    """
+    there = urljoin(here, location)
+    before, after = urlsplit(here), urlsplit(there)
+    if after.scheme != "https" and not before.scheme == after.scheme == "http":
+        raise DownloadError(f"{_shown(here)} redirects to {_shown(there)}: not followed")
+    if (before.scheme, before.netloc) != (after.scheme, after.netloc):  # the token stays behind
+        headers = {name: text for name, text in headers.items() if name.lower() != "authorization"}
+    return there, headers
 
 
 def _check_status(url: str, answer: requests.Response) -> None:
@@ -300,7 +345,6 @@ def _reason(error: Exception) -> str:
         requests.exceptions.ProxyError: "the proxy refuses",
         requests.exceptions.Timeout: "time-out",
         requests.exceptions.ConnectionError: "no connection",
-        requests.exceptions.TooManyRedirects: "it redirects in a circle",
-        ValueError: "it is no address, or redirects to none",  # InvalidURL, InvalidSchema, ...
+        ValueError: "it is no address",  # InvalidURL, InvalidSchema, ...
     }
     return next((words for kind, words in reasons.items() if isinstance(error, kind)), "no answer")

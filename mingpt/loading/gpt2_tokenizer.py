@@ -48,6 +48,8 @@ def gpt2_tokenizer_files(
                     # The hub names small files by git's hash.
                     cache.link(whole.replace(whole.with_name(file_hash(whole, 40))), path)
             found.append(path)
+    except OSError as error:
+        raise DownloadError(f"{place} cannot be written: {error.strerror or error}") from None
     except (DownloadError, CheckpointError) as error:
         wanted = " + ".join(repositories.TOKENIZER_FILES)
         raise DownloadError(
@@ -69,9 +71,13 @@ def files_here() -> tuple[Path, ...] | None:
     for known in repositories.KNOWN.values():
         with contextlib.suppress(CheckpointError):  # a link leads out of the cache: try the next
             for snapshot in cache.snapshots(known):
-                paths = [snapshot / name for name in repositories.TOKENIZER_FILES]
-                if all(path.is_file() for path in paths):
-                    for path in paths:
-                        cache.check(known, path)
-                    return tuple(paths)
+                cached = [snapshot / name for name in repositories.TOKENIZER_FILES]
+                if all(path.is_file() and _is_gpt2s(path) for path in cached):
+                    return tuple(cached)
     return None
+
+
+def _is_gpt2s(path: Path) -> bool:
+    """Return True if a cached file is GPT-2's, by the built-in hash; a mirror may state another."""
+    sha256 = repositories.TOKENIZER_SHA256[repositories.TOKENIZER_FILES[path.name]]
+    return wrong_hash(contained(path, cache.directory()), [sha256]) is None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +22,7 @@ from urllib.parse import quote, urlsplit
 from mingpt.errors import DownloadError
 from mingpt.files import contained
 from mingpt.loading import cache
-from mingpt.loading.download import NotFoundError, Progress, fetch
+from mingpt.loading.download import NotFoundError, Progress, fetch, within
 from mingpt.loading.repositories import Repository
 
 if TYPE_CHECKING:
@@ -40,19 +39,17 @@ NOT_THERE = "the repository has no such file"
 
 def is_offline() -> bool:
     """Return True if HF_HUB_OFFLINE forbids the network."""
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE
+    return cache.constants().HF_HUB_OFFLINE
 
 
 def endpoint() -> str:
     """Return HF_ENDPOINT, or the hub's own address; raise DownloadError if it is no address."""
-    from huggingface_hub import constants
-
+    address: str = cache.constants().ENDPOINT
     with contextlib.suppress(ValueError):
-        parts = urlsplit(constants.ENDPOINT)
-        if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
-            return constants.ENDPOINT
+        parts = urlsplit(address)
+        is_known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if is_known and "@" not in parts.netloc:
+            return address
     raise DownloadError(
         "HF_ENDPOINT is no address of the form https://host (a token belongs in HF_TOKEN)"
     )
@@ -60,9 +57,9 @@ def endpoint() -> str:
 
 def reach() -> None:
     """Check that the hub answers; raise DownloadError if not within SECONDS_TO_REACH."""
+    url = endpoint()
     from huggingface_hub import get_session
 
-    url = endpoint()
     _within(SECONDS_TO_REACH, lambda: get_session().head(url, timeout=SECONDS_TO_REACH))
 
 
@@ -81,7 +78,9 @@ def obtain(
         DownloadError: the hub cannot be reached or refuses, or sends another file.
         CheckpointError: a link leads out of the cache.
     """
-    place = contained(cache.folder(repository), cache.directory())
+    place = cache.folder(repository)
+    for path in (place, place / "blobs", place / "snapshots"):
+        contained(path, cache.directory())
     revision = cache.revision(repository)
     missing = place / ".no_exist" / revision / name  # the library's mark
     path = place / "snapshots" / revision / name
@@ -104,11 +103,13 @@ def obtain(
                 cache.remember(blob, hashes)
             cache.link(blob, path)
             cache.note_commit(repository, commit)
+        cache.check(repository, path, progress)  # a blob that was there already
         return path
-    except NotFoundError:
-        if cache.COMMIT.fullmatch(revision):
-            missing.parent.mkdir(parents=True, exist_ok=True)
-            missing.touch()
+    except NotFoundError as error:
+        if error.commit == revision:
+            with contextlib.suppress(OSError):
+                missing.parent.mkdir(parents=True, exist_ok=True)
+                missing.touch()
         raise
     except OSError as error:
         raise DownloadError(f"{place} cannot be written: {error.strerror or error}") from None
@@ -116,9 +117,9 @@ def obtain(
 
 def ask(repository: Repository, name: str, revision: str) -> HfFileMetadata:
     """Return the commit, hash (`etag`) and size that the hub states for a file; see obtain."""
+    url, seconds = _url(repository, name, revision), SECONDS_TO_ANSWER
     from huggingface_hub import get_hf_file_metadata
 
-    url, seconds = _url(repository, name, revision), SECONDS_TO_ANSWER
     request = partial(get_hf_file_metadata, url, False, seconds, headers=_headers())
     for failures in range(1, ATTEMPTS + 1):
         try:
@@ -135,6 +136,8 @@ def ask(repository: Repository, name: str, revision: str) -> HfFileMetadata:
             f"{url} states no commit, or no hash to check the file by: it is no hub, or a"
             " log-in page of this network"
         )
+    if cache.COMMIT.fullmatch(revision) and commit != revision:
+        raise DownloadError(f"{url} answers with another commit, {commit}")
     return found
 
 
@@ -147,52 +150,44 @@ def _url(repository: Repository, name: str, revision: str) -> str:
 
 
 def _headers() -> dict[str, str]:
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import get_token
 
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    token = None if cache.constants().HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
     if token and re.fullmatch(r"[!-~]+", token) is None:
         raise DownloadError("HF_TOKEN is no token: it holds a space or another strange character")
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _within(seconds: float, request: Callable[[], Any]) -> Any:
-    """Return a request's answer; fail after `seconds`, and turn the library's errors into ours.
-
-    The request runs in a thread, because no time-out bounds the look-up of a host's name.
-    """
-    answers: list[Any] = []
-
-    def run() -> None:
-        try:
-            answers.append(request())
-        except Exception as error:  # raised in the caller's thread
-            answers.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not answers:
-        raise DownloadError(f"{endpoint()} does not answer within {seconds:g} s")
-    if isinstance(answers[0], Exception):
-        raise _translated(answers[0]) from None
-    return answers[0]
+    """Return a request's answer; fail after `seconds`, and turn the library's errors into ours."""
+    try:
+        return within(seconds, request)
+    except TimeoutError as error:
+        raise DownloadError(f"{endpoint()} {error}") from None
+    except Exception as error:
+        raise _translated(error) from None
 
 
 def _translated(error: Exception) -> Exception:
     """Return our error for one of the library, or of the HTTP client that it uses."""
     from huggingface_hub import errors
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    answer = getattr(error, "response", None)
+    status = getattr(answer, "status_code", None)
     says = f"{endpoint()} answers HTTP {status}"
     if isinstance(error, errors.GatedRepoError):
         says += ": the repository is gated; accept its terms on its page, and set HF_TOKEN"
     elif status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
         says += ": there is no such repository, or a private one; HF_TOKEN may give access"
     elif status == 404:
-        return NotFoundError(NOT_THERE)
+        missing = NotFoundError(NOT_THERE)
+        if answer is not None and isinstance(error, errors.EntryNotFoundError):
+            missing.commit = answer.headers.get("X-Repo-Commit")
+        return missing
     elif status is None:
         kind = type(error).__name__  # of httpx or httpx2, as the library's version has it
         kind = "time-out" if "Timeout" in kind else kind.replace("ConnectError", "no connection")
-        says = f"{endpoint()} cannot be reached: {kind}"
+        hint = "; is a variable such as HTTPS_PROXY wrong?" if kind.endswith("Error") else ""
+        says = f"{endpoint()} cannot be reached: {kind}{hint}"
     is_busy = status in (408, 429) or (status or 0) >= 500
     return _BusyError(says) if is_busy else DownloadError(says)

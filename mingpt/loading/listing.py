@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def entries() -> tuple[list[Entry], list[str]]:
     root = cache.directory()
     if not root.is_dir():
         return [], []
-    for path in root.glob("models--*/refs/**/*"):
+    for path in root.glob("*/refs/**/*"):
         if not (path.is_file() or path.is_dir()):  # from a FIFO the library would read for ever
             raise CheckpointError(f"{path} is no file: delete it")
     found = scan_cache_dir(root)
@@ -52,8 +53,9 @@ def entries() -> tuple[list[Entry], list[str]]:
         if repo.repo_type == "model" and one is not None:
             commits = [commit for commit in repo.revisions if _is_gpt2(commit.snapshot_path, one)]
             listed += [_entry(repo.repo_id, one, commit) for commit in commits]
-    # Folders that other programs keep in the cache are no business of ours.
-    warnings = [text for text in map(_one_line, found.warnings) if "models--" in text]
+    # Folders of other programs, and of fetches that brought no whole file yet, are no damage.
+    texts = [" ".join(str(warning).split()) for warning in found.warnings]
+    warnings = [one for one in texts if "models--" in one and "Snapshots dir" not in one]
     return sorted(listed, key=lambda entry: (entry.name, entry.snapshot)), warnings
 
 
@@ -74,6 +76,19 @@ def verify(entry: Entry, progress: Callable[[int], None] | None = None) -> dict[
         right = all(file_hash(path, len(one), progress) == one for one in hashes)
         found[path] = (INTACT if right else WRONG) if hashes else UNKNOWN
     return found
+
+
+def remove_parts(one: Repository) -> bool:
+    """Delete what an interrupted fetch left of a repository without a whole file, if anything.
+
+    Raises:
+        CheckpointError: the folder is a link out of the cache.
+    """
+    place = contained(cache.folder(one), cache.directory())
+    if not place.is_dir() or (place / "snapshots").exists():
+        return False
+    shutil.rmtree(place)
+    return True
 
 
 def remove(chosen: Sequence[Entry]) -> None:
@@ -109,7 +124,3 @@ def _is_gpt2(snapshot: Path, one: Repository) -> bool:
         return config_json.is_gpt2(config_json.read_fields(contained(path, cache.directory())))
     except CheckpointError:
         return True
-
-
-def _one_line(warning: Exception) -> str:
-    return " ".join(str(warning).split())

@@ -171,7 +171,7 @@ class HubSource:
 
     def rows(self, progress: Progress | None = None) -> int:
         """Return the number of rows of the model's embedding; needs config.json only."""
-        for snapshot in cache.snapshots(self.repository):
+        for snapshot in self._snapshots:
             if (snapshot / config_json.NAME).is_file():
                 return self._config_in(snapshot).vocab_size
         preset = self.repository.preset
@@ -179,7 +179,7 @@ class HubSource:
 
     def tokenizer_files(self, progress: Progress | None = None) -> tuple[Path, ...]:
         """Return the tokenizer's files: cached, GPT-2's for a short name, or fetched."""
-        for snapshot in cache.snapshots(self.repository):
+        for snapshot in self._snapshots:
             with contextlib.suppress(TokenizerError):
                 return self._checked(tokenizer_files.files_in(snapshot))
         if self.repository.preset is not None and (files := gpt2_tokenizer.files_here()):
@@ -215,6 +215,12 @@ class HubSource:
             if path.is_file():
                 cache.check(self.repository, path, progress)
         return tuple(paths)
+
+    @property
+    def _snapshots(self) -> list[Path]:
+        """The cached commits, first the one that the weights are taken from."""
+        weights = self.snapshot
+        return [*filter(None, [weights]), *cache.snapshots(self.repository)]
 
     @property
     def _is_offline(self) -> bool:

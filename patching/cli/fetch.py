@@ -119,20 +119,22 @@ def _list(names: Sequence[str]) -> None:
     from mingpt.loading import cache
     from patching.cli.common.tables import table
 
-    chosen = _entries(names)
+    chosen, warnings = _entries(names)
     rows = [("name", "size", "", "folder")]
     for entry in chosen:
         state = "" if entry.is_complete else "incomplete"
-        rows.append((entry.name, _size(entry.nbytes), state, escaped(str(entry.snapshot))))
+        rows.append((escaped(entry.name), _size(entry.nbytes), state, escaped(str(entry.snapshot))))
     print_line(table(rows, right=(1,)), sys.stdout)
+    for warning in warnings:
+        _say(f"not listed: {warning}")
     _say(f"{cache.directory()}, {_size(sum(entry.nbytes for entry in chosen))}")
 
 
 def _verify(names: Sequence[str], quiet: bool) -> None:
     from mingpt.loading import listing
 
-    entries = _entries(names)
-    if not entries:
+    entries, warnings = _entries(names)
+    if not (entries or warnings):
         _say("the cache holds no GPT-2: there is nothing to verify")
     with bar("hashing", quiet=quiet, in_bytes=True) as progress:
         step = steps(progress, sum(entry.nbytes for entry in entries))
@@ -140,27 +142,34 @@ def _verify(names: Sequence[str], quiet: bool) -> None:
     files = {path: state for one in found for path, state in one.items()}
     for path, state in files.items():
         _say(f"{path}: {state}")
-    if wrong := [str(path) for path, state in files.items() if state != listing.INTACT]:
+    wrong = [str(path) for path, state in files.items() if state != listing.INTACT]
+    if wrong := wrong + warnings:
         raise CheckpointError(
             f"not intact: {', '.join(wrong)}; remove the model and fetch it again"
         )
 
 
 def _remove(names: Sequence[str]) -> None:
-    from mingpt.loading import listing
+    from mingpt.loading import listing, repositories
 
-    chosen = _entries(names)
+    found = [repositories.repository(name) for name in names]
+    parts = {
+        name for name, one in zip(names, found, strict=True) if one and listing.remove_parts(one)
+    }
+    for name in parts:
+        _say(f"removed what an interrupted fetch left of {name}")
+    others = [name for name in names if name not in parts]
+    chosen = _entries(others)[0] if others else []
     listing.remove(chosen)
     for entry in chosen:
         _say(f"removed {entry.name}, {_size(entry.nbytes)}, from {entry.snapshot}")
 
 
-def _entries(names: Sequence[str]) -> list[Entry]:
-    """Return the cached entries of the named models, or of all if no name is given.
+def _entries(names: Sequence[str]) -> tuple[list[Entry], list[str]]:
+    """Return the cached entries of the named models, or all of them and what cannot be read.
 
     Raises:
         UsageError: a named model is not in the cache.
-        CheckpointError: a part of the cache is damaged.
     """
     from mingpt.loading import listing, repositories
 
@@ -173,9 +182,7 @@ def _entries(names: Sequence[str]) -> list[Entry]:
             there = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "nothing"
             raise UsageError(f"{name!r} is not in the cache; there is: {there}")
         chosen += [entry for entry in found if entry not in chosen]
-    if warnings and not names:
-        raise CheckpointError(f"a part of the cache is damaged: {warnings[0]}")
-    return chosen if names else entries
+    return (chosen, []) if names else (entries, warnings)
 
 
 def _size(nbytes: int) -> str:

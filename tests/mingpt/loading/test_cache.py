@@ -123,6 +123,16 @@ def test_a_tokenizer_of_another_commit_is_taken_where_main_has_none(
     assert not online.requests
 
 
+def test_weights_and_tokenizer_are_of_one_commit(online, tmp_path, files):
+    """After a push, transformers' tokenizer may be cached from a newer commit than the weights."""
+    other = json.dumps({**json.loads(files["vocab.json"]), "zzzz": ROWS - 1}).encode()
+    pair = {"config.json": files["config.json"], "vocab.json": other}
+    put_in_hub_cache(tmp_path / "hub", "models--me--mine", files, "a" * 40, main=False)
+    snapshot_of(tmp_path, {**pair, "merges.txt": files["merges.txt"]}, commit="b" * 40)
+    assert "zzzz" not in mingpt.load("me/mine", offline=True)[1].vocab
+    assert "zzzz" not in mingpt.load_tokenizer("me/mine", offline=True).vocab
+
+
 # --------------------------------------------------------------------- hashes
 
 
@@ -175,6 +185,18 @@ def test_a_file_is_hashed_once(online, tmp_path, files, monkeypatch):
     os.utime((snapshot / "model.safetensors").resolve(), ns=(1, time.time_ns()))
     mingpt.load("me/mine")
     assert len(hashed) == 1  # its time has changed
+
+
+@pytest.mark.parametrize("digest", ["zz", 7, None, ["a"]])
+def test_a_recorded_hash_that_is_none_does_not_count(online, tmp_path, files, digest):
+    folder = tmp_path / "hub" / "models--me--mine"
+    snapshot = folder / "snapshots" / ("a" * 40)
+    put(snapshot, files)
+    records = {f"snapshots/{'a' * 40}/{name}": [1, 2, digest] for name in files}
+    (folder / cache.CHECKED_FILE).write_text(json.dumps(records))
+    with pytest.raises(CheckpointError, match="cannot be checked"):
+        mingpt.load("me/mine")
+    assert (snapshot / "model.safetensors").read_bytes() == files["model.safetensors"]
 
 
 @pytest.mark.parametrize("text", ["[]", '{"blobs/x": 1}', "no JSON", "[" * 10**5])
@@ -302,5 +324,11 @@ def test_a_pipe_in_place_of_a_ref_does_not_block_the_list(online, tmp_path, file
     snapshot = snapshot_of(tmp_path, files)
     (snapshot.parents[1] / "refs" / "main").unlink()
     os.mkfifo(snapshot.parents[1] / "refs" / "main")
+    with pytest.raises(CheckpointError, match="main is no file: delete it"):
+        listing.entries()
+    (snapshot.parents[1] / "refs" / "main").rename(tmp_path / "pipe")
+    data = put_in_hub_cache(tmp_path / "hub", "datasets--a--b", files, main=False)
+    (data.parents[1] / "refs").mkdir()
+    (tmp_path / "pipe").rename(data.parents[1] / "refs" / "main")
     with pytest.raises(CheckpointError, match="main is no file: delete it"):
         listing.entries()

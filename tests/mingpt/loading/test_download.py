@@ -1,10 +1,12 @@
 """Fetching one file, from a server of our own: whole and checked, or not at all."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -255,9 +257,10 @@ def test_slow_but_steady_gets_there(hub, tmp_path, monkeypatch):
         (Served(status=404), "HTTP 404: there is no such file"),
         (Served(status=401), r"answers HTTP 401$"),
         (Served(status=451), r"answers HTTP 451$"),
-        (Served(redirect="/x"), "it redirects in a circle"),
-        (Served(redirect="file:///etc/passwd"), "it is no address, or redirects to none"),
-        (Served(redirect="ftp://127.0.0.1/x"), "it is no address, or redirects to none"),
+        (Served(redirect="/x"), "redirects more than 10 times"),
+        (Served(redirect="file:///etc/passwd"), "redirects to file:///etc/passwd: not followed"),
+        (Served(redirect="ftp://127.0.0.1/x"), r"redirects to ftp://127\.0\.0\.1/x: not followed"),
+        (Served(redirect="http://[x"), "it is no address"),
     ],
 )
 def test_anything_else_is_one_line_and_leaves_nothing(hub, tmp_path, served, message):
@@ -277,13 +280,40 @@ def test_only_a_missing_file_is_a_missing_file(hub, tmp_path):
 
 
 def test_nobody_goes_on_from_https_to_http():
-    import requests
+    with pytest.raises(DownloadError, match=r"redirects to http://b/x: not followed"):
+        download._redirected("https://a/x", "http://b/x", {})
+    assert download._redirected("http://a/x", "https://b/x", {})[0] == "https://b/x"
 
-    session = download._session()
-    answer, after = requests.Response(), requests.Request("GET", "http://b/x").prepare()
-    answer.request = requests.Request("GET", "https://a/x").prepare()
-    with pytest.raises(requests.exceptions.InvalidURL, match="from https to another"):
-        session.rebuild_auth(after, answer)
+
+def test_the_body_of_a_redirect_is_not_read(hub, tmp_path):
+    hub.files["/x"] = Served(BODY, redirect="/good", redirect_body=True, drip=5)
+    started = time.monotonic()
+    get(hub, tmp_path)
+    assert time.monotonic() - started < 3
+
+
+def test_headers_that_come_byte_by_byte_cost_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_TO_ANSWER", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as dripping:
+        connections = []
+
+        def drip():
+            with contextlib.suppress(OSError):  # the client has left, or the test is over
+                while True:
+                    connections.append(dripping.accept()[0])
+                    connections[-1].sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                    for _ in range(12):
+                        time.sleep(0.1)
+                        connections[-1].sendall(b"x")
+
+        threading.Thread(target=drip, daemon=True).start()
+        started = time.monotonic()
+        url = f"http://127.0.0.1:{dripping.getsockname()[1]}/x"
+        with pytest.raises(DownloadError, match="does not answer; giving up"):
+            fetch(url, tmp_path / "file", hashes=[HASH])
+        assert time.monotonic() - started < 3
+        for connection in connections:
+            connection.close()
 
 
 def test_no_connection_is_one_short_line(tmp_path):

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import known_with, make_model
+from helpers import make_model
 from hub_server import (
     MERGES,
     VOCAB,
@@ -121,10 +121,21 @@ def test_the_models_with_a_short_name_share_it(openai, tmp_path, name):
     assert openai.requests == []
 
 
-def test_a_short_names_own_tokenizer_is_gpt2s(online, tmp_path, files, monkeypatch):
-    monkeypatch.setitem(repositories.KNOWN, "distilgpt2", known_with(files, "distilgpt2"))
+@pytest.mark.parametrize("is_gpt2s", [True, False])
+def test_a_relatives_tokenizer_counts_if_it_is_gpt2s(openai, tmp_path, files, is_gpt2s):
+    files = files if is_gpt2s else {**files, "vocab.json": files["vocab.json"] + b" "}
     put_in_hub_cache(tmp_path / "hub", "models--distilgpt2", files)
-    assert gpt2_tokenizer(offline=True).encode(" Jones")
+    if is_gpt2s:
+        assert gpt2_tokenizer(offline=True).encode(" Jones")
+    else:  # a mirror's, for example
+        with pytest.raises(DownloadError, match="has no vocab"):
+            gpt2_tokenizer(offline=True)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(openai, tmp_path):
+    (tmp_path / "hub").write_text("in the way")
+    with pytest.raises(DownloadError, match="cannot be written"):
+        gpt2_tokenizer()
 
 
 # --------------------------------------------------------------------- MINGPT_GPT2_TOKENIZER

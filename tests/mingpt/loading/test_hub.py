@@ -188,6 +188,67 @@ def test_a_wrong_tokenizer_that_the_hub_states_so_names_the_way_out(online, file
             mingpt.load("me/mine")
 
 
+def test_a_404_that_is_not_the_hubs_is_not_remembered(online, files):
+    """A wrong address, or another server in the hub's place, must not hide the file for ever."""
+    online.add_repository(
+        "openai-community/gpt2", files, revision=repositories.KNOWN["gpt2"].revision
+    )
+    served = dict(online.files)
+    online.files.clear()
+    gpt2 = repositories.KNOWN["gpt2"]
+    for name in ("config.json", "vocab.json"):
+        with pytest.raises(DownloadError):
+            hub.obtain(gpt2, name)
+    online.files.update(served)
+    unpinned = dataclasses.replace(gpt2, sha256={})
+    assert hub.obtain(unpinned, "config.json").read_bytes() == files["config.json"]
+
+
+def test_another_commit_than_was_asked_for_is_refused(online, files):
+    online.add_repository("me/mine", files)
+    resolve("me/mine").config()
+    change(online, "vocab.json", headers={"X-Repo-Commit": "d" * 40})
+    with pytest.raises(DownloadError, match=f"answers with another commit, {'d' * 40}"):
+        mingpt.load("me/mine")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "model.safetensors"])
+def test_a_blob_that_is_there_already_is_checked(online, tmp_path, files, name):
+    online.add_repository("me/mine", files)
+    blobs = tmp_path / "hub" / "models--me--mine" / "blobs"
+    blobs.mkdir(parents=True)
+    honest = sha256(files[name]) if name == "model.safetensors" else git_sha1(files[name])
+    (blobs / honest).write_bytes(files[name] + b" ")
+    with pytest.raises(DownloadError, match="is not the expected file"):
+        mingpt.load("me/mine")
+    assert mingpt.load("me/mine")  # the wrong blob was deleted
+
+
+@pytest.mark.parametrize("name", ["blobs", "snapshots"])
+def test_a_folder_inside_that_leads_out_of_the_cache_is_not_written(online, tmp_path, files, name):
+    online.add_repository("me/mine", files)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "hub" / "models--me--mine").mkdir(parents=True)
+    (tmp_path / "hub" / "models--me--mine" / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(DownloadError, match="is a link out of"):
+        mingpt.load("me/mine")
+    assert [*(tmp_path / "outside").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["HF_HUB_DOWNLOAD_TIMEOUT=abc", "HF_HUB_ETAG_TIMEOUT=x", "HF_ENDPOINT=http://a:99999"],
+)
+@pytest.mark.parametrize("arguments", [["a", "--model=gpt2"], ["a"]])
+def test_a_variable_that_the_library_refuses_is_one_line(command, variable, arguments):
+    name, value = variable.split("=", 1)
+    done = command("tokens", *arguments, HF_HUB_OFFLINE="0", **{name: value})
+    assert "Traceback" not in done.stderr
+    steps_in = len(arguments) == 1 and name == "HF_ENDPOINT"  # builtin, in place of gpt2
+    assert done.returncode == (0 if steps_in else 2)
+    assert len(done.stderr.splitlines()) == (0 if steps_in else 1)
+
+
 # --------------------------------------------------------------------- what files are checked by
 
 
@@ -477,6 +538,14 @@ def test_after_kill_9_the_next_run_goes_on(online, tmp_path, files, checksum):
     asked = [headers.get("Range") for path, headers in online.requests if "/storage/" in path]
     assert asked[0] is None
     assert asked[-1].startswith("bytes=")
+
+
+def test_without_a_cache_that_can_be_written_the_shipped_model_steps_in(command, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = command("tokens", "a", HF_HUB_CACHE=str(tmp_path / "file"), HF_HUB_OFFLINE="0",
+                   HF_ENDPOINT="http://127.0.0.1:9")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tokenizer: builtin" in done.stdout
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(online, tmp_path, files):

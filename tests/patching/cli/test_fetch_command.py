@@ -143,11 +143,31 @@ def test_a_link_out_of_the_cache_does_not_stop_the_verification(fetch, online, t
 
 def test_verify_misses_what_is_gone(fetch, online, tmp_path, files):
     snapshot = snapshot_of(tmp_path, files)
+    other = snapshot_of(tmp_path, files, "me/other")
     (snapshot / "model.safetensors").resolve().unlink()
-    code, _, err = fetch("--verify")
+    code, out, err = fetch("--verify")
     assert code == 2
-    assert "a part of the cache is damaged" in err
+    assert f"{other}/config.json: intact" in out
+    assert "not intact: Blob missing" in err
     assert err.count("\n") == 1
+    code, out, _ = fetch("--list")
+    assert code == 0
+    assert "not listed: Blob missing" in out
+    assert "me/other" in out
+
+
+def test_what_an_interrupted_fetch_left_is_no_damage_and_can_be_removed(
+    fetch, online, tmp_path, files
+):
+    snapshot_of(tmp_path, files)
+    blobs = tmp_path / "hub" / "models--openai-community--gpt2-xl" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{'a' * 64}.incomplete").write_bytes(b"x" * 100)
+    assert fetch("--list")[0] == fetch("--verify")[0] == 0
+    code, out, _ = fetch("--remove", "gpt2-xl")
+    assert (code, out) == (0, "removed what an interrupted fetch left of gpt2-xl\n")
+    assert not blobs.parent.exists()
+    assert cached(tmp_path) == sorted(files)
 
 
 def test_verify_of_nothing_says_so(fetch, online):
