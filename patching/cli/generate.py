@@ -22,7 +22,13 @@ from patching.cli.common import output
 from patching.cli.common.arguments import NONE, number_list, read_lines
 from patching.cli.common.command import Command, Several, UsageError, run_command
 from patching.cli.common.models import import_libraries, model_names
-from patching.cli.common.options import DEFAULT_OUT, files, model_options, place_options
+from patching.cli.common.options import (
+    DEFAULT_OUT,
+    MOST_ROWS,
+    files,
+    model_options,
+    place_options,
+)
 from patching.cli.generate_records import GenerateRequest
 from patching.cli.generate_run import run_model
 from patching.continuation.request import MOST_SAMPLES, GenerationSettings, check_num_samples
@@ -125,7 +131,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "view": [
         Option(["--show-steps"], is_flag=True,
                help="print the candidates of every step in a table"),
-        Option(["--rows"], type=IntRange(1), default=10, metavar="K", help="rows of these tables"),
+        Option(["--rows"], type=IntRange(1, MOST_ROWS), default=10, metavar="K", help="rows of these tables"),
         Option(["--plot"], is_flag=True,
                help="draw the next token's distribution and the log-probabilities of each sample"),
         Several(["--count"], multiple=True, metavar="PATTERN...",

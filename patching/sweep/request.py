@@ -201,4 +201,5 @@ def indices(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
 
 
 def _is_count(number: object) -> bool:
-    return isinstance(number, numbers.Integral) and int(number) > 0
+    # Saved results hold whole numbers of 64 bits.
+    return isinstance(number, numbers.Integral) and 0 < int(number) < 2**63

@@ -15,6 +15,7 @@ MODEL_NAMES = (
 )
 SHORT_NAMES = ("builtin", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
 DEFAULT_OUT = "figures/"
+MOST_ROWS = 10**6  # of a table of tokens: more than any vocabulary has
 
 
 class Seed(click.ParamType):
@@ -106,7 +107,7 @@ def place_options(kinds: str = ".npz and .json", *, note: str = "") -> list[Opti
 def output_options(top_k: int) -> list[Option]:
     """Return --top-k, --out, --format, --cmap, --json and --quiet."""
     return [
-        Option(["--top-k"], type=IntRange(1), default=top_k, metavar="K",
+        Option(["--top-k"], type=IntRange(1, MOST_ROWS), default=top_k, metavar="K",
                help="rows of the table of next tokens"),
         *place_options(),
         Option(["--cmap"], metavar="NAME", help="a matplotlib colour map, e.g. magma"),

@@ -190,7 +190,7 @@ BAD_INPUT = {
     "show nothing": (["--show="], "no method ''"),
     "model": (["--model=gpt9"], "no model 'gpt9'"),
     "no out": (["--out="], "--out is empty"),
-    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range x>=1"),
+    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range 1<=x<=1000000"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "figure in the way": (["--out=y/x.png"], "a folder has this name"),

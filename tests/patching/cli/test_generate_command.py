@@ -442,7 +442,7 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
         ("--max-new-tokens 0", "'--max-new-tokens': 0 is not in the range 1<=x<=100000"),
         (f"--max-new-tokens {10**26}", "'--max-new-tokens': 1000"),
         ("--num-samples 0", "'--num-samples': 0 is not in the range 1<=x<=1000000"),
-        ("--rows 0", "'--rows': 0 is not in the range x>=1"),
+        ("--rows 0", "'--rows': 0 is not in the range 1<=x<=1000000"),
         ("--seed -1", "'--seed': -1 is not from 0 to 2"),
         ("--seed --", "'--seed': '--' is not a whole number"),
         ("--num-samples=--", "'--num-samples': '--' is not a valid integer"),

@@ -416,7 +416,12 @@ BAD_INPUT = {
         "kl is at its minimum in",
     ),
     "same spelt otherwise": (example(foil=" Jones"), "target and foil are the same token"),
-    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range x>=1"),
+    "huge top-k": ([f"--top-k={10**30}"], "'--top-k': 1"),
+    "huge window": (
+        [f"--window={10**30}", "--site=mlp_out"],
+        "a window is at least 1 layer, not 1",
+    ),
+    "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range 1<=x<=1000000"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
     "contradiction": (["--out=x.svg", "--format=pdf"], "contradict"),
     "cmap": (["--cmap=nope"], "no colour map 'nope'"),

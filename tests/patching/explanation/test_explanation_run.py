@@ -186,6 +186,7 @@ def test_what_is_not_made_by_question(model, wrong):
         ({"methods": None}, "methods are names, not None"),
         ({"methods": [1]}, "no method 1; there are"),
         ({"rows": 0}, "rows must be a whole number of at least 1, not 0"),
+        ({"rows": 2**63}, "rows must be a whole number of at least 1, not 9223372036854775808"),
         ({"rows": "x"}, "rows must be a whole number of at least 1, not 'x'"),
     ],
 )

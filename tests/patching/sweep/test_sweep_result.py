@@ -149,7 +149,7 @@ def test_rows_of_the_tables(model, pair):
     result = patch_sweep(model, pair, rows=3)
     assert (result.rows, len(result.clean_next.top), len(result.corrupt_next.top)) == (3, 3, 3)
     assert len(patch_sweep(model, pair, rows=99).clean_next.top) == 40  # the whole vocabulary
-    for rows in (0, -1, 2.5, "3"):
+    for rows in (0, -1, 2.5, "3", 2**63):
         with pytest.raises(SweepError, match="rows is a number of tokens, at least 1"):
             patch_sweep(model, pair, rows=rows)
 
