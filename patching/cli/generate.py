@@ -131,7 +131,8 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "view": [
         Option(["--show-steps"], is_flag=True,
                help="print the candidates of every step in a table"),
-        Option(["--rows"], type=IntRange(1, MOST_ROWS), default=10, metavar="K", help="rows of these tables"),
+        Option(["--rows"], type=IntRange(1, MOST_ROWS), default=10, metavar="K",
+               help="rows of these tables"),
         Option(["--plot"], is_flag=True,
                help="draw the next token's distribution and the log-probabilities of each sample"),
         Several(["--count"], multiple=True, metavar="PATTERN...",

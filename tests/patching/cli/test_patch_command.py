@@ -419,7 +419,7 @@ BAD_INPUT = {
     "huge top-k": ([f"--top-k={10**30}"], "'--top-k': 1"),
     "huge window": (
         [f"--window={10**30}", "--site=mlp_out"],
-        "a window is at least 1 layer, not 1",
+        "a window is at least 1 layer",
     ),
     "top-k": (["--top-k=0"], "'--top-k': 0 is not in the range 1<=x<=1000000"),
     "format": (["--out=x.jpg"], "no figure format 'jpg'"),
