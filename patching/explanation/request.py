@@ -56,7 +56,7 @@ def check_rows(rows: object) -> None:
     Raises:
         ExplanationError: not a whole number of at least 1.
     """
-    if not isinstance(rows, Integral) or not 1 <= rows < 2**63:
+    if not isinstance(rows, Integral) or not 1 <= int(rows) < 2**63:
         raise ExplanationError(f"rows must be a whole number of at least 1, not {rows!r}")
 
 
