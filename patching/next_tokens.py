@@ -29,20 +29,26 @@ class NextTokens:
     """A run's prediction of the next token, after its last position."""
 
     top: tuple[TokenScore, ...]  # the likeliest tokens, in order
-    target: TokenScore
-    foil: TokenScore
+    target: tuple[TokenScore, ...]
+    foil: tuple[TokenScore, ...]  # empty where there is no foil
 
     @classmethod
     def of(
-        cls, logits: Tensor, k: int, target: int, foil: int, text_of: Callable[[int], str]
+        cls,
+        logits: Tensor,
+        k: int,
+        target: Iterable[int],
+        foil: Iterable[int],
+        text_of: Callable[[int], str],
     ) -> NextTokens:
         """Return the `k` likeliest tokens, target and foil by the last position's logits (V,).
 
         Args:
+            target, foil: the ids of each.
             text_of: returns a token's text; an id without one is shown as "id:50300".
         """
         top = likeliest(logits, k, text_of)
-        return cls(top, *token_scores(logits, (target, foil), text_of))
+        return cls(top, *(token_scores(logits, ids, text_of) for ids in (target, foil)))
 
 
 def likeliest(logits: Tensor, k: int, text_of: Callable[[int], str]) -> tuple[TokenScore, ...]:

@@ -58,9 +58,10 @@ class _TextOf:
 
 @dataclass(frozen=True)
 class PromptPair:
-    """Clean and corrupt prompt, with equally many tokens, and the target and foil tokens.
+    """Clean and corrupt prompt, with equally many tokens, and the answers that they ask for.
 
-    The clean prompt asks for the target, the corrupt prompt for the foil.
+    The clean prompt asks for the target, the corrupt prompt for the foil. Each is one
+    token, or a set of tokens. A pair without a foil serves metrics that read none.
     """
 
     clean_text: str
@@ -69,10 +70,10 @@ class PromptPair:
     corrupt_ids: tuple[int, ...]  # (T,)
     clean_tokens: tuple[str, ...]  # (T,) the text of each token
     corrupt_tokens: tuple[str, ...]  # (T,)
-    target_id: int
-    foil_id: int
-    target_token: str
-    foil_token: str
+    target_ids: tuple[int, ...]  # one, or a set
+    foil_ids: tuple[int, ...]  # one, a set, or none
+    target_tokens: tuple[str, ...]
+    foil_tokens: tuple[str, ...]
     # Returns any token's text, for tables of other tokens; "id:5437" in a loaded pair.
     text_of: Callable[[int], str] = field(default=_TextOf(None), compare=False, repr=False)
 
@@ -82,15 +83,16 @@ class PromptPair:
         tokenizer: Tokenizer,
         clean: str,
         corrupt: str,
-        target: str,
-        foil: str,
+        target: str | Sequence[str],
+        foil: str | Sequence[str] = (),
         *,
         most_tokens: int | None = None,
     ) -> PromptPair:
         """Make a pair from four texts.
 
         Args:
-            target, foil: one token each; see `answer_id`.
+            target, foil: a word that is one token (see `answer_id`), or several such
+                words; the foil can be left out.
             most_tokens: the model's block_size. A prompt that is certainly longer
                 is refused before it is tokenized.
 
@@ -99,25 +101,30 @@ class PromptPair:
                 same or differ in their number of tokens, an answer that is not one
                 token, or the same answer twice.
         """
+        answers = _as_words("target", target), _as_words("foil", foil)
         clean_ids = _encoded(tokenizer, "clean prompt", clean, most_tokens)
         corrupt_ids = _encoded(tokenizer, "corrupt prompt", corrupt, most_tokens)
         _check_prompts(clean_ids, corrupt_ids, tokenizer.token)
-        answers = _answer_ids(tokenizer, target, foil)
-        return cls._build(clean_ids, corrupt_ids, answers, tokenizer.token, (clean, corrupt))
+        ids = [
+            tuple(answer_id(tokenizer, word, name) for word in words)
+            for name, words in zip(("target", "foil"), answers, strict=True)
+        ]
+        return cls._build(clean_ids, corrupt_ids, ids[0], ids[1], tokenizer.token, (clean, corrupt))
 
     @classmethod
     def from_ids(
         cls,
         clean_ids: Sequence[int],
         corrupt_ids: Sequence[int],
-        target_id: int,
-        foil_id: int,
+        target_id: int | Sequence[int],
+        foil_id: int | Sequence[int] = (),
         tokens: Mapping[int, str] | Sequence[str] | None = None,
     ) -> PromptPair:
         """Make a pair from token ids, for a model that has no tokenizer.
 
         Args:
             clean_ids, corrupt_ids: the prompts (T,).
+            target_id, foil_id: one id or several each; the foil can be left out.
             tokens: the text of every id that occurs, indexed by the id: a dict,
                 or the whole vocabulary as a list. Without it, tokens are shown
                 as "id:5437".
@@ -130,20 +137,20 @@ class PromptPair:
         text_of = _TextOf(tokens)
         clean = _whole_numbers("clean_ids", clean_ids)
         corrupt = _whole_numbers("corrupt_ids", corrupt_ids)
-        target, foil = _whole_numbers("target_id and foil_id", (target_id, foil_id))
+        target, foil = _as_ids("target_id", target_id), _as_ids("foil_id", foil_id)
         _check_prompts(clean, corrupt, text_of)
-        return cls._build(clean, corrupt, (target, foil), text_of)
+        return cls._build(clean, corrupt, target, foil, text_of)
 
     @classmethod
     def _build(
         cls,
         clean: Sequence[int],
         corrupt: Sequence[int],
-        answers: tuple[int, int],
+        target: tuple[int, ...],
+        foil: tuple[int, ...],
         text_of: Callable[[int], str],
         texts: tuple[str, str] | None = None,
     ) -> PromptPair:
-        target, foil = answers
         _check_answers(target, foil, text_of)
         clean_tokens, corrupt_tokens = tuple(map(text_of, clean)), tuple(map(text_of, corrupt))
         if texts is None:  # a token can be half a character, which joining them loses
@@ -155,10 +162,10 @@ class PromptPair:
             corrupt_ids=tuple(corrupt),
             clean_tokens=clean_tokens,
             corrupt_tokens=corrupt_tokens,
-            target_id=target,
-            foil_id=foil,
-            target_token=text_of(target),
-            foil_token=text_of(foil),
+            target_ids=target,
+            foil_ids=foil,
+            target_tokens=tuple(map(text_of, target)),
+            foil_tokens=tuple(map(text_of, foil)),
             text_of=text_of,
         )
 
@@ -216,8 +223,9 @@ class Question:
         ids = _encoded(tokenizer, "text", text, most_tokens)
         if not ids:
             raise PromptError("the text is empty")
-        target_id, foil_id = _answer_ids(tokenizer, target, foil)
-        _check_answers(target_id, foil_id, tokenizer.token)
+        target_id = answer_id(tokenizer, target, "target")
+        foil_id = answer_id(tokenizer, foil, "foil")
+        _check_answers((target_id,), (foil_id,), tokenizer.token)
         return cls(text, tuple(ids), target_id, foil_id, tokenizer.token)
 
     @classmethod
@@ -242,8 +250,11 @@ class Question:
         prompt = _whole_numbers("ids", ids)
         if not prompt:
             raise PromptError("the prompt is empty")
-        target, foil = _whole_numbers("target_id and foil_id", (target_id, foil_id))
-        _check_answers(target, foil, text_of)
+        (target,), (foil,) = (
+            _whole_numbers(name, (number,))
+            for name, number in (("target_id", target_id), ("foil_id", foil_id))
+        )
+        _check_answers((target,), (foil,), text_of)
         text = (" " if tokens is None else "").join(map(text_of, prompt))
         return cls(text, prompt, target, foil, text_of)
 
@@ -296,13 +307,33 @@ def _encoded(
         raise PromptError(f"{name}: {error}") from None
 
 
-def _answer_ids(tokenizer: Tokenizer, target: str, foil: str) -> tuple[int, int]:
-    return answer_id(tokenizer, target, "target"), answer_id(tokenizer, foil, "foil")
+def _as_words(name: str, words: str | Sequence[str]) -> tuple[str, ...]:
+    several = (words,) if isinstance(words, str) else words
+    if isinstance(several, Sequence) and all(isinstance(word, str) for word in several):
+        return tuple(several)
+    raise PromptError(
+        f"{name} is a word or a list of words, not {words!r:.80}; for ids there is from_ids"
+    )
 
 
-def _check_answers(target: int, foil: int, text_of: Callable[[int], str]) -> None:
-    if target == foil:
-        raise PromptError(f"target and foil are the same token {text_of(target)!r} ({target})")
+def _as_ids(name: str, ids: int | Sequence[int]) -> tuple[int, ...]:
+    is_one = not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0  # a 0-d tensor too
+    return _whole_numbers(name, (ids,) if is_one else ids)  # type: ignore[arg-type]
+
+
+def _check_answers(
+    target: Sequence[int], foil: Sequence[int], text_of: Callable[[int], str]
+) -> None:
+    if not target:
+        raise PromptError("there is no target: name one token at least")
+    answers = [*target, *foil]
+    again = next((one for i, one in enumerate(answers) if one in answers[:i]), None)
+    if again is None:
+        return
+    where = "target" if target.count(again) > 1 else "foil"
+    if again in target and again in foil:
+        raise PromptError(f"target and foil are the same token {text_of(again)!r} ({again})")
+    raise PromptError(f"the {where} holds the token {text_of(again)!r} ({again}) twice")
 
 
 def _is_punctuation(char: str) -> bool:
@@ -313,10 +344,17 @@ def _whole_numbers(name: str, numbers: Sequence[int]) -> tuple[int, ...]:
     try:
         whole = tuple(map(_whole_number, numbers))
     except TypeError:
-        raise PromptError(f"{name} must be whole numbers, not {numbers!r}") from None
+        hint = "; for words there is from_text" if _has_text(numbers) else ""
+        raise PromptError(f"{name} must be whole numbers, not {numbers!r:.80}{hint}") from None
     if any(number < 0 for number in whole):
         raise PromptError(f"{name} must be 0 or more, not {numbers!r}")
     return whole
+
+
+def _has_text(numbers: Any) -> bool:
+    return isinstance(numbers, str) or (
+        isinstance(numbers, Sequence) and any(isinstance(one, str) for one in numbers)
+    )
 
 
 def _whole_number(number: Any) -> int:

@@ -166,7 +166,7 @@ CALLS = {
         "Question": lambda t: (
             patching.Question.from_text(t.tokenizer, "Michelle", "Jones", "Smith").ids
         ),
-        "answer_id": lambda t: patching.answer_id(t.tokenizer, "Jones") == t.pair.target_id,
+        "answer_id": lambda t: patching.answer_id(t.tokenizer, "Jones") == t.pair.target_ids[0],
         "METRICS": lambda t: "Jones" in patching.METRICS["log_prob"].describe(t.pair),
         "Metric": lambda t: "top" in t.sweep(metric=patching.Metric("top", largest)).metrics,
         "patch_sweep": lambda t: t.sweep().values.shape == (3, len(t.pair)),

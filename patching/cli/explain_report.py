@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from patching.cli.common.tables import next_token_table, table, token_cell
 from patching.explanation.request import METHODS
-from patching.text import escaped
+from patching.text import visible
 
 if TYPE_CHECKING:
     from patching.explanation.result import Explanation
@@ -38,8 +38,8 @@ def attribution_table(found: Explanation, method: str) -> str:
 
 def choice(found: Explanation) -> str:
     """Return a line with both logits, their difference and its parts."""
-    scores = (found.next.target, found.next.foil)
-    names = " - ".join(f"logit({escaped(score.token)})" for score in scores)
+    scores = (*found.next.target, *found.next.foil)
+    names = " - ".join(f"logit({visible(score.token)})" for score in scores)
     both = " and ".join(f"{score.logit:z.4f}" for score in scores)
     parts = ", ".join(f"{name} {value:z.4f}" for name, value in found.parts().items())
     difference = found.logits[0] - found.logits[1]

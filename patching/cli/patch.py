@@ -23,7 +23,7 @@ from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import model_options, output_options
 from patching.interrupts import check_interrupted
 from patching.sweep.engine.memory import parse_size
-from patching.sweep.metrics import METRICS
+from patching.sweep.metrics import METRICS, without_foil
 from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ prompts:
   Both prompts must have the same number of tokens. Target and foil must be one
   token each: a word is looked up with a leading space ("Jones" is the token
   " Jones"), text that starts with a space or a punctuation mark is taken as it
-  is, and id:5437 names a token directly.
+  is, and id:5437 names a token directly. --target Jones --target Davis is a set:
+  its logit is the log-sum-exp of the words' logits, its probability their sum.
+  target_logit, log_prob and kl need no --foil.
 
 sites, in the order of a block:
   resid_pre          the residual stream as it enters the block
@@ -123,8 +125,11 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "prompts (default: the README's example)": [
         Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
         Option(["--corrupt"], metavar="TEXT", help="the prompt that asks for the foil"),
-        Option(["--target"], metavar="WORD", help="the clean prompt's next word"),
-        Option(["--foil"], metavar="WORD", help="the corrupt prompt's next word"),
+        Option(["--target"], metavar="WORD", multiple=True,
+               help="the clean prompt's next word; repeated, a set of words"),
+        Option(["--foil"], metavar="WORD", multiple=True,
+               help="the corrupt prompt's next word, or words; only for a --metric that compares"
+               " it with the target"),
     ],
     "model": model_options(),
     "sweep": [
@@ -166,8 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: SimpleNamespace) -> None:
     """Load, sweep, print and write."""
-    texts = parse_texts(arguments, EXAMPLE)
     request = _request(arguments)
+    texts = _texts(arguments, request)
 
     import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli import patch_report
@@ -231,6 +236,22 @@ def _request(arguments: SimpleNamespace) -> Request:
     return request
 
 
+def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
+    """Return the prompts and answers that were given, or the example's.
+
+    Raises:
+        UsageError: some are missing, such as the foil of a metric that needs one.
+    """
+    texts = parse_texts(arguments, EXAMPLE, optional=["foil"])
+    needing = [metric.name for metric in request.metrics if metric.needs_foil]
+    if needing and "foil" not in texts:
+        raise UsageError(
+            f"--foil missing: {needing[0]} compares it with the target; --metric"
+            f" {', '.join(without_foil())} need none"
+        )
+    return texts
+
+
 def _indices(arguments: SimpleNamespace, config: GPTConfig, T: int) -> dict[str, Any]:
     """Return the layers, heads and positions of the command line; None means all."""
     sizes = {"layer": config.n_layer, "head": heads_at(arguments.site, config), "position": T}
@@ -291,7 +312,7 @@ def _run_name(result: SweepResult, model: GPT) -> str:
         output.model_identity(model, result.checksum, result.notes),
         ([getattr(result, name) for name in NAMED_SETTINGS], [*result.metrics]),
         [command[name] for name in ("seed", "cmap", "compare_exact")],
-        (pair.clean_ids, pair.corrupt_ids, pair.target_id, pair.foil_id),
+        (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids),
         (result.versions["device"], result.versions["dtype"]),
     )
     return output.run_name(pair.clean_text, result.site, result.direction, defining=defining)

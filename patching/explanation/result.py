@@ -20,7 +20,7 @@ from patching.frames import frame
 from patching.next_tokens import NextTokens, TokenScore
 from patching.result_checks import check_fields, list_of, text
 from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
-from patching.text import escaped, squeezed
+from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
     import pandas
@@ -94,7 +94,7 @@ class Explanation:
         )
         target, foil = (self._score(*parts) for parts in both)
         ranked = tuple(self._score(rank, *parts) for rank, parts in enumerate(top, 1))
-        return NextTokens(ranked, target, foil)
+        return NextTokens(ranked, (target,), (foil,))
 
     def _score(self, rank: int, number: int, logit: float, probability: float) -> TokenScore:
         token = self.text_of(number)
@@ -227,7 +227,8 @@ class Explanation:
         )
 
     def __repr__(self) -> str:
-        target, foil = (f"logit({score.token!r})" for score in (self.next.target, self.next.foil))
+        answers = (*self.next.target, *self.next.foil)
+        target, foil = (f"logit({visible(score.token)})" for score in answers)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in self.parts().items())
         return (
             f"Explanation of {escaped(squeezed(self.text, PROMPT_IN_REPR))!r}\n"

@@ -36,7 +36,7 @@ from mingpt.model import GPT
 from patching.errors import SweepError
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric
-from patching.sweep.readout import Measured, Reader, check_unpatched
+from patching.sweep.readout import Measured, Reader, check_unpatched, read
 from patching.sweep.request import DIRECTIONS, Grid
 
 
@@ -127,7 +127,7 @@ def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tenso
     slope, why = None, ""
     try:
         with torch.enable_grad():
-            value = metric.read(wide, reader.readout)[0]
+            value = read([metric], wide, reader.readout)[0, 0]
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value, wide, allow_unused=True)
     except torch.OutOfMemoryError:

@@ -89,9 +89,8 @@ def heatmaps(result: SweepResult, metric: str | None = None, head: int | None = 
         panels: tuple[tuple[str, np.ndarray], ...] = (("", found.values),)
     else:
         panels = tuple((f"head {one}", found.values[:, one]) for one in heads)
-    base, _ = DIRECTIONS[result.direction]
     approximate = ", approximate" if result.is_approximate else ""
-    centre = getattr(found, base) if metric in result.diverging else math.nan
+    centre = result.neutral.get(metric, math.nan) if metric in result.diverging else math.nan
     are_heads = result.axes[-1] == "head"
     return Heatmaps(
         panels=panels,

@@ -49,7 +49,7 @@ def measure(
 
     eps = torch.finfo(model.dtype).eps
     both = logits["clean"][0], logits["corrupt"][0]
-    readout = Readout(pair.target_id, pair.foil_id, *both, eps=eps)
+    readout = Readout(pair.target_ids, pair.foil_ids, *both, eps=eps)
     check_unpatched(metrics, readout, model.dtype)
     values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
     for cell in grid.cells():

@@ -1,4 +1,12 @@
-"""Metrics: functions of the logits at a run's last position."""
+"""Metrics: functions of the logits at a run's last position.
+
+Target and foil may each be a set of tokens. The logit of a set is the log-sum-exp of its
+tokens' logits, so that its probability is the sum of theirs:
+
+    p(S) = sum_i p(i) = sum_i exp(l_i) / Z = exp(logsumexp_i l_i) / Z
+
+For one token, both are the token's own logit and probability, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from patching.errors import SweepError
 from patching.prompts import PromptPair
+from patching.text import visible
 
 if TYPE_CHECKING:  # annotations only: a command's --help lists the metrics
     from torch import Tensor
@@ -18,6 +27,7 @@ SMALLEST_DIFFERENCE = 1e-4
 # ... or closer than so many roundings of the largest of their logits. In bfloat16 a logit
 # of 8 is rounded to steps of 0.06.
 ROUNDINGS = 8
+MOST_NAMED = 3  # tokens of a set that a caption names
 UNNAMED = "custom"  # the name of a metric that is a function without a name
 
 
@@ -25,15 +35,35 @@ UNNAMED = "custom"  # the name of a metric that is a function without a name
 class Readout:
     """The unpatched runs' logits, with which a metric may compare a patched run's.
 
-    R is the number of logits that are read: all V of the vocabulary, or 2 (target
-    and foil) if every metric needs only these.
+    R is the number of logits that are read: all V of the vocabulary, or only those of
+    target and foil if no metric needs others.
     """
 
-    target: int  # index of the target's logit among the R
-    foil: int  # index of the foil's logit
+    target: tuple[int, ...]  # indices of the target's tokens among the R
+    foil: tuple[int, ...]  # indices of the foil's tokens; empty if there is no foil
     clean_logits: Tensor  # (R,) of the unpatched clean run, last position
     corrupt_logits: Tensor  # (R,) of the unpatched corrupt run, last position
     eps: float = 0.0  # relative rounding of the model's dtype; the logits here may be wider
+
+    def target_logit(self, logits: Tensor) -> Tensor:
+        """Return the target's logit (E,) from logits (E, R): of a set, the log-sum-exp."""
+        return _logit_of(logits, self.target)
+
+    def foil_logit(self, logits: Tensor) -> Tensor:
+        """Return the foil's logit (E,) from logits (E, R): of a set, the log-sum-exp."""
+        return _logit_of(logits, self.foil)
+
+
+def _logit_of(logits: Tensor, answer: tuple[int, ...]) -> Tensor:
+    if len(answer) == 1:
+        return logits[..., answer[0]]
+    return logits[..., list(answer)].logsumexp(-1)
+
+
+def _probability_of(probabilities: Tensor, answer: tuple[int, ...]) -> Tensor:
+    if len(answer) == 1:
+        return probabilities[..., answer[0]]
+    return probabilities[..., list(answer)].sum(-1)
 
 
 @dataclass(frozen=True)
@@ -49,7 +79,9 @@ class Metric:
     words: Callable[[PromptPair], str] | None = None  # describes it, for a colour bar
     check: Callable[[Readout], None] = lambda readout: None  # raises SweepError if undefined
     diverging: bool = False  # its colour map is centred at the value of the unpatched base run
-    answers_only: bool = False  # it reads only target's and foil's logits (R = 2)
+    neutral: float | None = None  # the value that favours neither side, for diverging colours
+    answers_only: bool = False  # it reads only the logits of target and foil
+    needs_foil: bool = False  # it is undefined for a pair without a foil
     flat_at_clean: bool = False  # its minimum is the clean run, so its gradient is 0 there
 
     def describe(self, pair: PromptPair) -> str:
@@ -58,20 +90,21 @@ class Metric:
 
 
 def _logit_diff(logits: Tensor, readout: Readout) -> Tensor:
-    return logits[..., readout.foil] - logits[..., readout.target]
+    return readout.foil_logit(logits) - readout.target_logit(logits)
 
 
 def _target_logit(logits: Tensor, readout: Readout) -> Tensor:
-    return logits[..., readout.target] - readout.clean_logits[readout.target]
+    return readout.target_logit(logits) - readout.target_logit(readout.clean_logits)
 
 
 def _log_prob(logits: Tensor, readout: Readout) -> Tensor:
-    return logits.log_softmax(-1)[..., readout.target]
+    return readout.target_logit(logits.log_softmax(-1))
 
 
 def _prob_diff(logits: Tensor, readout: Readout) -> Tensor:
     probabilities = logits.softmax(-1)
-    return probabilities[..., readout.foil] - probabilities[..., readout.target]
+    foil = _probability_of(probabilities, readout.foil)
+    return foil - _probability_of(probabilities, readout.target)
 
 
 def _kl(logits: Tensor, readout: Readout) -> Tensor:
@@ -88,7 +121,7 @@ def _recovery(logits: Tensor, readout: Readout) -> Tensor:
 def _check_recovery(readout: Readout) -> None:
     clean = _logit_diff(readout.clean_logits, readout).item()
     corrupt = _logit_diff(readout.corrupt_logits, readout).item()
-    answers = [readout.target, readout.foil]
+    answers = [*readout.target, *readout.foil]
     largest = max(
         logits[answers].abs().max().item()
         for logits in (readout.clean_logits, readout.corrupt_logits)
@@ -102,30 +135,49 @@ def _check_recovery(readout: Readout) -> None:
         )
 
 
+def _named(tokens: Sequence[str]) -> str:
+    """Return an answer's name in a caption: its token, or the first tokens of a set."""
+    shown = [visible(token) for token in tokens[:MOST_NAMED]]
+    if len(tokens) == 1:
+        return shown[0]
+    more = [f"{len(tokens) - MOST_NAMED} more"] * (len(tokens) > MOST_NAMED)
+    return f"{{{', '.join(shown + more)}}}"
+
+
+def _answers(name: str) -> Callable[[PromptPair], str]:
+    """Return a caption "name(foil) - name(target)"."""
+    return lambda pair: f"{name}({_named(pair.foil_tokens)}) - {name}({_named(pair.target_tokens)})"
+
+
 METRICS = {
     metric.name: metric
     for metric in (
         Metric(
             "logit_diff",
             _logit_diff,
-            lambda pair: f"logit({pair.foil_token}) - logit({pair.target_token})",
+            _answers("logit"),
+            neutral=0.0,
             answers_only=True,
+            needs_foil=True,
         ),
         Metric(
             "target_logit",
             _target_logit,
-            lambda pair: f"logit({pair.target_token}), patched - clean",
+            lambda pair: f"logit({_named(pair.target_tokens)}), patched - clean",
+            neutral=0.0,
             answers_only=True,
         ),
         Metric(
             "log_prob",
             _log_prob,
-            lambda pair: f"ln p({pair.target_token})",
+            lambda pair: f"ln p({_named(pair.target_tokens)})",
         ),
         Metric(
             "prob_diff",
             _prob_diff,
-            lambda pair: f"p({pair.foil_token}) - p({pair.target_token})",
+            _answers("p"),
+            neutral=0.0,
+            needs_foil=True,
         ),
         Metric(
             "kl",
@@ -136,13 +188,11 @@ METRICS = {
         Metric(
             "recovery",
             _recovery,
-            lambda pair: (
-                "recovery (0 corrupt, 1 clean) of"
-                f" logit({pair.foil_token}) - logit({pair.target_token})"
-            ),
+            lambda pair: f"recovery (0 corrupt, 1 clean) of {_answers('logit')(pair)}",
             check=_check_recovery,
             diverging=True,
             answers_only=True,
+            needs_foil=True,
         ),
     )
 }
@@ -188,6 +238,21 @@ def check_slopes(metrics: Iterable[Metric], direction: str) -> None:
             )
 
 
+def check_foil(metrics: Iterable[Metric], pair: PromptPair) -> None:
+    """Raise SweepError for a metric that needs a foil, if the pair has none."""
+    for metric in metrics:
+        if metric.needs_foil and not pair.foil_ids:
+            raise SweepError(
+                f"{metric.name} compares the target with a foil, and the pair has none; metrics"
+                f" that need no foil: {', '.join(without_foil())}"
+            )
+
+
+def without_foil() -> list[str]:
+    """Return the names of the built-in metrics that need no foil."""
+    return [name for name, metric in METRICS.items() if not metric.needs_foil]
+
+
 def _metric(asked: Asked) -> Metric:
     if isinstance(asked, Metric):
         if not asked.name.isidentifier():
@@ -215,17 +280,25 @@ def _each_row(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Readout
     def read(logits: Tensor, readout: Readout) -> Tensor:
         import torch  # not at the top: a command's --help lists the metrics
 
-        numbers = []
-        for row in logits:
-            found = function(row)
-            try:
-                number = torch.as_tensor(found, dtype=logits.dtype, device=logits.device)
-            except (TypeError, ValueError, RuntimeError):
-                raise SweepError(f"a metric returned {found!r:.80}, not a number") from None
-            if number.numel() != 1:
-                shape = tuple(number.shape)
-                raise SweepError(f"a metric returned numbers of shape {shape}, not one number")
-            numbers.append(number.reshape(()))
-        return torch.stack(numbers)  # (E,)
+        return torch.stack([_one_number(function(row), logits) for row in logits])  # (E,)
 
     return read
+
+
+def _one_number(found: object, like: Tensor) -> Tensor:
+    """Return a metric's value as a scalar of the dtype and device of `like`.
+
+    Raises:
+        SweepError: it is not one number.
+    """
+    import torch
+
+    try:
+        number = torch.as_tensor(found, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise SweepError(f"a metric returned {found!r:.80}, not a number") from None
+    if number.numel() != 1:
+        raise SweepError(
+            f"a metric returned numbers of shape {tuple(number.shape)}, not one number"
+        )
+    return number.reshape(())

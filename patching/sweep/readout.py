@@ -93,12 +93,12 @@ class Reader:
     ) -> None:
         self.metrics = metrics
         self.unembedding = model.lm_head.weight  # (V, C)
-        target, foil = pair.target_id, pair.foil_id
+        target, foil = pair.target_ids, pair.foil_ids
         self.answers_only = all(metric.answers_only for metric in metrics)
-        if self.answers_only:  # only these two rows of the unembedding are read
-            rows = self.unembedding[target], self.unembedding[foil]
-            self.unembedding = torch.stack(rows)  # (2, C)
-            target, foil = 0, 1
+        if self.answers_only:  # only the answers' rows of the unembedding are read
+            self.unembedding = self.unembedding[[*target, *foil]]  # (R, C)
+            places = range(len(target) + len(foil))
+            target, foil = tuple(places[: len(target)]), tuple(places[len(target) :])
         unpatched = widened(self.logits(torch.stack((clean_final, corrupt_final))))  # (2, R)
         eps = torch.finfo(model.dtype).eps
         self.readout = Readout(target, foil, unpatched[0], unpatched[1], eps)
@@ -120,5 +120,17 @@ class Reader:
 
 
 def read(metrics: Sequence[Metric], logits: Tensor, readout: Readout) -> Tensor:
-    """Return every metric of every run (M, E), from logits (E, R)."""
-    return torch.stack([metric.read(logits, readout) for metric in metrics])
+    """Return every metric of every run (M, E), from logits (E, R).
+
+    Raises:
+        SweepError: a metric of the caller's returns another shape than (E,).
+    """
+    values = [metric.read(logits, readout) for metric in metrics]
+    for metric, found in zip(metrics, values, strict=True):
+        if not (isinstance(found, Tensor) and found.shape == logits.shape[:1]):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else found
+            raise SweepError(
+                f"{metric.name} returned {shape!r:.80} for {len(logits)} runs; a Metric's read"
+                f" returns a tensor of one number for each run, ({len(logits)},)"
+            )
+    return torch.stack(values)

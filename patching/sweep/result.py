@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,9 @@ from mingpt.sites import RESIDUAL_SITES
 from patching.frames import frame, tidy
 from patching.next_tokens import NextTokens, TokenScore
 from patching.prompts import PromptPair
-from patching.result_checks import check_fields, dictionary
+from patching.result_checks import check_fields
 from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
+from patching.sweep import old_files
 from patching.sweep.request import DIRECTIONS, ROWS
 from patching.sweep.saved import TABLE, check_agreement
 from patching.text import escaped, squeezed, visible
@@ -51,7 +51,7 @@ class SweepResult:
     direction: str  # "denoise": clean put into corrupt; "noise": corrupt put into clean
     metrics: dict[str, MetricValues]  # by name, in the order they were asked for
     captions: dict[str, str]  # metric -> what it measures in words, for a colour bar
-    diverging: tuple[str, ...]  # metrics whose colours are centred at the base run's value
+    diverging: tuple[str, ...]  # metrics whose default colours diverge from the neutral value
     pair: PromptPair
     model_name: str
     layers: tuple[int, ...]  # the layers that were patched, counted from 0
@@ -68,6 +68,8 @@ class SweepResult:
     clean_next: NextTokens | None = None  # the clean run's next tokens
     corrupt_next: NextTokens | None = None  # the corrupt run's next tokens
     rows: int = ROWS  # tokens in these two tables
+    # Metric -> the value that favours neither side, or, of recovery, the base run's.
+    neutral: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # of packages; device, dtype, threads
     seconds: float = 0.0  # wall-clock time to the last number; pairs swept together share it
     created: str = field(  # ISO 8601, UTC
@@ -127,9 +129,12 @@ class SweepResult:
             f"SweepResult of {escaped(self.model_name)}: {self.site}, {put_in},"
             f" {shape}, {self.cells} cells patched{approximate}"
         ]
-        for run, answer in (("clean", pair.target_token), ("corrupt", pair.foil_token)):
+        for run, answers in (("clean", pair.target_tokens), ("corrupt", pair.foil_tokens)):
             text = squeezed(escaped(getattr(pair, f"{run}_text")), PROMPT_IN_REPR)
-            lines.append(f"  {run}: {text} -> {visible(answer)}")
+            asked = f" -> {squeezed(' '.join(map(visible, answers)), PROMPT_IN_REPR)}" * bool(
+                answers
+            )
+            lines.append(f"  {run}: {text}{asked}")
         lines.append(
             f"  {self.metric}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f};"
             f" {self._largest_cell()}"
@@ -224,11 +229,17 @@ class SweepResult:
         """
         arrays = read_arrays(path, "sweep", old_field="arguments")
         with refused(path, "sweep"):
-            saved = _from_version_01(arrays) if "arguments" in arrays else {}
+            fields = dataclasses.fields(cls)
+            saved = old_files.fields_of_01(arrays, fields) if "arguments" in arrays else {}
+            is_old = "neutral" not in arrays
             for name in _FIELDS:
-                if name not in saved:
+                if name not in saved and not (is_old and name == "neutral"):
                     saved[name] = (structured if name in _STRUCTURED else scalar)(arrays, name)
-            check_fields(saved, TABLE)
+            saved = old_files.renamed(saved)
+            check_fields(saved, {name: TABLE[name] for name in TABLE if name in saved})
+            if is_old:
+                base = DIRECTIONS[saved["direction"]][0]
+                saved["neutral"] = old_files.neutral_of_03(saved, base)
             check_agreement(saved, arrays)
         saved["metrics"] = {
             name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
@@ -240,19 +251,6 @@ class SweepResult:
         return cls(**_with_tuples(saved))
 
 
-def _from_version_01(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the fields that version 0.1 kept in "arguments" and "top_k"."""
-    arguments = structured(arrays, "arguments")
-    dictionary("arguments", arguments)
-    fields = {field.name: field.default for field in dataclasses.fields(SweepResult)}
-    there = {
-        name: arguments.get(name, fields[name])
-        for name in _ELSEWHERE_IN_01
-        if name in arguments or fields[name] is not dataclasses.MISSING
-    }
-    return {**there, "rows": scalar(arrays, "top_k")}
-
-
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn JSON's lists into the tuples that the fields hold."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
@@ -262,9 +260,7 @@ def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
     if saved is None:
         return None
     return NextTokens(
-        tuple(map(_token_score, saved["top"])),
-        _token_score(saved["target"]),
-        _token_score(saved["foil"]),
+        *(tuple(map(_token_score, saved[name])) for name in ("top", "target", "foil"))
     )
 
 
@@ -276,9 +272,6 @@ _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
-    "max_memory", "checksum", "clean_next", "corrupt_next", "versions", "notes", "command",
-)  # fmt: skip
-_ELSEWHERE_IN_01 = (
-    "layers", "heads", "positions", "by_position", "window", "method", "patches", "shared_by",
-    "max_memory", "tf32", "rows", "command",
+    "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
+    "notes", "command",
 )  # fmt: skip

@@ -7,8 +7,9 @@ decides who measures: the engine (engine/), the loop that defines the result
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
@@ -24,9 +25,9 @@ from patching.running import float32_products, ready, versions
 from patching.sweep import attribution, loop
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
-from patching.sweep.metrics import Asked
+from patching.sweep.metrics import Asked, Metric, check_foil
 from patching.sweep.readout import RUNS_AT_ONCE, Measured, check_finite
-from patching.sweep.request import Cell, Grid, Request
+from patching.sweep.request import DIRECTIONS, Cell, Grid, Request
 from patching.sweep.result import MetricValues, SweepResult
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def patch_sweep(
         site, metric, direction, by_position, window, layers, heads, positions, method,
         patches, max_memory, tf32, rows,
     )  # fmt: skip
-    pairs = [pair] if isinstance(pair, PromptPair) else list(pair)
+    pairs = [pair] if isinstance(pair, PromptPair) else as_pairs(pair)
     results = run_sweep(model, pairs, request, progress)
     return results[0] if isinstance(pair, PromptPair) else results
 
@@ -158,12 +159,12 @@ def run_sweep(
         SweepError: as `patch_sweep`.
     """
     started = time.perf_counter()
-    if not pairs:
-        raise SweepError("no pairs to sweep")
+    pairs = as_pairs(pairs)
     grids = []
     for number, pair in enumerate(pairs):
         with named(number, len(pairs)):
             check_pair(model, pair)
+            check_foil(request.metrics, pair)
             grids.append(request.grid(model.config, len(pair)))
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
@@ -186,6 +187,26 @@ def run_sweep(
     ]
 
 
+def as_pairs(pairs: object) -> list[PromptPair]:
+    """Return the pairs as a list.
+
+    Raises:
+        SweepError: it holds no pair, or something else.
+    """
+    is_list = isinstance(pairs, Iterable) and not isinstance(pairs, str)
+    several: list[object] = list(pairs) if is_list else [pairs]  # type: ignore[call-overload]
+    if not several:
+        raise SweepError("no pairs to sweep")
+    found = [one for one in several if isinstance(one, PromptPair)]
+    for one in several:
+        if not isinstance(one, PromptPair):
+            raise SweepError(
+                f"a sweep takes a PromptPair or a list of them, not {one!r:.60}; make one with"
+                " PromptPair.from_text(tokenizer, clean, corrupt, target, foil)"
+            )
+    return found
+
+
 def check_pair(model: GPT, pair: PromptPair) -> None:
     """Raise SweepError if the model cannot read the pair, before any forward pass."""
     if len(pair) > model.config.block_size:
@@ -193,7 +214,7 @@ def check_pair(model: GPT, pair: PromptPair) -> None:
             f"the prompts have {len(pair)} tokens, the model reads at most"
             f" {model.config.block_size}"
         )
-    ids = (*pair.clean_ids, *pair.corrupt_ids, pair.target_id, pair.foil_id)
+    ids = (*pair.clean_ids, *pair.corrupt_ids, *pair.target_ids, *pair.foil_ids)
     if max(ids) >= model.config.vocab_size:
         raise SweepError(
             f"token id {max(ids)} is out of range: the model has {model.config.vocab_size} tokens"
@@ -290,7 +311,7 @@ def _next_token_tables(
 
 
 def _table(logits: Tensor, pair: PromptPair, rows: int) -> NextTokens:
-    return NextTokens.of(logits, rows, pair.target_id, pair.foil_id, pair.text_of)
+    return NextTokens.of(logits, rows, pair.target_ids, pair.foil_ids, pair.text_of)
 
 
 def _result(
@@ -311,6 +332,7 @@ def _result(
         },
         captions={metric.name: metric.describe(pair) for metric in metrics},
         diverging=tuple(metric.name for metric in metrics if metric.diverging),
+        neutral=_neutral(metrics, found, request.direction),
         pair=pair.without_tokenizer(),
         model_name=model.name,
         layers=chosen["layer"],
@@ -327,6 +349,17 @@ def _result(
         versions=versions(model),
         notes=("float32 products in TF32",) if request.tf32 else (),
     )
+
+
+def _neutral(metrics: Sequence[Metric], found: Measured, direction: str) -> dict[str, float]:
+    """Return the neutral value of each metric that has one; of recovery, the base run's."""
+    base = {"clean": found.clean, "corrupt": found.corrupt}[DIRECTIONS[direction][0]].tolist()
+    values = {}
+    for metric, at_base in zip(metrics, base, strict=True):
+        value = at_base if metric.neutral is None and metric.diverging else metric.neutral
+        if value is not None and math.isfinite(value):
+            values[metric.name] = value
+    return values
 
 
 def _name_of(function: Callable[..., object]) -> str:

@@ -30,9 +30,8 @@ from patching.sweep.request import DIRECTIONS, METHODS
 _SCORE = {
     "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
 }  # fmt: skip
-_NEXT = optional(
-    record({"top": list_of(record(_SCORE)), "target": record(_SCORE), "foil": record(_SCORE)})
-)
+_NEXT = optional(record({name: list_of(record(_SCORE)) for name in ("top", "target", "foil")}))
+_IDS = list_of(whole(0))
 _INDICES = list_of(whole(0), least=1)
 _TEXTS = list_of(text)
 TABLE = {
@@ -46,8 +45,8 @@ TABLE = {
             "clean_text": text, "corrupt_text": text,
             "clean_ids": _INDICES, "corrupt_ids": _INDICES,
             "clean_tokens": _TEXTS, "corrupt_tokens": _TEXTS,
-            "target_id": whole(0), "foil_id": whole(0),
-            "target_token": text, "foil_token": text,
+            "target_ids": _INDICES, "foil_ids": _IDS,
+            "target_tokens": _TEXTS, "foil_tokens": _TEXTS,
             "differing": _INDICES,
         }
     ),
@@ -66,6 +65,7 @@ TABLE = {
     "clean_next": _NEXT,
     "corrupt_next": _NEXT,
     "rows": whole(1),
+    "neutral": mapping_of(finite),
     "versions": mapping_of(text),
     "seconds": finite,
     "created": text,
@@ -90,6 +90,7 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     agree(bool(metrics), "metrics and metric")
     agree(metrics.keys() == saved["captions"].keys(), "metrics and captions")
     agree(metrics.keys() >= {*saved["diverging"]}, "metrics and diverging")
+    agree(metrics.keys() >= saved["neutral"].keys(), "metrics and neutral")
     for name, array in values.items():
         numbers(name, array)
     _check_cells(saved, values)
@@ -108,7 +109,11 @@ def _check_pair(pair: Mapping[str, Any]) -> None:
     agree(len(set(map(len, parts))) == 1, "of pair")
     differing = [i for i, (a, b) in enumerate(zip(parts[0], parts[1], strict=True)) if a != b]
     agree(differing == pair["differing"], "clean_ids, corrupt_ids and differing of pair")
-    agree(pair["target_id"] != pair["foil_id"], "target_id and foil_id of pair")
+    answers = [*pair["target_ids"], *pair["foil_ids"]]
+    agree(len({*answers}) == len(answers), "target_ids and foil_ids of pair")
+    for answer in ("target", "foil"):
+        same = len(pair[f"{answer}_ids"]) == len(pair[f"{answer}_tokens"])
+        agree(same, f"{answer}_ids and {answer}_tokens of pair")
 
 
 def _check_cells(saved: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:

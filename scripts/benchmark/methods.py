@@ -101,7 +101,7 @@ def _grid(pair: PromptPair, n_layer: int, logits: Callable[[int, int], torch.Ten
     for layer in range(n_layer):
         for position in range(len(pair)):
             last = logits(layer, position)
-            cells.append(last[pair.foil_id] - last[pair.target_id])
+            cells.append(last[pair.foil_ids[0]] - last[pair.target_ids[0]])
     return torch.stack(cells).view(n_layer, len(pair)).cpu().numpy()
 
 

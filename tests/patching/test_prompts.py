@@ -26,8 +26,8 @@ def test_from_text(tokenizer):
     assert pair.corrupt_tokens[1] == " Smith"
     assert "".join(pair.clean_tokens) == CLEAN
     assert list(pair.corrupt_ids) == tokenizer.encode(CORRUPT)
-    assert (pair.target_token, pair.foil_token) == (" Jones", " Smith")
-    assert [pair.target_id, pair.foil_id] == tokenizer.encode(" Jones Smith")
+    assert (pair.target_tokens, pair.foil_tokens) == ((" Jones",), (" Smith",))
+    assert [*pair.target_ids, *pair.foil_ids] == tokenizer.encode(" Jones Smith")
     assert len(pair) == len(tokenizer.encode(CLEAN))
 
 
@@ -124,18 +124,18 @@ def test_pairs_go_to_other_processes(tokenizer):
     ):
         again = pickle.loads(pickle.dumps(pair))
         assert again == pair
-        assert again.text_of(pair.target_id) == pair.target_token
+        assert again.text_of(pair.target_ids[0]) == pair.target_tokens[0]
 
 
 def test_from_ids():
     pair = PromptPair.from_ids([1, 2, 3], [1, 5, 4], 7, 8)
     assert pair.differing == (1, 2)
     assert pair.clean_tokens == ("id:1", "id:2", "id:3")
-    assert pair.foil_token == "id:8"
+    assert pair.foil_tokens == ("id:8",)
     assert pair.clean_text == "id:1id:2id:3"
     named = PromptPair.from_ids([1, 2], [0, 2], 3, 4, tokens=["a", "b", "c", "d", "e"])
     assert (named.clean_tokens, named.corrupt_tokens) == (("b", "c"), ("a", "c"))
-    assert (named.target_token, named.foil_token) == ("d", "e")
+    assert (named.target_tokens, named.foil_tokens) == (("d",), ("e",))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,10 @@ def test_from_ids():
         (([1], [2], 3, 3), "target and foil are the same"),
         (([1], [-2], 3, 4), "corrupt_ids must be 0 or more"),
         (([1.5], [2], 3, 4), "clean_ids must be whole numbers"),
-        (([1], [2], "3", 4), "target_id and foil_id must be whole numbers"),
+        (
+            ([1], [2], "3", 4),
+            "target_id must be whole numbers, not .*; for words there is from_text",
+        ),
         (([1], [2], 3, 4, {1: "a"}), "no text for id 2"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,31 +20,38 @@ MOST_BYTES = 64 * 2**20  # of a file of prompts or words
 NONE = "none"  # a value of some lists of numbers: no limit
 
 
-def parse_texts(arguments: SimpleNamespace, example: dict[str, str]) -> dict[str, str]:
+def parse_texts(
+    arguments: SimpleNamespace, example: dict[str, str], *, optional: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the text options that were given, or the example if none was.
 
     Args:
-        arguments: the parsed options.
+        arguments: the parsed options. A text, or a tuple of texts where an option can be
+            repeated.
         example: option's name -> text; "target" and "foil" are among them.
+        optional: names that may be missing where others are given.
 
     Raises:
-        UsageError: some are missing, one is empty, or target and foil are the
-            same.
+        UsageError: some are missing, one is empty, or target and foil share one.
     """
     given = {name: getattr(arguments, name) for name in example}
-    missing = [f"--{name}" for name, text in given.items() if text is None]
+    missing = [name for name, text in given.items() if text in (None, ())]
     if len(missing) == len(example):
-        return example
-    if missing:
+        return {**example}
+    if needed := [f"--{name}" for name in missing if name not in optional]:
         raise UsageError(
-            f"{', '.join(missing)} missing: the {len(example)} prompt options go together"
+            f"{', '.join(needed)} missing: give them too, or none of"
+            f" {', '.join(f'--{name}' for name in example)} for the example"
         )
-    for name, text in given.items():
-        if not text:
+    found = {name: text for name, text in given.items() if name not in missing}
+    several = {name: (text,) if isinstance(text, str) else text for name, text in found.items()}
+    for name, texts in several.items():
+        if not all(texts):
             raise UsageError(f"--{name} is empty")
-    if given["target"] == given["foil"]:
-        raise UsageError(f"--target and --foil are the same: {given['target']!r}")
-    return given
+    same = [text for text in several["target"] if text in several.get("foil", ())]
+    if same:
+        raise UsageError(f"--target and --foil are the same: {same[0]!r}")
+    return found
 
 
 def read_lines(option: str, path: Path) -> dict[int, str]:

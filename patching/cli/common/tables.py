@@ -81,8 +81,15 @@ def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
 
 
 def next_token_table(**runs: NextTokens) -> str:
-    """Return the likeliest next tokens of each run side by side, then target and foil."""
-    answers = {name: [getattr(run, name) for run in runs.values()] for name in ("target", "foil")}
+    """Return the likeliest next tokens of each run side by side, then target and foil.
+
+    Each token of a set has a row: target, target 2, target 3.
+    """
+    answers = {}
+    for name in ("target", "foil"):
+        each = zip(*(getattr(run, name) for run in runs.values()), strict=True)
+        for number, scores in enumerate(each, 1):
+            answers[name if number == 1 else f"{name} {number}"] = scores
     return scores_table({name: run.top for name, run in runs.items()}, answers)
 
 

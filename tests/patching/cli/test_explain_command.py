@@ -37,7 +37,7 @@ def test_the_example(command, tmp_path, builtin):
     hot, cold = (tokenizer.encode(f" {word}")[0] for word in ("hot", "cold"))
     logits = model(torch.tensor([ids]))[0][0, -1]
     said = re.search(
-        r"logit\( hot\) - logit\( cold\) = (\S+) \((\S+) and (\S+)\), of which", run.stdout
+        r"logit\(␣hot\) - logit\(␣cold\) = (\S+) \((\S+) and (\S+)\), of which", run.stdout
     )
     difference = (logits[hot] - logits[cold]).item()
     expected = [difference, logits[hot].item(), logits[cold].item()]
@@ -77,7 +77,7 @@ def test_json_holds_what_was_printed(here, capsys):
     assert f"text_sha256 {saved.pop('text_sha256')}</" in (here / "x.svg").read_text("utf-8")
     assert result == saved
     assert [row["rank"] for row in result["next"]["top"]] == [1, 2, 3, 4]
-    for row in (*result["next"]["top"], result["next"]["target"], result["next"]["foil"]):
+    for row in (*result["next"]["top"], *result["next"]["target"], *result["next"]["foil"]):
         for shown in (f"{row['logit']:.4f}", f"{row['probability']:.4f}", str(row["id"])):
             assert shown in err
     both = zip(result["error"], result["tolerance"], strict=True)
@@ -183,7 +183,7 @@ BAD_INPUT = {
     ),
     "several tokens": (["--text=a", "--target=Zaphod", "--foil=cold"], "tokens, not one: ' Z' + "),
     "the same": (["--text=a", "--target=hot", "--foil= hot"], "are the same token ' hot'"),
-    "incomplete": (["--text=a"], "--target, --foil missing: the 3 prompt options go together"),
+    "incomplete": (["--text=a"], "--target, --foil missing: give them too, or none of --text"),
     "method": (["--method=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
     "show": (["--show=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
     "no method": (["--method="], "no method ''"),

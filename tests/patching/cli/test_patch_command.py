@@ -1,6 +1,7 @@
 """scripts/patch.py as a user meets it: a process with arguments, streams and an exit code."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -71,7 +72,7 @@ def test_json_holds_what_was_printed(tmp_path, monkeypatch, capsys):
     assert files_in(tmp_path) == ["x.json", "x.npz", "x.svg"]
     assert [row["rank"] for row in result["clean_next"]["top"]] == [1, 2, 3, 4, 5]
     for side in ("clean_next", "corrupt_next"):
-        for row in (*result[side]["top"], result[side]["target"], result[side]["foil"]):
+        for row in (*result[side]["top"], *result[side]["target"], *result[side]["foil"]):
             assert f"{row['logit']:.4f}" in err
             assert f"{row['probability']:.4f}" in err
             assert str(row["id"]) in err
@@ -379,7 +380,8 @@ BAD_INPUT = {
     "unknown id": (example(foil="id:123456"), "no token has the id 123456"),
     "not an id": (example(foil="id:x"), "after id: comes a token's number"),
     "target is foil": (example(foil="Jones"), "--target and --foil are the same: 'Jones'"),
-    "incomplete": (["--clean=a"], "--corrupt, --target, --foil missing"),
+    "incomplete": (["--clean=a"], "--corrupt, --target missing: give them too"),
+    "no foil": ([*MICHELLE[:-1], "--metric=kl,recovery"], "--foil missing: recovery compares"),
     "unknown model": (["--model=gpt9"], "no model 'gpt9'"),
     "no cuda": (["--device=cuda"], "--device cuda: this machine"),
     "device": (["--device=tpu"], "'--device': 'tpu' is not one of 'auto', 'cpu'"),
@@ -607,3 +609,19 @@ def test_cuda_agrees_with_the_cpu(tmp_path):
         assert main(arguments) == 0
     cpu, cuda = (SweepResult.load(tmp_path / name).values for name in ("cpu", "cuda"))
     np.testing.assert_allclose(cuda, cpu, rtol=1e-4, atol=1e-4)
+
+
+def test_a_set_of_targets_and_no_foil(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prompts = [*MICHELLE[:2], "--target=Jones", "--target=Davis", "--model=builtin", "--out=x.png"]
+    assert main([*prompts, "--metric=log_prob,kl", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["pair"]["target_tokens"] == [" Jones", " Davis"]
+    assert result["pair"]["foil_ids"] == []
+    assert result["captions"]["log_prob"] == "ln p({␣Jones, ␣Davis})"
+    both = sum(score["probability"] for score in result["clean_next"]["target"])
+    assert math.exp(result["metrics"]["log_prob"]["clean"]) == pytest.approx(both, rel=1e-4)
+    rows = [line.split()[0:2] for line in err.splitlines() if line.startswith("target")]
+    assert [row[0] for row in rows] == ["target", "target"]
+    assert rows[1][1] == "2"

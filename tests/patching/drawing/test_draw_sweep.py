@@ -38,6 +38,10 @@ def result_for(
     names = [*settings["metrics"]]
     settings["captions"] = {name: METRICS[name].describe(pair) for name in names}
     settings["diverging"] = tuple(name for name in names if METRICS[name].diverging)
+    base = {"denoise": "corrupt", "noise": "clean"}[settings["direction"]]
+    settings["neutral"] = {
+        name: getattr(settings["metrics"][name], base) for name in settings["diverging"]
+    } | {name: METRICS[name].neutral for name in names if METRICS[name].neutral is not None}
     made_up = {"model_name": "made-up", "layers": tuple(range(n_layer))}
     return SweepResult(pair=pair, **{**made_up, **settings})
 
@@ -88,7 +92,7 @@ def test_what_the_figure_says():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2", "3"]
     assert axes.get_ylabel() == "layer"
     assert axes.yaxis_inverted()  # layer 0 on top
-    assert bar.get_ylabel() == "logit( Smith) - logit( Jones) [denoise]"
+    assert bar.get_ylabel() == "logit(␣Smith) - logit(␣Jones) [denoise]"
     title = axes.get_title(loc="left")
     assert "made-up" in title
     assert "clean: Michelle Jones was a student. Michelle" in title
@@ -194,7 +198,7 @@ def test_heads_by_position_are_small_multiples_in_the_same_colours():
         assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (-2, 3)
     labels = [label.get_text() for label in panels[-1].get_xticklabels()]
     assert labels[1] == "␣Jones / ␣Smith"
-    assert bar.get_ylabel().startswith("logit( Smith)")
+    assert bar.get_ylabel().startswith("logit(␣Smith)")
 
 
 def test_one_head_alone(tmp_path):

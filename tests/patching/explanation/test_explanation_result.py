@@ -28,7 +28,7 @@ def test_the_parts_of_the_difference(model):
         rel=1e-5,
     )
     assert sum(found.parts().values()) == pytest.approx(found.logits[0] - found.logits[1], abs=1e-5)
-    for scores in (found.next.top, (found.next.target, found.next.foil)):
+    for scores in (found.next.top, (*found.next.target, *found.next.foil)):
         for score in scores:
             logits = model(torch.arange(6)[None])[0][0, -1]
             assert score.logit == pytest.approx(logits[score.id].item(), abs=1e-5)
@@ -50,7 +50,7 @@ def test_saved_and_loaded(model, tmp_path, methods):
         assert np.array_equal(before, after) if isinstance(before, np.ndarray) else before == after
     saved = json.loads(readable.read_text("utf-8"))
     assert [row["id"] for row in saved["next"]["top"]] == found.top_ids.tolist()
-    assert saved["next"]["target"]["logit"] == found.logits[0]
+    assert saved["next"]["target"][0]["logit"] == found.logits[0]
     assert saved["tokens"] == {str(k): v for k, v in found.tokens.items()}
     assert "rollout" not in saved
     assert (saved["text"], saved["command"]) == (found.text, {"seed": 1})
@@ -139,7 +139,7 @@ def test_it_shows_itself_in_a_few_lines_and_as_a_picture(summer, model):
     lines = repr(summer).splitlines()
     assert len(lines) == 3
     assert EXAMPLE["text"] in lines[0]
-    assert "logit(' hot') - logit(' cold') = 8.69" in lines[1]
+    assert "logit(␣hot) - logit(␣cold) = 8.69" in lines[1]
     assert "11 tokens; methods alti, alti-logit, lens, direct; model builtin" in lines[2]
     assert summer._repr_png_() == png_bytes(draw_explanation(summer, figure="alti-logit"))
     for methods, shown in (("logit,alti", "logit"), ("direct,lens", "lens")):

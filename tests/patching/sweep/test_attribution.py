@@ -34,7 +34,7 @@ def derivative(model, pair, request: Request, metric: str) -> np.ndarray:
         model(torch.tensor(ids), record=request.site)
         recorded.append(model.recording[request.site])
         last[run] = model.last_logits[0]
-    readout = Readout(pair.target_id, pair.foil_id, last["clean"], last["corrupt"])
+    readout = Readout(pair.target_ids, pair.foil_ids, last["clean"], last["corrupt"])
     there, put_in = recorded
 
     def read(logits: torch.Tensor) -> float:
@@ -125,10 +125,10 @@ def test_half_precision_is_near(model, pair, dtype):
 
 def test_float16_does_not_lose_small_gradients(model, pair):
     def tiny(logits):
-        return 1e-7 * logits[pair.foil_id]
+        return 1e-7 * logits[pair.foil_ids[0]]
 
     def own(logits):
-        return logits[pair.foil_id]
+        return logits[pair.foil_ids[0]]
 
     model.half()
     small, large = patch_sweep(
@@ -157,10 +157,10 @@ def test_the_model_stays_as_it_was_and_needs_no_gradients(model, pair):
 
 def test_a_function_of_your_own(model, pair):
     def foil_logit(logits):
-        return logits[pair.foil_id]
+        return logits[pair.foil_ids[0]]
 
     def own(logits):
-        return logits[pair.target_id]
+        return logits[pair.target_ids[0]]
 
     metrics = [foil_logit, "logit_diff"]
     settings = {"method": "attribution", "direction": "denoise"}

@@ -27,10 +27,10 @@ def test_next_tokens(model, pair):
     assert [row.id for row in table.top] == order[:20]
     assert [row.rank for row in table.top] == [*range(1, 21)]
     assert table.top[3].probability == pytest.approx(probabilities[order[3]].item())
-    assert table.foil.id == 22
-    assert table.foil.rank == order.index(22) + 1
-    assert table.foil.logit == pytest.approx(logits[22].item())
-    assert table.target.token == "id:11"
+    assert table.foil[0].id == 22
+    assert table.foil[0].rank == order.index(22) + 1
+    assert table.foil[0].logit == pytest.approx(logits[22].item())
+    assert table.target[0].token == "id:11"
     assert result.clean_next != table
 
 
@@ -160,7 +160,7 @@ def test_tokens_with_equal_logits_share_a_rank(model, pair):
     table = patch_sweep(model, pair, rows=40).clean_next
     ranks = {row.id: row.rank for row in table.top}
     assert ranks[2] == ranks[3]
-    assert table.target == next(row for row in table.top if row.id == 11)
+    assert table.target[0] == next(row for row in table.top if row.id == 11)
 
 
 def test_what_is_not_finite_is_null_in_both_files(model, pair, tmp_path):

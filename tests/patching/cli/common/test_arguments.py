@@ -65,7 +65,7 @@ def test_texts_are_all_given_or_none():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"clean": None, "foil": None}, "--clean, --foil missing: the 4 prompt options"),
+        ({"clean": None, "foil": None}, "--clean, --foil missing: give them too, or none of"),
         ({"corrupt": ""}, "--corrupt is empty"),
         ({"foil": "c"}, "--target and --foil are the same: 'c'"),
     ],
