@@ -24,6 +24,10 @@ class ExplanationError(MinGPTError, ValueError):
     """A prediction that cannot be explained, or whose terms do not add up."""
 
 
+class VerificationError(MinGPTError, ValueError):
+    """A verification that cannot be run."""
+
+
 class CountError(MinGPTError, ValueError):
     """A pattern that cannot be counted."""
 

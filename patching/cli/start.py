@@ -35,6 +35,11 @@ def fetch() -> int:
     return _start("fetch")
 
 
+def verify() -> int:
+    """Run mingpt-verify and return its exit code."""
+    return _start("verify")
+
+
 def _start(name: str) -> int:
     def body() -> int:
         code: int = import_module(f"patching.cli.{name}").main()

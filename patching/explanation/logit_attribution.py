@@ -73,7 +73,7 @@ def logit_terms(model: GPT, run: RecordedRun, answers: Tensor) -> LogitTerms:
         return x.float() if is_mps else x.double()
 
     unembedding = wide(model.lm_head.weight[answers])  # (B, 2, C)
-    towards = _through_fixed_norm(norm, unembedding, wide(run.final))  # (B, 2, C)
+    towards = through_fixed_norm(norm, unembedding, wide(run.final))  # (B, 2, C)
     read, bias = [], []
     for block, pattern, v in zip(model.transformer.h, run.pattern, run.v, strict=True):
         heads = wide(output_heads(block.attn))  # (nh, hs, C)
@@ -108,7 +108,7 @@ def _std(norm: torch.nn.LayerNorm, x: Tensor) -> Tensor:
     return (x.var(-1, unbiased=False) + norm.eps).sqrt()  # (B,)
 
 
-def _through_fixed_norm(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor:
+def through_fixed_norm(norm: torch.nn.LayerNorm, rows: Tensor, x: Tensor) -> Tensor:
     """Return `rows` (B, n, C) pulled back through a layer norm with the statistics of x (B, C).
 
     The dot product of a returned row with a part of x is what this part adds to the

@@ -140,17 +140,19 @@ class Command(click.Command):
 
 
 def run_command(
-    command: Command, body: Callable[[SimpleNamespace], None], argv: Sequence[str] | None = None
+    command: Command,
+    body: Callable[[SimpleNamespace], int | None],
+    argv: Sequence[str] | None = None,
 ) -> int:
     """Run `body` with the options; turn every error that was raised on purpose into one line.
 
     Args:
         command: reads the command line.
-        body: does the work.
+        body: does the work; may return an exit code, None for 0.
         argv: the command line without the command; None for the process's.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 after Ctrl-C, 128 + its number after a signal.
+        The exit code: the body's, 2 for bad input, 130 after Ctrl-C, 128 + a signal's number.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -161,17 +163,18 @@ def run_command(
             stream.reconfigure(errors="backslashreplace")
 
     def work() -> int:
+        code = None
         try:
             arguments = command.parse(sys.argv[1:] if argv is None else argv)
             if arguments is not None:
                 _set_up_hub(command.prog)
-                body(arguments)
+                code = body(arguments)
             print_line("", sys.stdout, end="")  # flush
         except (MinGPTError, OSError) as error:
             check_interrupted()  # a library may have made its own error of an interrupt
             tell(f"{command.prog}: error: {_line(command, error)}")
             return EXIT_BAD_INPUT
-        return 0
+        return code or 0
 
     return run_watched(command.prog, work)
 

@@ -14,6 +14,9 @@ MODEL_NAMES = (
     " .pt file"
 )
 SHORT_NAMES = ("builtin", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
+DEFAULT_MODEL_HELP = (
+    "Default: gpt2 if it is in a cache or can be fetched (548 MB, once), else builtin"
+)
 DEFAULT_OUT = "figures/"
 MOST_ROWS = 10**6  # of a table of tokens: more than any vocabulary has
 
@@ -66,16 +69,20 @@ def source_options(model_help: str, *, multiple: bool = False) -> list[Option]:
 
 
 def model_options(
-    *, more: str = "", seed: str = "seed of PyTorch's random numbers", multiple: bool = False
+    *,
+    more: str = "",
+    default: str = DEFAULT_MODEL_HELP,
+    seed: str = "seed of PyTorch's random numbers",
+    multiple: bool = False,
 ) -> list[Option]:
     """Return --model, --n-head, --offline, --device, --dtype and --seed.
 
     Args:
         more: text to add to the help of --model.
+        default: what the help of --model says of its default.
         seed: the help of --seed.
         multiple: --model may be repeated.
     """
-    default = "Default: gpt2 if it is in a cache or can be fetched (548 MB, once), else builtin"
     return [
         *source_options(f"{MODEL_NAMES}.{more} {default}", multiple=multiple),
         Option(
