@@ -46,7 +46,9 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and `ok`, with None for a number that is not finite."""
-        fields = {name: to_json_lists(value) for name, value in dataclasses.asdict(self).items()}
+        fields: dict[str, Any] = dataclasses.asdict(self)
+        for name in ("published", "ours", "difference"):
+            fields[name] = to_json_lists(fields[name])
         return fields | {"place": list(self.place), "ok": self.ok}
 
     @classmethod

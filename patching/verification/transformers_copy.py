@@ -20,17 +20,16 @@ def transformers_copy(model: GPT) -> Any:
         NotCheckedError: transformers is not installed, or its GPT-2 has no such architecture.
     """
     fields: dict[str, Any] = config_json.to_fields(model.config)
-    if not config_json.is_gpt2(fields):
+    if fields["model_type"] != "gpt2":
         raise NotCheckedError("transformers' GPT-2 has no such architecture")
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError:
         raise NotCheckedError("transformers is not installed") from None
-    no_ids = {
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }  # it warns of GPT-2's in a small vocabulary
-    theirs = GPT2LMHeadModel(GPT2Config(**fields, **no_ids)).to(model.device, model.dtype)
+    # The ids of GPT-2, which are the default, cause a warning where the vocabulary is smaller.
+    fields |= {"bos_token_id": None, "eos_token_id": None}
+    theirs: Any = GPT2LMHeadModel(GPT2Config(**fields))
+    theirs.to(model.device, model.dtype)
     state = {name: parameter.detach() for name, parameter in model.named_parameters()}
     theirs.load_state_dict(state_dict.conv1d(state), strict=False)
     theirs.tie_weights()

@@ -105,6 +105,10 @@ OPTIONS = {
         "--stop": "text", "--show-steps": "flag", "--rows": "rows", "--plot": "flag",
         "--count": "patterns",
     },
+    "verify": {
+        **MODEL, "--long": "flag", "--samples": "samples", "--out": "out", "--json": "flag",
+        "--quiet": "flag",
+    },
     "tokens": {**SOURCE, "--suggest": "suggest", "--json": "flag", "--quiet": "flag", "": "text"},
     "fetch": {
         "--list": "flag", "--verify": "flag", "--remove": "flag",
