@@ -17,7 +17,7 @@ COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
 ]
 BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "mingpt", "patching")
 # Patterns of files that are not Python and must be installed too.
-DATA = ("py.typed", "README.md", "builtin/*")
+DATA = ("py.typed", "README.md", "builtin/*", "published/*.json")
 
 
 def run(*arguments: str | Path, **settings) -> subprocess.CompletedProcess:
@@ -101,6 +101,7 @@ RUNS = {
                         [".json", ".png"]),
     "mingpt-tokens": ("--model builtin one", "one", []),
     "mingpt-fetch": ("--list", "folder", []),
+    "mingpt-verify": ("--model builtin --samples 1 --out run/x.json", "rows hold", [".json"]),
 }  # fmt: skip
 
 

@@ -119,7 +119,7 @@ OPTIONS = {
 
 def command_line(draw: random.Random) -> tuple[str, list[str]]:
     """Return a command and its arguments: all of them good, one odd, or many odd."""
-    command = draw.choices([*OPTIONS], [6, 4, 6, 3, 1])[0]
+    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 3, 1])[0]
     options = OPTIONS[command]
     chosen = draw.choices([*options], k=draw.choice((0, 1, 2, 3, 4, 6)))
     if "--model" in options and draw.random() < 0.9:
