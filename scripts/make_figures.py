@@ -1,12 +1,14 @@
 """Draw the READMEs' figures again, with the shipped model.
 
-Run: python scripts/make_figures.py. It needs no network and takes no arguments. The
-same versions of the packages give the same files.
+Run: python scripts/make_figures.py [--out DIR]. It needs no network. The same versions of the
+packages give the same files.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,23 +45,29 @@ CONTINUED = "The doctor said that"
 EXPLAINED = {"readme-alti-logit.png": "alti-logit", "readme-lens.png": "lens"}
 
 
-def main() -> int:
-    """Write every figure into figures/ and print its path."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write every figure into the folder that --out names and print its path."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "figures", metavar="DIR", help="default: figures/"
+    )
+    folder = parser.parse_args(argv).out
+    folder.mkdir(parents=True, exist_ok=True)
     model, tokenizer = mingpt.load("builtin")
     for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)
-        draw_heatmap(result, ROOT / "figures" / name)
-        print(f"wrote {ROOT / 'figures' / name}")
+        draw_heatmap(result, folder / name)
+        print(f"wrote {folder / name}")
     found = explain(model, Question.from_text(tokenizer, **SUMMER))
     for name, figure in EXPLAINED.items():
-        draw_explanation(found, ROOT / "figures" / name, figure=figure)
-        print(f"wrote {ROOT / 'figures' / name}")
+        draw_explanation(found, folder / name, figure=figure)
+        print(f"wrote {folder / name}")
     steps, settings = [], GenerationSettings(decoding=Decoding(1.2, top_k=12, top_p=0.85))
     (samples,) = continue_prompts(
         model, tokenizer, [CONTINUED], settings, num_samples=3, observe=steps.append
     )
     first = step_candidates(steps[0], settings.decoding, 15, tokenizer.token, greedy=False)
-    path = ROOT / "figures" / "readme-choice.png"
+    path = folder / "readme-choice.png"
     draw_choice(first, path, samples=samples)
     print(f"wrote {path}")
     return 0
