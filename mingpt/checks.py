@@ -49,9 +49,16 @@ def from_the_end(what: str, number: int, size: int, error: type[Exception]) -> i
 
 def check_ids(idx: Tensor, most: int) -> None:
     """Raise ConfigError unless `idx` is token ids (B, T) with 1 <= T <= `most`."""
-    if idx.dim() != 2 or str(idx.dtype) not in ("torch.int64", "torch.int32"):
+    if not hasattr(idx, "dim"):
+        hint = "tokenizer(text)" if isinstance(idx, str) else "torch.tensor([ids])"
         raise ConfigError(
-            f"ids must be an integer tensor (B, T), not {idx.dtype} {tuple(idx.shape)}"
+            f"ids must be an integer tensor (B, T), not {type(idx).__name__} {idx!r:.40}:"
+            f" pass {hint}"
+        )
+    if idx.dim() != 2 or str(idx.dtype) not in ("torch.int64", "torch.int32"):
+        hint = ": pass ids[None]" if idx.dim() == 1 else ""
+        raise ConfigError(
+            f"ids must be an integer tensor (B, T), not {idx.dtype} {tuple(idx.shape)}{hint}"
         )
     B, T = idx.shape
     if B < 1 or not 1 <= T <= most:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from patching import PromptPair, patch_sweep
+from patching.verification.published import read_figures
+from patching.verification.run import run_verification
 
 pytestmark = pytest.mark.gpt2
 
@@ -63,3 +65,10 @@ def test_it_has_the_published_sizes(gpt2):
     assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
     assert tokenizer.vocab_size == model.config.vocab_size == 50257
     assert not model.training
+
+
+def test_the_published_figures(gpt2):
+    """The same code as mingpt-verify's."""
+    model, _ = gpt2
+    found = run_verification(model, figures=read_figures("gpt2"), progress=False)
+    assert found.off == ()

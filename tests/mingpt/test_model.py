@@ -341,3 +341,16 @@ def test_a_matrix_of_one_column_has_a_checksum_whatever_its_stride():
     odd = torch.as_strided(numbers, (4, 1), (1, 7))
     assert odd.is_contiguous()
     assert sha256_of([("a", odd)]) == sha256_of([("a", numbers[:, None].clone())])
+
+
+@pytest.mark.parametrize(
+    ("ids", "hint"),
+    [
+        ("a text", r"not str 'a text': pass tokenizer\(text\)"),
+        ([1, 2], r"not list \[1, 2\]: pass torch\.tensor\(\[ids\]\)"),
+        (torch.arange(3), r"\(3,\): pass ids\[None\]"),
+    ],
+)
+def test_what_is_no_ids_is_answered_with_what_to_pass(model, ids, hint):
+    with pytest.raises(ConfigError, match=hint):
+        model(ids)
