@@ -36,6 +36,17 @@ class DrawingError(MinGPTError, ValueError):
     """A figure that cannot be drawn as asked."""
 
 
+def check_result(value: object, kind: type, error: type[MinGPTError]) -> None:
+    """Raise `error` unless `value` is one result of that class, such as SweepResult.
+
+    Args:
+        error: the type of the error.
+    """
+    if not isinstance(value, kind):
+        hint = "; pass one of its items" if isinstance(value, list | tuple) else ""
+        raise error(f"expected {kind.__name__}, not {type(value).__name__}{hint}")
+
+
 @contextlib.contextmanager
 def named(number: int, count: int) -> Iterator[None]:
     """Put the pair's number before the message of a SweepError of the block.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from patching.drawing import explanation as drawing
 from patching.drawing.style import check_cmap
-from patching.errors import DrawingError
+from patching.errors import DrawingError, check_result
 from patching.explanation.request import FIGURES, figures_of
 from patching.explanation.result import Explanation, target_minus_foil
 
@@ -40,6 +40,7 @@ def draw_explanation(
         DrawingError: another suffix, no such figure or colour map, or the explanation
             does not include the figure's method.
     """
+    check_result(explanation, Explanation, DrawingError)
     check_cmap(cmap)  # here too, because bars take no colour map
     known = figures_of(FIGURES)
     if figure not in known:

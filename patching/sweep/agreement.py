@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patching.errors import SweepError
+from patching.errors import SweepError, check_result
 from patching.sweep.result import SweepResult
 
 MOST_MISSES = 5  # cells that are listed by default
@@ -42,6 +42,8 @@ def compare_sweeps(
         SweepError: the two differ in cells, prompts, model or settings, or the
             second is approximate too.
     """
+    for one in (approximate, exact):
+        check_result(one, SweepResult, SweepError)
     for name in COMPARED:
         ours, theirs = getattr(approximate, name), getattr(exact, name)
         if ours != theirs:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from patching.drawing import style
 from patching.drawing.sweep import Comparison, Heatmaps, draw_comparison, draw_heatmaps
-from patching.errors import DrawingError
+from patching.errors import DrawingError, check_result
 from patching.sweep.agreement import compare_sweeps
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
@@ -82,6 +82,7 @@ def heatmaps(result: SweepResult, metric: str | None = None, head: int | None = 
     Raises:
         DrawingError: no such metric or head.
     """
+    check_result(result, SweepResult, DrawingError)
     metric = _metric_of(result, metric)
     heads = _heads(result, head)
     found = result.metrics[metric]
@@ -113,6 +114,8 @@ def comparison(
         DrawingError: no such metric.
         SweepError: the two are not of the same cells of the same prompts.
     """
+    for one in (approximate, exact):
+        check_result(one, SweepResult, DrawingError)
     metric = _metric_of(approximate, metric)
     agreement = compare_sweeps(approximate, exact)[metric]
     x, y = exact.metrics[metric].values, approximate.metrics[metric].values

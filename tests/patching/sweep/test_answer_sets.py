@@ -7,8 +7,17 @@ import pytest
 import torch
 
 from mingpt import GPT, GPTConfig
-from patching import Metric, PromptPair, SweepResult, patch_sweep
-from patching.errors import PromptError, SweepError
+from patching import (
+    Metric,
+    PromptPair,
+    SweepResult,
+    compare_sweeps,
+    draw_agreement,
+    draw_explanation,
+    draw_heatmap,
+    patch_sweep,
+)
+from patching.errors import DrawingError, PromptError, SweepError
 from patching.sweep.metrics import METRICS
 
 CLEAN, CORRUPT = [3, 7, 1, 9, 3], [3, 8, 1, 2, 3]
@@ -179,3 +188,17 @@ def test_a_metric_that_is_no_number(model):
 def test_what_is_no_pair(model, wrong):
     with pytest.raises(SweepError, match=r"a sweep takes a PromptPair .*PromptPair\.from_text"):
         patch_sweep(model, wrong)
+
+
+def test_what_is_no_result(model):
+    pair = PromptPair.from_ids(CLEAN, CORRUPT, 11, 22)
+    result = patch_sweep(model, pair)
+    message = "expected SweepResult, not list; pass one of its items"
+    with pytest.raises(DrawingError, match=message):
+        draw_heatmap([result])
+    with pytest.raises(DrawingError, match=message):
+        draw_agreement([result], result)
+    with pytest.raises(SweepError, match=message):
+        compare_sweeps(result, [result])
+    with pytest.raises(DrawingError, match="expected Explanation, not SweepResult"):
+        draw_explanation(result)
