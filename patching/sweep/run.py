@@ -137,7 +137,7 @@ def patch_sweep(
         site, metric, direction, by_position, window, layers, heads, positions, method,
         patches, max_memory, tf32, rows,
     )  # fmt: skip
-    pairs = [pair] if isinstance(pair, PromptPair) else as_pairs(pair)
+    pairs = [pair] if isinstance(pair, PromptPair) else pair
     results = run_sweep(model, pairs, request, progress)
     return results[0] if isinstance(pair, PromptPair) else results
 

@@ -19,16 +19,21 @@ PUBLISHED = ("gpt2", "gpt2-xl")  # models of which figures are published
 
 @dataclass(frozen=True)
 class Identity:
-    """Which published model it is, and how that is known."""
+    """The answer of `identify`: a published model or none, and how that is known."""
 
     model: str | None  # a name in PUBLISHED; None for any other model
     words: str
 
 
+OTHER = Identity(None, "not a model of which figures are published: identities only")
+
+
 def identify(source: Source) -> Identity:
     """Return which published model a source's weights are. They must be on this machine."""
     weights = _weights(source)
-    if weights is not None and weights.name == WEIGHTS:
+    if weights is None:
+        return OTHER
+    if weights.name == WEIGHTS:
         found = file_hash(weights, 64)
         for name in PUBLISHED:
             if repositories.KNOWN[name].sha256.get(WEIGHTS) == found:
@@ -36,16 +41,18 @@ def identify(source: Source) -> Identity:
     if isinstance(source, HubSource):
         for name in PUBLISHED:
             known = repositories.KNOWN[name]
-            if source.repository == known and not (weights and weights.name in known.sha256):
+            # A file whose hash is built in was compared above, and is another.
+            if source.repository == known and weights.name not in known.sha256:
                 return Identity(
                     name,
-                    f"{name}, identity by name: {known}, whose {weights and weights.name} has the"
-                    " hash that the hub states",
+                    f"{name}, identity by name: {known}, whose {weights.name} has the hash that"
+                    " the hub states",
                 )
-    return Identity(None, "not a model of which figures are published: identities only")
+    return OTHER
 
 
 def _weights(source: Source) -> Path | None:
+    """Return the file of a source's weights; None for a .pt file, whose hash nobody states."""
     if isinstance(source, DirectorySource):
         return checkpoint.weights_in(source.directory)
     if isinstance(source, HubSource) and source.snapshot is not None:

@@ -86,11 +86,12 @@ def read_figures(model: str, *, long: bool = False, folder: Path = FOLDER) -> li
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["model"] == model:
-            figures += [_figure(data, fields) for fields in data["figures"]]
+            figures += [figure_of(data, fields) for fields in data["figures"]]
     return [figure for figure in figures if long or not figure.fields.get("long")]
 
 
-def _figure(data: Mapping[str, Any], fields: Mapping[str, Any]) -> Figure:
+def figure_of(data: Mapping[str, Any], fields: Mapping[str, Any]) -> Figure:
+    """Return a figure from its entry `fields` in a file's content `data`."""
     own = ("kind", "what", "printed", "float32", "source")
     return Figure(
         kind=fields["kind"],

@@ -11,7 +11,7 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Request:
-    """What to verify; checked when it is made.
+    """The settings of a verification, apart from the model; checked when they are made.
 
     Raises:
         ConfigError: samples or seed is no such number.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patching.errors import VerificationError
 from patching.frames import frame
 from patching.result_checks import check_fields
 from patching.result_files import read_fields, refused, result_paths, save_text, to_json_lists
@@ -68,11 +69,14 @@ class Row:
             allowed: the largest absolute difference at which the figure holds.
 
         Raises:
-            ValueError: the shapes differ.
+            VerificationError: the shapes differ.
         """
         there, here = np.asarray(published, dtype=float), np.asarray(ours, dtype=float)
         if there.shape != here.shape:
-            raise ValueError(f"{what}: published {there.shape}, ours {here.shape}")
+            raise VerificationError(
+                f"{what}: the published array is {there.shape}, ours {here.shape}: the figure is of"
+                " a model of another shape"
+            )
         away = np.abs(here - there)
         # A NaN of ours is the largest difference of all.
         worst = int(np.where(np.isnan(away), math.inf, away).argmax())

@@ -1,4 +1,4 @@
-"""What the fields of a saved verification must be. No file is read here."""
+"""Tables of what the fields of a saved verification must be. No file is read here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What each kind of published figure holds, and how this project computes the same."""
+"""Compute each kind of published figure with this project's own functions."""

@@ -57,7 +57,7 @@ def mean(figure: Figure, model: GPT) -> tuple[np.ndarray, np.ndarray]:
     means = []
     for run in ("clean", "corrupt"):
         numbers = []
-        for prompts, labels in _batches(made, run):
+        for prompts, labels in prompt_batches(made, run):
             p = last_logits(model, prompts).softmax(-1)[:, years.to(model.device)]  # (B, 100)
             after = torch.arange(100) > torch.tensor(labels)[:, None]
             signs = (2.0 * after - 1).to(p.device)
@@ -66,7 +66,7 @@ def mean(figure: Figure, model: GPT) -> tuple[np.ndarray, np.ndarray]:
     return np.array(figure.fields["values"]), np.array(means)
 
 
-def _batches(made: dict, run: str) -> Iterator[tuple[list[list[int]], list[int]]]:
+def prompt_batches(made: dict, run: str) -> Iterator[tuple[list[list[int]], list[int]]]:
     """Yield prompts and their labels YY, some at a time."""
     prompts, labels = [], []
     for noun, year in made["data"]:  # year is CCYY

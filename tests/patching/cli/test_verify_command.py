@@ -35,7 +35,7 @@ def test_a_figure_that_is_off(monkeypatch, capsys):
     assert identify(resolve("builtin")).words == "gpt2, by the SHA-256 of model.safetensors"
     figure = {"kind": "next_tokens", "what": "three tokens", "prompt": [1, 2], "ids": [3, 4, 5],
               "logits": [9.0, 8.0, 7.0], "printed": 1e-3, "float32": 1e-3}  # fmt: skip
-    made = published._figure({"source": "a test", "pairs": {}}, figure)
+    made = published.figure_of({"source": "a test", "pairs": {}}, figure)
     monkeypatch.setattr(published, "read_figures", lambda model, long: [made])
     assert main(["--model=builtin", "--samples=1", "--quiet"]) == 1
     out, err = capsys.readouterr()

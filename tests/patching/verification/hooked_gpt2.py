@@ -76,18 +76,20 @@ def run(model, ids, changes=()):
         return model(torch.tensor([ids])).logits[0, -1]
 
 
+def keeping(kept, key):
+    """Return a change that changes nothing, and keeps the activation under a key."""
+
+    def change(x):
+        kept[key] = x
+        return x
+
+    return change
+
+
 def record(model, ids, site):
     """Return a site's activation of every layer, as modules have them: L times (1, T, columns)."""
     kept = {}
-
-    def keep(layer):
-        def change(x):
-            kept[layer] = x
-            return x
-
-        return change
-
-    run(model, ids, [(site, layer, keep(layer)) for layer in range(L)])
+    run(model, ids, [(site, layer, keeping(kept, layer)) for layer in range(L)])
     return [kept[layer] for layer in range(L)]
 
 
@@ -148,17 +150,11 @@ def attribution(model, pair, site):
             [(g * (a - b)).sum(-1)[0] for g, a, b in zip(gradients, new, there, strict=True)]
         ).detach()  # (L, H, T)
     kept = {}
-
-    def keep(layer):
-        def change(x):
-            kept[layer] = x
-            return x
-
-        return change
-
     # The middle stream is the stream before plus attn_out, so its gradient is attn_out's.
     leaf = "attn_out" if site == "resid_mid" else site
-    logits = run(model, pair["corrupt"], [(leaf, layer, keep(layer)) for layer in range(L)])
+    logits = run(
+        model, pair["corrupt"], [(leaf, layer, keeping(kept, layer)) for layer in range(L)]
+    )
     there = [kept[layer] for layer in range(L)]
     gradients = torch.autograd.grad(difference(logits, pair), there)
     with torch.no_grad():
@@ -204,15 +200,8 @@ def head_terms(model, pair, zero=None):
 
         changes = [("z", layer, blank)]
     kept = {}
-
-    def keep(name):
-        def change(x):
-            kept[name] = x
-            return x
-
-        return change
-
-    watch = [("z", layer, keep(layer)) for layer in range(L)] + [("resid_post", L - 1, keep("end"))]
+    watch = [("z", layer, keeping(kept, layer)) for layer in range(L)]
+    watch.append(("resid_post", L - 1, keeping(kept, "end")))
     logits = run(model, pair["clean"], [*changes, *watch])
     terms = torch.zeros(L, H)
     for layer in range(L):

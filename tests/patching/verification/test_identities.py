@@ -134,7 +134,7 @@ def test_a_row_is_off_at_nan_and_beyond_what_is_allowed():
     row = Row.compare("a", "b", np.zeros((2, 2)), np.array([[0, 9], [math.nan, 0]]), 10, "c")
     assert row.place == (1, 0)
     assert not row.ok
-    with pytest.raises(ValueError, match="published"):
+    with pytest.raises(VerificationError, match=r"published array is \(2,\), ours \(3,\)"):
         Row.compare("a", "b", np.zeros(2), np.zeros(3), 1, "c")
 
 

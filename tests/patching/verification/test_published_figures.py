@@ -222,12 +222,12 @@ def test_files_of_gpt2_are_complete():
 
 def test_the_greater_than_prompts_are_those_of_the_source():
     """Its example: "The contract lasted from the year 1352 to the year 13"."""
-    from patching.verification.checks.logits import _batches
+    from patching.verification.checks.logits import prompt_batches
 
     (figure,) = [one for one in read_figures("gpt2", long=True) if one.kind == "mean"]
-    batches = list(_batches(figure.shared["prompts"], "clean"))
+    batches = list(prompt_batches(figure.shared["prompts"], "clean"))
     prompts = [prompt for part, _ in batches for prompt in part]
     assert len(prompts) == 1000
     assert prompts[0] == [50256, 464, 2775, 15436, 422, 262, 614, 1511, 4309, 284, 262, 614, 1511]
-    corrupt = next(iter(_batches(figure.shared["prompts"], "corrupt")))[0][0]
+    corrupt = next(iter(prompt_batches(figure.shared["prompts"], "corrupt")))[0][0]
     assert corrupt == [*prompts[0][:8], 486, *prompts[0][9:]]
