@@ -7,6 +7,7 @@ are shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 SPACE = "\u2423"  # the open box: a leading space made visible
@@ -34,6 +35,30 @@ def visible(token: str, drawable: Callable[[str], bool] = lambda char: True) -> 
     """Return a token with open boxes for its leading spaces and the rest escaped."""
     rest = token.lstrip(" ")
     return SPACE * (len(token) - len(rest)) + escaped(rest, drawable)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number and its noun: "1 head", "2 heads".
+
+    Args:
+        plural: of the noun; None adds an "s".
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def model_label(name: str) -> str:
+    """Return a model's name for a figure: of a path, its last part.
+
+    A name with one slash stays, because it may be a repository of the hub.
+
+    Example:
+        model_label("/home/ann/runs/tiny")  # tiny
+        model_label("openai-community/gpt2")  # openai-community/gpt2
+    """
+    is_path = name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or "\\" in name
+    is_file = name.endswith((".pt", ".pth", ".bin", ".safetensors"))
+    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+    return last if (is_path or is_file) and last.strip(".") else name
 
 
 def readable(text: str) -> str:

@@ -21,7 +21,7 @@ from patching.cli.patch import EXAMPLE
 from patching.continuation.figures import draw_choice
 from patching.continuation.request import GenerationSettings
 from patching.continuation.run import continue_prompts
-from patching.continuation.step_candidates import step_candidates
+from patching.continuation.step_candidates import Candidate, keep_first
 from patching.explanation.figures import draw_explanation
 from patching.explanation.run import explain
 from patching.prompts import PromptPair, Question
@@ -66,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     (samples,) = continue_prompts(
         model, tokenizer, [CONTINUED], settings, num_samples=3, observe=steps.append
     )
-    first = step_candidates(steps[0], settings.decoding, 15, tokenizer.token, greedy=False)
+    known: dict[int, Candidate] = {}
+    for step in steps:
+        if step.step == 0:
+            keep_first(known, step, settings.decoding, 15, tokenizer.token, greedy=False)
+    first = sorted(known.values(), key=lambda one: one.rank)
     path = folder / "readme-choice.png"
     draw_choice(first, path, samples=samples)
     print(f"wrote {path}")

@@ -27,6 +27,27 @@ LARGEST_LENGTH_PENALTY = 10
 
 
 @dataclass(frozen=True)
+class BeamCandidate:
+    """One continuation that a step of a beam search considers: a beam and one more token."""
+
+    beam: int  # the running beam that it continues, numbered from 0 by rank
+    token: int
+    log_prob: float  # of the token, by the model, in nats
+    total: float  # sum over the generated tokens, the repetition penalty applied
+    score: float  # the total divided by a power of the length
+    ended: str | None  # why it ends here: "length", "end" or "stop"; None: it could go on
+    kept_as: int | None  # its beam in the next step; None: not kept, or ended
+
+
+@dataclass(frozen=True)
+class BeamStep:
+    """One step of a beam search: its candidates, ranked by total, the best first."""
+
+    step: int  # from 0
+    candidates: tuple[BeamCandidate, ...]  # 2 * num_beams, or as many as there are
+
+
+@dataclass(frozen=True)
 class _Beam:
     """An unfinished continuation, and the total that the search ranks it by."""
 
@@ -58,6 +79,7 @@ def beam_search(
     stop: Stop | None = None,
     use_cache: bool = True,
     step: Callable[[int], None] = lambda tokens: None,
+    observe: Callable[[BeamStep], None] = lambda step: None,
 ) -> list[Sample]:
     """Return the `num_samples` best continuations of a prompt, the best first.
 
@@ -71,6 +93,7 @@ def beam_search(
         repetition_penalty: as in Decoding, but applied to log-probabilities.
         step: called with the number of tokens done since its last call: 1 after
             each step, and at the end the rest of max_new_tokens.
+        observe: called after each step with its candidates.
 
     Returns:
         Samples ranked by `score`; `log_probs` are the model's own. Fewer than
@@ -94,16 +117,19 @@ def beam_search(
         logits = finite(sequences.logits())  # (beams, V)
         candidates = _candidates(running, logits, sequences.ids, 2 * num_beams, repetition_penalty)
         running, ended = _parted(candidates, stop, num_beams, is_last=length == max_new_tokens)
-        ranked = sorted(finished + ended, key=lambda beam: -beam.score(length_penalty))
-        finished = ranked[:num_beams]
+        finished = _best(finished + ended, num_beams, length_penalty)
+        observe(BeamStep(length - 1, _seen(candidates, running, ended, length_penalty)))
         if not running or _is_over(running[0], finished, num_beams, length_penalty):
             step(max_new_tokens - length + 1)
             break
         step(1)
-        rows = torch.tensor([beam.row for beam in running], device=idx.device)
-        sequences.select(rows)
-        sequences.append(torch.tensor([beam.ids[-1] for beam in running], device=idx.device))
+        sequences.select(idx.new_tensor([beam.row for beam in running]))
+        sequences.append(idx.new_tensor([beam.ids[-1] for beam in running]))
     return [beam.finished(prompt, length_penalty) for beam in finished[:num_samples]]
+
+
+def _best(finished: Sequence[_Beam], num_beams: int, length_penalty: float) -> list[_Beam]:
+    return sorted(finished, key=lambda beam: -beam.score(length_penalty))[:num_beams]
 
 
 def _parted(
@@ -118,6 +144,29 @@ def _parted(
         elif rank < num_beams:  # candidates ranked lower may only go on
             ended.append(replace(beam, ended=reason))
     return going_on[:num_beams], ended
+
+
+def _seen(
+    candidates: Sequence[_Beam],
+    running: Sequence[_Beam],
+    ended: Sequence[_Beam],
+    length_penalty: float,
+) -> tuple[BeamCandidate, ...]:
+    """Return a step's candidates with what became of each."""
+    kept = {beam.ids: number for number, beam in enumerate(running)}
+    reasons = {beam.ids: beam.ended for beam in ended}
+    return tuple(
+        BeamCandidate(
+            beam=beam.row,
+            token=beam.ids[-1],
+            log_prob=beam.log_probs[-1],
+            total=beam.total,
+            score=beam.score(length_penalty),
+            ended=reasons.get(beam.ids),
+            kept_as=kept.get(beam.ids),
+        )
+        for beam in candidates
+    )
 
 
 def check_beams(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from patching.continuation.counts import Count
 from patching.continuation.request import GenerationSettings
-from patching.continuation.result import Continuation, Continuations
+from patching.continuation.result import Continuation, Continuations, sample_name
 from patching.continuation.step_candidates import Candidate
 from patching.drawing.continuation import (
     CandidateBar,
@@ -27,7 +27,7 @@ from patching.drawing.continuation import (
 )
 from patching.drawing.style import LONGEST_PROMPT
 from patching.errors import DrawingError
-from patching.text import shortened
+from patching.text import model_label, shortened
 
 MOST_PATHS = 5  # samples in a figure
 
@@ -38,6 +38,7 @@ def draw_choice(
     *,
     samples: Sequence[Continuation],
     notes: Sequence[str] = (),
+    title: str | None = None,
 ) -> Figure:
     """Draw the distribution of the token after a prompt, and the log-probabilities of its samples.
 
@@ -47,6 +48,7 @@ def draw_choice(
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
         samples: of the one prompt, with the same settings; the first five are drawn.
         notes: further lines of the title.
+        title: in place of model, settings and prompt.
 
     Returns:
         The figure, a matplotlib Figure.
@@ -70,7 +72,9 @@ def draw_choice(
         )
         for one in candidates
     )
-    plot = ChoicePlot(_title(samples, notes), _paths(samples), bars, _condition(settings))
+    lines = _title(samples, notes) if title is None else (title, *notes)
+    paths_are = "beams" if settings.num_beams is not None else "samples"
+    plot = ChoicePlot(lines, _paths(samples), bars, paths_are, _condition(settings))
     return draw_choice_plot(plot, path)
 
 
@@ -132,20 +136,21 @@ def _title(
 ) -> tuple[str, ...]:
     first = samples[0]
     lines = [
-        f"Continuations by {first.model_name}; {first.settings.describe()}",
+        f"Continuations by {model_label(first.model_name)}; {first.settings.describe()}",
         *notes,
         f"{which}: {shortened(first.prompt, LONGEST_PROMPT)}",
     ]
     if len(samples) > MOST_PATHS:
-        lines.append(f"the first {MOST_PATHS} of {len(samples)} samples")
+        what = "beams" if first.settings.num_beams is not None else "samples"
+        lines.append(f"the first {MOST_PATHS} of {len(samples)} {what}")
     return tuple(lines)
 
 
 def _paths(samples: Sequence[Continuation]) -> tuple[TokenPath, ...]:
     paths = []
-    for number, one in enumerate(samples[:MOST_PATHS], 1):
+    for number, one in enumerate(samples[:MOST_PATHS]):
         sample = one.sample
-        name = f"sample {number}" if sample.seed is None else f"seed {sample.seed}"
+        name = sample_name(number, sample.seed, is_beam=sample.score is not None)
         score = "" if sample.score is None else f", score = {sample.score:.3f}"
         title = f"{name}: ln p = {sample.log_prob:.2f}{score}".replace("= -", "= \N{MINUS SIGN}")
         paths.append(TokenPath(title, one.tokens, sample.log_probs))

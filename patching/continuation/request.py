@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mingpt.checks import check_whole
 from mingpt.errors import ConfigError, TokenizerError
 from patching.errors import PromptError
-from patching.text import shortened
+from patching.text import counted, shortened
 
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
@@ -61,7 +61,9 @@ class GenerationSettings:
         if self.greedy:
             parts.append("greedy")
         elif self.num_beams is not None:
-            parts.append(f"{self.num_beams} beams, length penalty {self.length_penalty:g}")
+            parts.append(
+                f"{counted(self.num_beams, 'beam')}, length penalty {self.length_penalty:g}"
+            )
         else:
             parts.append(f"temperature {decoding.temperature:g}")
             parts += [f"top-k {decoding.top_k}"] if decoding.top_k is not None else []

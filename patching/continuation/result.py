@@ -21,7 +21,7 @@ from patching.errors import ResultError
 from patching.frames import frame
 from patching.result_checks import FieldError
 from patching.result_files import read_fields, refused, result_paths, save_text, to_json_lists
-from patching.text import shortened
+from patching.text import counted, shortened
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
 WHAT = "continuation"  # in messages about files
 MOST_SHOWN = 4  # prompts in a repr
 LONGEST_SHOWN = 60  # characters of a prompt or a continuation in a repr
+
+
+def sample_name(number: int, seed: int | None, *, is_beam: bool = False) -> str:
+    """Return the name of a sample in texts and figures: "seed 5", "beam 1" or "greedy".
+
+    Args:
+        number: of the sample among its prompt's, from 0.
+        seed: None if nothing was drawn.
+        is_beam: True if a beam search found it.
+    """
+    if is_beam:
+        return f"beam {number + 1}"
+    return "greedy" if seed is None else f"seed {seed}"
 
 
 @dataclass(frozen=True)
@@ -126,8 +139,8 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
     def __repr__(self) -> str:
         count = sum(map(len, self.samples))
         lines = [
-            f"Continuations by {self.model_name}: {_several(len(self), 'prompt')},"
-            f" {_several(count, 'sample')}; {self.settings.describe()}"
+            f"Continuations by {self.model_name}: {counted(len(self), 'prompt')},"
+            f" {counted(count, 'sample')}; {self.settings.describe()}"
         ]
         for of_prompt in self.samples[:MOST_SHOWN]:
             prompt, text = (
@@ -222,10 +235,6 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         with refused(file, WHAT, (FieldError, ConfigError)):
             check_file(fields)
             return list(_from_fields(fields))
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 # --------------------------------------------------------------------- the fields of a file

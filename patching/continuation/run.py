@@ -6,11 +6,12 @@ mingpt.generation chooses the tokens; this file turns texts into tokens and back
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mingpt.bpe import END_OF_TEXT
 from mingpt.errors import GenerationError
-from mingpt.generation.beams import beam_search
+from mingpt.generation.beams import BeamStep, beam_search
 from mingpt.generation.sampling import Choice, Sample, Stop, check, generate
 from patching.continuation.request import GenerationSettings, check_num_samples, encode_prompts
 from patching.continuation.result import Continuation, Continuations
@@ -34,6 +35,7 @@ def continue_prompts(
     num_samples: int = 1,
     seed: int = 0,
     observe: Callable[[Choice], None] | None = None,
+    observe_beams: Callable[[int, BeamStep], None] = lambda prompt, step: None,
     progress: Progress | bool | None = None,
 ) -> Continuations:
     """Continue each prompt with the model's own tokens.
@@ -50,6 +52,8 @@ def continue_prompts(
             num_beams; greedy returns one.
         seed: of each prompt's first sample; the next samples have the next numbers.
         observe: called with each step of each sample. Beam search does not call it.
+        observe_beams: called by beam search with the number of the prompt, from 0, and each
+            step's candidates.
         progress: called with (tokens done, tokens in all) after each step; a sample that ends
             early counts as done. None: a bar on a terminal or in a notebook; False: no bar.
 
@@ -78,11 +82,8 @@ def continue_prompts(
         if width is None:
             found = _sample(model, ids, settings, num_samples, seed, stop, observe, step)
         else:
-            found = _search(model, ids, settings, width, num_samples, stop, step)
-    samples = tuple(
-        tuple(_as_text(model.name, tokenizer, prompt, sample, settings) for sample in of_prompt)
-        for prompt, of_prompt in zip(prompts, found, strict=True)
-    )
+            found = _search(model, ids, settings, width, num_samples, stop, observe_beams, step)
+    samples = _as_texts(model.name, tokenizer, prompts, found, settings)
     return Continuations(model.name, settings, samples, versions(model))
 
 
@@ -124,6 +125,7 @@ def _search(
     num_beams: int,
     num_samples: int,
     stop: Stop,
+    observe: Callable[[int, BeamStep], None],
     step: Callable[[int], None],
 ) -> list[list[Sample]]:
     """Search each prompt with beams; call `step` with the tokens that are done."""
@@ -138,9 +140,23 @@ def _search(
             repetition_penalty=settings.decoding.repetition_penalty,
             stop=stop,
             step=lambda tokens: step(num_samples * tokens),
+            observe=partial(observe, number),
         )
-        for one in ids
+        for number, one in enumerate(ids)
     ]
+
+
+def _as_texts(
+    name: str,
+    tokenizer: BPETokenizer,
+    prompts: Sequence[str],
+    found: Sequence[Sequence[Sample]],
+    settings: GenerationSettings,
+) -> tuple[tuple[Continuation, ...], ...]:
+    return tuple(
+        tuple(_as_text(name, tokenizer, prompt, sample, settings) for sample in of_prompt)
+        for prompt, of_prompt in zip(prompts, found, strict=True)
+    )
 
 
 def _as_text(

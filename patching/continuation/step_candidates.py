@@ -24,10 +24,35 @@ class Candidate:
     token: str
     logit: float  # as the model gives it
     probability: float  # after repetition penalty and temperature, before the cuts
-    cumulative: float  # sum of this probability and those of all likelier tokens
+    cumulative: float  # sum of the probabilities up to this one, of those that top-k kept
     cut: str | None  # "top-k" or "top-p": what cut it; None: kept
     drawn_with: float  # probability after the cuts, with which it is drawn; 0 if cut
     is_chosen: bool
+
+
+def keep_first(
+    known: dict[int, Candidate],
+    choice: Choice,
+    decoding: Decoding,
+    k: int,
+    text_of: Callable[[int], str],
+    *,
+    greedy: bool,
+) -> None:
+    """Add the candidates for a prompt's first token to those that are known from other samples.
+
+    After all samples, the known ones are the `k` likeliest tokens and those that samples
+    begin with.
+
+    Args:
+        known: id -> candidate; changed in place.
+        choice: the first step of one sample.
+        decoding, k, text_of, greedy: as for step_candidates.
+    """
+    if choice.token in known:
+        return
+    for one in step_candidates(choice, decoding, k, text_of, greedy=greedy):
+        known.setdefault(one.id, one)
 
 
 def step_candidates(
@@ -50,7 +75,10 @@ def step_candidates(
         by_k = by_p = torch.arange(len(scores)) == choice.token
     drawn_with = scores.masked_fill(~by_p, -math.inf).softmax(-1)
     order = scores.argsort(descending=True, stable=True)  # ids, the likeliest first
-    cumulative = probability[order].cumsum(-1)
+    # top-p cuts what top-k has left, so its sum counts those tokens only: where top-k keeps
+    # 0.4 and 0.1 of the probability, cumulative is 0.8 and 1.
+    left = probability if greedy else probability.masked_fill(~by_k, 0)
+    cumulative = (left / left.sum())[order].cumsum(-1)
     rows = list(range(min(k, len(order))))
     chosen_at = int((order == choice.token).nonzero())
     if chosen_at >= k:

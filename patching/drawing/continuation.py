@@ -64,6 +64,7 @@ class ChoicePlot:
     title: tuple[str, ...]  # lines
     paths: tuple[TokenPath, ...]
     candidates: tuple[CandidateBar, ...] = ()
+    paths_are: str = "samples"  # or "beams"
     condition: str = ""  # how the probabilities were changed: "at temperature 1.2"
 
 
@@ -188,7 +189,7 @@ def _draw_candidates(axes: Axes, plot: ChoicePlot) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("probability", fontsize=9)
-    title = "first token after the prompt\n(\u00d7n: n samples begin with it)"
+    title = f"first token after the prompt\n(\u00d7n: n {plot.paths_are} begin with it)"
     if len(candidates) < len(plot.candidates):
         title += f"\nthe likeliest {len(candidates)} of the {len(plot.candidates)} listed"
     axes.set_title(title, fontsize=9, loc="left")

@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patching.drawing import style
-from patching.text import shortened
+from patching.drawing.colours import ink
+from patching.text import model_label, shortened
 
 NARROWEST = 6.5  # inches: least width of a figure
 LONGEST_ANSWER = 18  # characters of target and foil
@@ -147,7 +147,7 @@ def draw_shares(
 ) -> Figure:
     """Draw a heatmap: rows are positions, columns tokens."""
     style.check_cmap(cmap)
-    return style.render(lambda: _shares(thing, cmap or "viridis", title), path)
+    return style.render(lambda: _shares(thing, cmap or "Blues", title), path)
 
 
 def draw_bars(
@@ -202,9 +202,10 @@ def _shares(thing: TokenShares, cmap: str, title: str | None) -> Figure:
     axes = figure.subplots()
     later = np.triu(np.ones((T, T), dtype=bool), 1)
     shares = np.ma.masked_array(thing.shares, later)
-    # Row 0 is always 1, its own token's share. On the scale it would make all else dark.
-    most = float(shares[1:].max()) if T > 1 else 1.0
-    image = axes.matshow(shares, aspect="auto", cmap=cmap, vmin=0, vmax=most)
+    # A share of 1 (row 0: its own token) and shares of 0.02 must both be seen, so the colours
+    # follow the square root.
+    norm = colors.PowerNorm(0.5, vmin=0, vmax=1)
+    image = axes.matshow(shares, aspect="auto", cmap=cmap, norm=norm)
     size = 9 if T <= style.MOST_SLANTED_LABELS else 7
     axes.xaxis.set_ticks_position("bottom")
     _label_tokens(axes, labels, side, size)
@@ -213,9 +214,9 @@ def _shares(thing: TokenShares, cmap: str, title: str | None) -> Figure:
     axes.set(xlabel="token of the prompt (blank: later than the position)")
     axes.set_ylabel("position, named by its token")
     axes.set_title(head, fontsize=9, loc="left", pad=9)
-    words = ["share of the token in the position"]
-    words += ["(first row: 1, off the scale)"] if T > 1 else []
-    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25, extend="max" if T > 1 else "neither")
+    ticks = [0, 0.05, 0.2, 0.4, 0.6, 0.8, 1]
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25, ticks=ticks)
+    words = ["share of the token in the position", "(darker: more; square-root scale)"]
     bar.set_label(style.beside(words, side))
     return figure
 
@@ -274,24 +275,21 @@ def _lens(thing: LensPredictions, cmap: str, title: str | None) -> Figure:
     upper.set_xlabel("last token that was read")
     upper.set_title(head, fontsize=9, loc="left", pad=9)
     if has_text:
-        _write_cells(upper, thing, matplotlib.colormaps[cmap], is_upright)
+        _write_cells(upper, thing, cmap, is_upright)
     figure.colorbar(image, ax=upper, pad=0.02, aspect=25).set_label("probability of that token")
     _trajectory(lower, thing)
     return figure
 
 
-def _write_cells(
-    axes: Axes, thing: LensPredictions, cmap: colors.Colormap, is_upright: bool
-) -> None:
+def _write_cells(axes: Axes, thing: LensPredictions, cmap: str, is_upright: bool) -> None:
     """Write each predicted token into its cell, cut to fit, in black or white."""
     length = max(UPRIGHT_LENS_CELL if is_upright else LENS_CELL)  # inches
     room = 72 * 0.92 * length / LENS_FONT  # ems
     for (layer, position), probability in np.ndenumerate(thing.probabilities):
-        is_dark = _luminance(cmap(float(probability))) < 0.5
         label = style.fitted(style.token_label(thing.tokens[layer][position]), room)
         axes.text(
             position, layer, label, fontsize=LENS_FONT, ha="center", va="center",
-            rotation=90 if is_upright else 0, color="white" if is_dark else "black",
+            rotation=90 if is_upright else 0, color=ink(cmap, float(probability)),
         ).set_in_layout(False)  # fmt: skip
 
 
@@ -331,7 +329,7 @@ def _direct(thing: DirectParts, cmap: str, title: str | None) -> Figure:
     right.barh(range(L), thing.mlp, color=_sign_colours(thing.mlp))
     right.axvline(0, color="black", linewidth=0.8)
     right.set_xlabel("MLP, in logits")
-    right.tick_params(labelleft=False, labelsize=8)
+    right.tick_params(labelleft=True, labelsize=8)
     left.set_title(head, fontsize=9, loc="left", pad=9)
     bar = figure.colorbar(image, ax=left, pad=0.02, aspect=25)
     bar.set_label(style.beside(["head, in logits", *choice.signs], height))
@@ -356,8 +354,8 @@ def _new_figure(
     """
     width = max(NARROWEST, width + EDGE)
     prompt = f"prompt: {shortened(choice.prompt, style.LONGEST_PROMPT)}"
-    lines = [heading, *choice.notes, f"model {choice.model_name}; {prompt}"]
-    head = style.wrapped(lines if title is None else [title], int(width * 13))
+    lines = [heading, *choice.notes, f"model {model_label(choice.model_name)}; {prompt}"]
+    head = style.wrapped(lines if title is None else [title, *choice.notes], int(width * 13))
     caption = style.wrapped([caption], int(width * 14))
     count = head.count("\n") + 1 + (caption.count("\n") + 2 if caption else 0)
     figure = style.new_figure(width, height + LINE * count + 0.5)
@@ -382,7 +380,3 @@ def _sign_colours(values: np.ndarray) -> list[str]:
 
 def _centred(values: np.ndarray) -> colors.Normalize:
     return colors.CenteredNorm(0, halfrange=float(np.abs(values).max()) or 1.0)
-
-
-def _luminance(rgba: Sequence[float]) -> float:
-    return float(np.dot(rgba[:3], (0.299, 0.587, 0.114)))

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from patching.drawing import style
+from patching.drawing.colours import Scale, draw_bar, ink
+from patching.errors import DrawingError
 
 WIDEST = 16  # inches of small panels side by side
 MOST_ABREAST = 4  # small panels side by side
 MOST_NUMBERS = 25  # columns with a number each; of more columns, every n-th has one
 SQUARE = 6.8  # inches of the figure that compares two sweeps
 CHARACTERS_PER_INCH = 13  # of the title
+MOST_VALUES = 60  # cells up to which their numbers are written by themselves
+VALUE_CELL = 0.4  # inches: width of a cell with its number, at least
+SMALLEST_VALUE_CELL = 0.2  # inches: in narrower cells, numbers could not be read
+VALUE_FONT, SMALLEST_VALUE_FONT = 7.5, 4.0  # points
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,9 @@ class Heatmaps:
     columns_are: str  # what the columns are; "head": numbers, otherwise tokens
     caption: str  # of the colour bar
     title: tuple[str, ...]  # lines
-    limits: tuple[float, float]  # the least and the largest value that have a colour
-    centre: float | None = None  # the value in the middle of a diverging colour map
+    scale: Scale
+    cmap: str = "viridis"  # a matplotlib colour map
+    with_values: bool | None = None  # write each cell's number; None: where cells are few
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,26 +68,31 @@ class Comparison:
     title: tuple[str, ...]  # lines
 
 
-def draw_heatmaps(
-    heatmaps: Heatmaps,
-    path: str | Path | None = None,
-    *,
-    cmap: str | None = None,
-    title: str | None = None,
-) -> Figure:
+def draw_heatmaps(heatmaps: Heatmaps, path: str | Path | None = None) -> Figure:
     """Draw panels of layers by columns; return the figure.
 
     Args:
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes
             nothing.
-        cmap: a matplotlib colour map; by default viridis, or RdBu around a centre.
-        title: replaces the heatmaps' own title.
 
     Raises:
-        DrawingError: another suffix, or no such colour map.
+        DrawingError: another suffix, no such colour map, or cells that are too narrow for the
+            numbers that are asked for.
     """
-    style.check_cmap(cmap)
-    return style.render(lambda: _heatmaps(heatmaps, cmap, title), path)
+    check_drawable(heatmaps)
+    return style.render(lambda: _heatmaps(heatmaps), path)
+
+
+def check_drawable(heatmaps: Heatmaps) -> None:
+    """Raise DrawingError for an unknown colour map, or cells too narrow for their numbers."""
+    style.check_cmap(heatmaps.cmap)
+    n_layer, columns = heatmaps.panels[0][1].shape
+    layout = _Layout.of(len(heatmaps.panels), n_layer, columns, values=True)
+    if heatmaps.with_values and layout.panel / columns < SMALLEST_VALUE_CELL:
+        raise DrawingError(
+            f"{columns} columns are too many to write a number into each cell; leave out --values"
+            " (values=True)"
+        )
 
 
 def draw_comparison(
@@ -111,9 +122,11 @@ class _Layout:
     height: float  # inches of the panels together
 
     @classmethod
-    def of(cls, count: int, n_layer: int, columns: int) -> _Layout:
+    def of(cls, count: int, n_layer: int, columns: int, *, values: bool) -> _Layout:
         size = ALONE if count == 1 else SMALL
         cell = float(np.interp(columns, *size.cell_width))  # inches
+        if values:
+            cell = max(cell, VALUE_CELL)
         width = panel = float(np.clip(cell * columns, 1.2, style.WIDEST))
         height = float(np.clip(cell * n_layer, *size.height))
         if count > 1:  # space between the panels
@@ -124,42 +137,78 @@ class _Layout:
         return cls(size, down, abreast, whole, panel, down * height)
 
 
-def _heatmaps(heatmaps: Heatmaps, cmap: str | None, title: str | None) -> Figure:
+def _heatmaps(heatmaps: Heatmaps) -> Figure:
     n_layer, columns = heatmaps.panels[0][1].shape
-    layout = _Layout.of(len(heatmaps.panels), n_layer, columns)
+    grids = [values for _, values in heatmaps.panels]
+    with_values = heatmaps.with_values
+    if with_values is None:
+        with_values = sum(int(np.isfinite(values).sum()) for values in grids) <= MOST_VALUES
+    layout = _Layout.of(len(heatmaps.panels), n_layer, columns, values=with_values)
     heading = style.wrapped(heatmaps.title, int(layout.width * CHARACTERS_PER_INCH))
-    if title is not None:
-        heading = style.drawable(title)
     are_heads = heatmaps.columns_are == "head"
-    below = 0.5 if are_heads else style.label_height(heatmaps.columns)  # inches
+    below = 0.5 if are_heads else style.label_height(_tick_labels(heatmaps))  # inches
     height = layout.height + below
     figure = style.new_figure(
         layout.width, height + style.TITLE_LINE * (heading.count("\n") + 1) + 0.3
     )
     grid = figure.subplots(layout.down, layout.abreast, squeeze=False, sharex=True, sharey=True)
-    norm = _norm(heatmaps)
+    norm = heatmaps.scale.norm
     for axes in grid.flat[len(heatmaps.panels) :]:
         axes.set_axis_off()
     for place, (name, values) in enumerate(heatmaps.panels):
         axes = grid.flat[place]
         axes.patch.set(facecolor="white", hatch="////", edgecolor="0.7")  # shows where NaN is
-        colours = cmap or ("viridis" if heatmaps.centre is None else "RdBu")
-        image = axes.matshow(values, aspect="auto", cmap=colours, norm=norm)
+        image = axes.matshow(values, aspect="auto", cmap=heatmaps.cmap, norm=norm)
         if len(heatmaps.panels) > 1:
             axes.set_title(name, fontsize=8)
         axes.xaxis.set_ticks_position("bottom")
         _label_columns(axes, heatmaps, layout)
         axes.tick_params(labelbottom=place + layout.abreast >= len(heatmaps.panels))
         axes.set_yticks(range(0, n_layer, math.ceil(n_layer / layout.size.most_layers)))
+        if with_values:
+            _write_values(axes, values, heatmaps, layout.panel / columns)
     _label_figure(figure, grid, heatmaps, heading)
-    thin = 25 if len(heatmaps.panels) == 1 else layout.height / 0.15
-    bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=thin)
-    bar.set_label(style.beside([heatmaps.caption], height))
+    draw_bar(
+        figure, image, grid,
+        label=style.beside([heatmaps.caption, heatmaps.scale.remark], height),
+        scale=heatmaps.scale,
+        extend=heatmaps.scale.extended(grids),
+        thin=25 if len(heatmaps.panels) == 1 else layout.height / 0.15,
+        inches=layout.height,
+    )  # fmt: skip
     return figure
 
 
+def _write_values(axes: Axes, values: np.ndarray, heatmaps: Heatmaps, inches: float) -> None:
+    """Write each patched cell's number into it, in black or white.
+
+    Args:
+        inches: width of a cell.
+    """
+    norm = heatmaps.scale.norm
+    most = float(np.nanmax(np.abs(values), initial=0.0))
+    digits = 2 if most < 10 else 1 if most < 1000 else 0
+    texts = {at: f"{v:z.{digits}f}" for at, v in np.ndenumerate(values) if np.isfinite(v)}
+    longest = max(map(len, texts.values()), default=1)
+    fitting = 72 * 0.92 * inches / (0.64 * longest)  # a digit of the font is 0.64 ems wide
+    size = float(np.clip(fitting, SMALLEST_VALUE_FONT, VALUE_FONT))
+    for (layer, column), text in texts.items():
+        fraction = float(np.clip(norm(values[layer, column]), 0, 1))
+        axes.text(
+            column, layer, text, fontsize=size, ha="center", va="center",
+            color=ink(heatmaps.cmap, fraction),
+        ).set_in_layout(False)  # fmt: skip
+
+
+def _tick_labels(heatmaps: Heatmaps) -> list[str]:
+    """Return the columns' labels: a head's number, or a token and its position."""
+    if heatmaps.columns_are == "head":
+        return list(heatmaps.columns)
+    return [f"{label} ({position})" for position, label in enumerate(heatmaps.columns)]
+
+
 def _label_columns(axes: Axes, heatmaps: Heatmaps, layout: _Layout) -> None:
-    labels, size = heatmaps.columns, layout.size.font
+    labels, size = _tick_labels(heatmaps), layout.size.font
     if heatmaps.columns_are == "head":
         step = math.ceil(len(labels) / MOST_NUMBERS)
         axes.set_xticks(range(0, len(labels), step), labels[::step], fontsize=size)
@@ -179,14 +228,6 @@ def _label_figure(figure: Figure, grid: np.ndarray, heatmaps: Heatmaps, heading:
         figure.supxlabel(across, fontsize=10)
         figure.supylabel("layer", fontsize=10)
         figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
-
-
-def _norm(heatmaps: Heatmaps) -> colors.Normalize:
-    low, high = heatmaps.limits
-    if heatmaps.centre is None:
-        return colors.Normalize(low, high)
-    reach = max(abs(low - heatmaps.centre), abs(high - heatmaps.centre))
-    return colors.CenteredNorm(heatmaps.centre, halfrange=reach or 1.0)
 
 
 def _comparison(comparison: Comparison, cmap: str | None) -> Figure:

@@ -139,6 +139,7 @@ class SweepResult:
             f"  {self.metric}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f};"
             f" {self._largest_cell()}"
         )
+        lines += [f"  note: {escaped(note)}" for note in self.notes]
         return "\n".join(lines)
 
     def _largest_cell(self) -> str:

@@ -26,6 +26,7 @@ from patching.sweep import attribution, loop
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
 from patching.sweep.metrics import Asked, Metric, check_foil
+from patching.sweep.pair_notes import pair_notes
 from patching.sweep.readout import RUNS_AT_ONCE, Measured, check_finite
 from patching.sweep.request import DIRECTIONS, Cell, Grid, Request
 from patching.sweep.result import MetricValues, SweepResult
@@ -175,16 +176,24 @@ def run_sweep(
         with float32_products(model):  # this product is exact even where the runs are in TF32
             tables = _next_token_tables(model, pairs, measured, request.rows)
     checksum = model.checksum()
-    return [
-        replace(
-            _result(model, pair, grid, found, request),
-            checksum=checksum,
-            clean_next=clean,
-            corrupt_next=corrupt,
-            seconds=seconds,
+    results = []
+    for pair, grid, found, (clean, corrupt) in zip(pairs, grids, measured, tables, strict=True):
+        result = _result(model, pair, grid, found, request)
+        # Estimates, and a caller's own patches, may well go far beyond both runs.
+        is_usual = request.method != "attribution" and request.patches is None
+        metrics = result.metrics if is_usual else {}
+        notes = pair_notes(pair, clean, corrupt, metrics, torch.finfo(model.dtype).eps)
+        results.append(
+            replace(
+                result,
+                checksum=checksum,
+                clean_next=clean,
+                corrupt_next=corrupt,
+                seconds=seconds,
+                notes=(*result.notes, *notes),
+            )
         )
-        for pair, grid, found, (clean, corrupt) in zip(pairs, grids, measured, tables, strict=True)
-    ]
+    return results
 
 
 def as_pairs(pairs: object) -> list[PromptPair]:

@@ -29,7 +29,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(pattern, text.upper(), re.ASCII)
     size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if size < 1:
-        raise SweepError(f"no amount of memory: {text!r}; write it as 800M or 4GB")
+        raise SweepError(f"no amount of memory: {text!r}; write it as 800M, 4GB or 1.5GB")
     return size
 
 

@@ -133,3 +133,32 @@ def test_beams_that_never_come_about_need_no_memory(model):
     assert bytes_needed(model, 2, 2, 10**9) == bytes_needed(model, 2, 2, 1600)  # V squared
     assert bytes_needed(model, 2, 10**26, 10**26) > 10**20
     assert len(beam_search(model, [1, 2], 1, num_beams=10**9, num_samples=3)) == 3
+
+
+def test_a_search_can_be_watched():
+    """Each step's survivors are the next step's beams, and the last one's are the result."""
+    steps = []
+    samples = beam_search(make_model(), [1, 2], 4, num_beams=3, num_samples=3, observe=steps.append)
+    assert [step.step for step in steps] == [0, 1, 2, 3]
+    ids, totals = {0: ()}, {0: 0.0}
+    for step in steps:
+        ranks = [one.total for one in step.candidates]
+        assert ranks == sorted(ranks, reverse=True)
+        for one in step.candidates:
+            assert one.total == pytest.approx(totals[one.beam] + one.log_prob, abs=1e-5)
+            assert one.score == pytest.approx(one.total / (step.step + 1))
+        kept = [one for one in step.candidates if one.kept_as is not None]
+        ended = [(*ids[one.beam], one.token) for one in step.candidates if one.ended]
+        totals = {one.kept_as: one.total for one in kept}
+        ids = {one.kept_as: (*ids[one.beam], one.token) for one in kept}
+        assert [*ids] == ([0, 1, 2] if step.step < 3 else [])
+    assert [sample.ids for sample in samples] == ended
+
+
+def test_a_candidate_that_ends_is_told_from_one_that_is_dropped():
+    steps = []
+    stop = Stop(end=beam_search(make_model(), [1, 2], 1, num_beams=1)[0].ids[0])
+    beam_search(make_model(), [1, 2], 3, num_beams=2, stop=stop, observe=steps.append)
+    first = steps[0].candidates
+    assert [one.ended for one in first] == ["end", None, None, None]
+    assert [one.kept_as for one in first] == [None, 0, 1, None]

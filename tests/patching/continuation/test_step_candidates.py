@@ -27,9 +27,7 @@ def test_the_candidates_of_a_step():
     assert [one.probability for one in found] == pytest.approx(
         [0.5, 0.25, 0.125, 0.0625, 0.0625], abs=1e-6
     )
-    assert [one.cumulative for one in found] == pytest.approx(
-        [0.5, 0.75, 0.875, 0.9375, 1], abs=1e-6
-    )
+    assert [one.cumulative for one in found] == pytest.approx([4 / 7, 6 / 7, 1, 1, 1], abs=1e-6)
     # Among the tokens that top-k keeps, b and d have 6/7 of the probability: enough for 0.8.
     assert [one.cut for one in found] == [None, None, "top-p", "top-k", "top-k"]
     assert [one.drawn_with for one in found] == pytest.approx([2 / 3, 1 / 3, 0, 0, 0], abs=1e-6)

@@ -194,7 +194,7 @@ def test_the_paths_alone_are_of_one_prompt(builtin):
     for axes, one in zip(figure.axes, result[1], strict=True):
         assert [bar.get_height() for bar in axes.patches] == [*one.sample.log_probs]
     second = result[1][1].sample
-    line = f"sample 2: ln p = -{-second.log_prob:.2f}, score = -{-second.score:.3f}"
+    line = f"beam 2: ln p = -{-second.log_prob:.2f}, score = -{-second.score:.3f}"
     assert line in words.replace("\N{MINUS SIGN}", "-")
 
 

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from patching import METRICS, DrawingError, PromptPair, SweepResult, draw_heatmap, patch_sweep
+from patching.drawing.colours import Scale
 from patching.drawing.style import has_glyph
 from patching.drawing.sweep import Comparison, Heatmaps, draw_comparison, draw_heatmaps
 from patching.sweep.figures import heatmaps
@@ -87,7 +88,8 @@ def test_what_the_figure_says():
     figure = drawn(result)
     axes, bar = figure.axes
     labels = [label.get_text() for label in axes.get_xticklabels()]
-    assert labels == ["Michelle", "␣Jones / ␣Smith", "␣was", "␣a", "␣student", ".", "␣Michelle"]
+    tokens = ["Michelle", "␣Jones / ␣Smith", "␣was", "␣a", "␣student", ".", "␣Michelle"]
+    assert labels == [f"{token} ({position})" for position, token in enumerate(tokens)]
     assert [label.get_fontweight() for label in axes.get_xticklabels()].index("bold") == 1
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2", "3"]
     assert axes.get_ylabel() == "layer"
@@ -197,7 +199,7 @@ def test_heads_by_position_are_small_multiples_in_the_same_colours():
         assert np.array_equal(axes.images[0].get_array(), result.values[:, head])
         assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (-2, 3)
     labels = [label.get_text() for label in panels[-1].get_xticklabels()]
-    assert labels[1] == "␣Jones / ␣Smith"
+    assert labels[1] == "␣Jones / ␣Smith (1)"
     assert bar.get_ylabel().startswith("logit(␣Smith)")
 
 
@@ -277,8 +279,8 @@ def test_plain_values_are_enough(tmp_path):
         columns_are="letter",
         caption="how much",
         title=("a line", "and another"),
-        limits=(-5.0, 5.0),
-        centre=1.0,
+        scale=Scale(-5.0, 5.0, centre=1.0),
+        cmap="RdBu",
     )
     figure = draw_heatmaps(plain, tmp_path / "x.svg")
     assert (tmp_path / "x.svg").exists()
@@ -304,12 +306,14 @@ def test_a_sweep_of_many_positions_is_as_wide_as_a_figure_may_be():
     """Every n-th token has a label, and those where the prompts differ have one too."""
     columns = tuple(f"t{number}" for number in range(1024))
     panels = (("", np.zeros((48, 1024))),)
-    figure = draw_heatmaps(Heatmaps(panels, columns, (500, 502), "token", "c", ("t",), (0.0, 1.0)))
+    figure = draw_heatmaps(
+        Heatmaps(panels, columns, (500, 502), "token", "c", ("t",), Scale(0.0, 1.0))
+    )
     assert max(figure.get_size_inches()) < 45
     labels = figure.axes[0].get_xticklabels()
     assert len(labels) < 300
     bold = [label.get_text() for label in labels if label.get_fontweight() == "bold"]
-    assert bold == ["t500", "t502"]
+    assert bold == ["t500 (500)", "t502 (502)"]
 
 
 def test_many_heads_are_cut_and_the_title_says_so(model, pair):

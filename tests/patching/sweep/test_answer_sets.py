@@ -124,9 +124,9 @@ def test_no_foil_where_no_metric_reads_it(model):
     ("target", "foil", "message"),
     [
         ((), 22, "there is no target"),
-        ((11, 11), 22, "the target holds the token 'id:11' \\(11\\) twice"),
+        ((11, 11), 22, "the target holds the token id:11 \\(11\\) twice"),
         (11, (22, 22), "the foil holds the token"),
-        ((11, 12), (22, 12), "target and foil are the same token 'id:12'"),
+        ((11, 12), (22, 12), "target and foil are the same token id:12"),
         ("Jones", 22, "target_id must be whole numbers, not .*; for words there is from_text"),
         (11, [2.5], "foil_id must be whole numbers"),
     ],

@@ -250,7 +250,8 @@ def test_without_pandas_one_line_says_what_to_do(model, pair, monkeypatch):
 def test_the_repr_is_a_few_lines(model, pair):
     result = patch_sweep(model, pair, positions=[2, 3])
     lines = repr(result).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[4].startswith("  note: the clean run prefers the foil id:")
     assert lines[0] == (
         "SweepResult of GPT: resid_post, clean into corrupt (denoise), 3 layers x 7 positions,"
         " 6 cells patched"
