@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from mingpt.errors import TokenizerError
 from patching.errors import PromptError
-from patching.text import shortened
+from patching.text import shortened, visible
+from patching.unequal_prompts import unequal
 
 MOST_SHOWN = 64  # tokens of a prompt in a message
 
@@ -288,7 +289,7 @@ def answer_id(tokenizer: Tokenizer, text: str, name: str = "answer") -> int:
     shown = f"{name} {shortened(repr(text), 80)}"
     ids = _encoded(tokenizer, shown, spelt)
     if len(ids) != 1:
-        pieces = " + ".join(repr(tokenizer.token(number)) for number in ids[:MOST_SHOWN])
+        pieces = " + ".join(visible(tokenizer.token(number)) for number in ids[:MOST_SHOWN])
         more = " + \u2026" if len(ids) > MOST_SHOWN else ""
         raise PromptError(f"{shown} is {len(ids)} tokens, not one: {pieces}{more}")
     return ids[0]
@@ -332,8 +333,8 @@ def _check_answers(
         return
     where = "target" if target.count(again) > 1 else "foil"
     if again in target and again in foil:
-        raise PromptError(f"target and foil are the same token {text_of(again)!r} ({again})")
-    raise PromptError(f"the {where} holds the token {text_of(again)!r} ({again}) twice")
+        raise PromptError(f"target and foil are the same token {visible(text_of(again))} ({again})")
+    raise PromptError(f"the {where} holds the token {visible(text_of(again))} ({again}) twice")
 
 
 def _is_punctuation(char: str) -> bool:
@@ -364,13 +365,6 @@ def _whole_number(number: Any) -> int:
     return operator.index(number)
 
 
-def _around(position: int, ids: Sequence[int], text_of: Callable[[int], str]) -> str:
-    """Return the tokens near `position`, with bars between them: all of a short prompt."""
-    first, last = max(0, position - MOST_SHOWN // 2), position + MOST_SHOWN // 2
-    shown = "|".join(repr(text_of(number))[1:-1] for number in ids[first:last])
-    return ("\u2026|" if first else "") + shown + ("|\u2026" if last < len(ids) else "")
-
-
 def _check_prompts(
     clean: Sequence[int], corrupt: Sequence[int], text_of: Callable[[int], str]
 ) -> None:
@@ -380,13 +374,4 @@ def _check_prompts(
     if tuple(clean) == tuple(corrupt):
         raise PromptError("the clean and corrupt prompts are the same: there is nothing to patch")
     if len(clean) != len(corrupt):
-        shorter = min(len(clean), len(corrupt))
-        part = next((i for i in range(shorter) if clean[i] != corrupt[i]), shorter)
-        shown = [
-            f"{name} {_around(part, ids, text_of)}"
-            for name, ids in (("clean", clean), ("corrupt", corrupt))
-        ]
-        raise PromptError(
-            f"the prompts must have the same number of tokens, but clean has {len(clean)} and"
-            f" corrupt {len(corrupt)}; they part at position {part}: {'; '.join(shown)}"
-        )
+        raise PromptError(unequal(clean, corrupt, text_of))

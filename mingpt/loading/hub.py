@@ -32,7 +32,7 @@ SECONDS_TO_ANSWER = 10.0  # name look-up, connection and headers together
 SECONDS_TO_REACH = 4.0  # ... to learn whether there is a network at all
 ATTEMPTS = 3  # at a hub that is busy
 SECONDS_BETWEEN = 1.0  # then twice as long
-OFFLINE = "the network is not to be used (--offline, or HF_HUB_OFFLINE)"
+OFFLINE = "--offline or HF_HUB_OFFLINE forbids using the network"
 BY_HAND = "put it there by hand, or use the model 'builtin', which needs no network"
 NOT_THERE = "the repository has no such file"
 

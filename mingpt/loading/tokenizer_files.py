@@ -159,7 +159,7 @@ def _pairs(path: Path, merges: object) -> list[tuple[str, str]]:
     if not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise TokenizerError(f"{path} holds a line that is no pair of symbols")
     if not all(isinstance(symbol, str) for row in rows for symbol in row):
-        raise TokenizerError(f"{path} holds a merge of something that is no text")
+        raise TokenizerError(f"{path} holds a merge that is not text")
     return [(first, second) for first, second in rows]
 
 

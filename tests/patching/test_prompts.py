@@ -49,8 +49,8 @@ def test_a_word_is_looked_up_with_a_space_and_other_text_as_it_is(tokenizer):
     ("text", "message"),
     [
         ("", "target is empty"),
-        ("Zaphod", r"'Zaphod' is \d+ tokens, not one: ' Z' \+ "),
-        ("Jones Smith", r"2 tokens, not one: ' Jones' \+ ' Smith'"),
+        ("Zaphod", r"'Zaphod' is \d+ tokens, not one: ␣Z \+ "),
+        ("Jones Smith", r"2 tokens, not one: ␣Jones \+ ␣Smith"),
         ("id:999999", "no token has the id 999999"),
         ("id:", "id:5437"),
         ("id:-3", "id:5437"),
@@ -74,10 +74,20 @@ def test_bad_answers_are_refused(tokenizer, text, message):
         (
             "Michelle Jones was",
             "Michelle Smith Smith was",
-            r"clean has 3 and corrupt 4; they part at position 1:"
-            r" clean Michelle\| Jones\| was; corrupt Michelle\| Smith\| Smith\| was$",
+            r"clean has 3 and corrupt 4: corrupt has ␣Smith\|␣Smith at positions 1 to 2, clean"
+            r" has ␣Jones. Smith Smith is 2 tokens, Jones 1: choose words of equal length",
         ),
-        ("Michelle", "Michelle Jones", "part at position 1"),
+        ("Michelle", "Michelle Jones", "corrupt has ␣Jones at position 1, clean has nothing"),
+        (
+            "Jones was ",
+            "Smith was",
+            r"clean has ␣ at position \d, .* A space at the end of a prompt",
+        ),
+        (
+            "Jones was",
+            "Smith  was",
+            r"corrupt has \w*\|␣ at .* A second space is a token of its own",
+        ),
     ],
 )
 def test_bad_prompts_are_refused(tokenizer, clean, corrupt, message):
@@ -98,7 +108,7 @@ def test_a_prompt_far_too_long_is_not_tokenized(tokenizer, monkeypatch):
 
 def test_a_message_shows_no_whole_prompt(tokenizer):
     many = " a" * 500
-    with pytest.raises(PromptError, match=r"position 501: clean …\| a") as caught:
+    with pytest.raises(PromptError, match=r"positions 501 to 1000, clean has ␣b\|␣b") as caught:
         PromptPair.from_text(tokenizer, f"{CLEAN[:8]}{many} b b", f"Michelle{many}{many}", "x", "y")
     assert len(str(caught.value)) < 1000
     with pytest.raises(PromptError, match="tokens, not one") as caught:
@@ -107,7 +117,7 @@ def test_a_message_shows_no_whole_prompt(tokenizer):
 
 
 def test_target_and_foil_must_differ(tokenizer):
-    with pytest.raises(PromptError, match="same token ' Jones'"):
+    with pytest.raises(PromptError, match="same token ␣Jones"):
         PromptPair.from_text(tokenizer, CLEAN, CORRUPT, "Jones", " Jones")
 
 
