@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 
 from mingpt.errors import DownloadError
+from patching.cli.common import threads
 from patching.cli.common.command import UsageError
 from patching.interrupts import held, tell
 from patching.progress import bar
@@ -41,8 +42,10 @@ def import_libraries(*, drawing: bool) -> None:
         UsageError: matplotlib refuses a setting, such as the variable MPLBACKEND.
     """
     with held():
+        before = threads.prepare()
         import torch  # noqa: F401
 
+        threads.choose(before)
         if drawing:
             try:
                 import matplotlib.backends.backend_agg  # noqa: F401
@@ -82,6 +85,8 @@ def load_model(arguments: SimpleNamespace, name: str | None) -> LoadedModel:
     from mingpt.loading.model_files import load
     from mingpt.loading.sources import resolve
 
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     device = find_device(arguments.device, arguments.dtype)
     dtype = getattr(torch, arguments.dtype)
     torch.manual_seed(arguments.seed)
