@@ -47,6 +47,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name, why in APART.items():
         if item.get_closest_marker(name) is not None and item.config.option.markexpr != name:
             pytest.skip(f"{why}: pytest -m {name}")
+    os.environ.pop("COLUMNS", None)  # xdist sets it, and tables would be cut for that width
     # The other tests' models are so small that a second thread makes them slower.
     torch.set_num_threads(1 if item.get_closest_marker("cost") is None else 2)
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from click import Option
 
 from patching.cli.common import output
-from patching.cli.common.arguments import parse_texts
+from patching.cli.common.arguments import parse_rows, parse_texts
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries, load_model
-from patching.cli.common.options import model_options, output_options
+from patching.cli.common.options import look_options, model_options, output_options
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
 from patching.interrupts import check_interrupted
 from patching.progress import Progress, bar, steps
@@ -86,7 +86,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--target"], metavar="WORD", help="the next word to explain"),
         Option(["--foil"], metavar="WORD", help="the next word it is preferred over"),
     ],
-    "model": model_options(),
+    "model": model_options(seed="accepted for scripts; nothing here is random"),
     "explanation": [
         Option(["--show"], metavar="LIST",
                help=f"one or more of {', '.join(METHODS)}; default: {','.join(DEFAULT)}"),
@@ -94,6 +94,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="the old name of --show, which still works; mingpt-patch's --method means"
                " something else"),
     ],
+    "figure": look_options(),
     "output": output_options(ROWS),
 })  # fmt: skip
 
@@ -110,6 +111,7 @@ def run(arguments: SimpleNamespace) -> None:
         raise UsageError("--method is the old name of --show: give one of the two")
     shown = arguments.method if arguments.show is None else arguments.show
     methods = parse_methods(DEFAULT if shown is None else shown)
+    rows = parse_rows(arguments, ROWS)
 
     import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli.common import tables
@@ -133,7 +135,7 @@ def run(arguments: SimpleNamespace) -> None:
         model,
         question,
         methods=methods,
-        rows=arguments.top_k,
+        rows=rows,
         progress=False if arguments.quiet else None,
     )
     for block in report(found):
@@ -153,7 +155,7 @@ def _with_command(
     """Return the explanation with the command's options, notes and matplotlib's version."""
     import matplotlib
 
-    asked = (*output.MODEL_ARGUMENTS, "cmap", "format")
+    asked = (*output.MODEL_ARGUMENTS, "cmap", "title", "format")
     return dataclasses.replace(
         found,
         notes=output.fallback_notes(fallback),
@@ -175,10 +177,10 @@ def _write(
     from patching.result_files import saved_checksum
 
     command = found.command or {}
-    cmap = command["cmap"]
+    cmap, title = command["cmap"], command["title"]
     defining = (
-        output.model_identity(model, found.checksum, found.notes),
-        (found.methods, len(found.top_ids), cmap, command["seed"]),
+        output.model_identity(model, found.checksum, is_fallback=bool(found.notes)),
+        (found.methods, len(found.top_ids), cmap, title, command["seed"]),
         (found.ids.tolist(), found.target, found.foil),
         (found.versions["device"], found.versions["dtype"]),
     )
@@ -190,6 +192,7 @@ def _write(
     checksum = saved_checksum(readable)
     step = steps(progress, len(figures))
     for figure, path in zip(figures, files, strict=False):
-        save_figure(draw_explanation(found, figure=figure, cmap=cmap), path, [checksum])
+        drawn = draw_explanation(found, figure=figure, cmap=cmap, title=title)
+        save_figure(drawn, path, [checksum])
         step()
     return existed

@@ -63,7 +63,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="hash the files of the named models (or all) again"),
         Option(["--remove"], is_flag=True,
                help="delete the named models, also for transformers"),
-        Option(["--quiet"], is_flag=True, help="no bar"),
+        Option(["--quiet"], is_flag=True, help="no progress bar"),
     ],
 }, Argument(["names"], nargs=-1, metavar="[NAME]...", shell_complete=models))  # fmt: skip
 

@@ -17,32 +17,36 @@ from typing import Any
 from click import IntRange, Option
 
 from mingpt.files import expanded
-from patching.cli import generate_output
+from patching.cli import generate_output, generate_report
 from patching.cli.common import output
 from patching.cli.common.arguments import NONE, number_list, read_lines
 from patching.cli.common.command import Command, Several, UsageError, run_command
 from patching.cli.common.models import import_libraries, model_names
 from patching.cli.common.options import (
     DEFAULT_OUT,
-    MOST_ROWS,
     files,
     model_options,
     place_options,
+    rows_option,
+    title_option,
 )
 from patching.cli.generate_records import GenerateRequest
 from patching.cli.generate_run import run_model
 from patching.continuation.request import MOST_SAMPLES, GenerationSettings, check_num_samples
 
 COMMAND = "mingpt-generate"
-EXAMPLE = "Yesterday, I dreamed of a world where I"
+EXAMPLE = "The keys to the cabinet"
 MOST_FIGURES = 40  # of choices, in one run
 MOST_PROMPTS = 10_000  # each takes some 50 KB until the result is written
 MOST_SETTINGS = 10_000  # combinations of the listed values, in one run
 MOST_TOKENS = 100_000  # of a sample
 
-TEMPERATURES = number_list(float, lambda x: 0 < x < math.inf, "a number above 0")
-TOP_KS = number_list(int, lambda k: k >= 1, "a whole number of at least 1", none=True)
-TOP_PS = number_list(float, lambda p: 0 < p <= 1, "a number in (0, 1]", none=True)
+GREEDY = "--greedy takes the likeliest token each time"
+TEMPERATURES = number_list(float, lambda x: 0 < x < math.inf, "a number above 0", zero=GREEDY)
+TOP_KS = number_list(int, lambda k: k >= 1, "a whole number of at least 1", none=True,
+                     zero=f"{NONE} cuts nothing")  # fmt: skip
+TOP_PS = number_list(float, lambda p: 0 < p <= 1, "a number in (0, 1]", none=True,
+                     zero=f"{GREEDY}, and {NONE} cuts nothing")  # fmt: skip
 
 DESCRIPTION = """\
 What does a model say next?
@@ -71,11 +75,19 @@ seeds:
 what is printed:
   ln p is the model's own log-probability, in nats, with none of the settings applied.
   --show-steps prints the likeliest tokens of each step. "logit" is the model's own;
-  "prob" and "cumul" (cumulative) are after penalty and temperature; "kept" or "cut by"
-  says what top-k and top-p did; "drawn with" is the probability after the cuts.
+  "prob" is after penalty and temperature; "cumul" sums it over the tokens that top-k kept,
+  as top-p does; "kept" or "cut by"
+  says what top-k and top-p did; "drawn with" is the probability after the cuts. With
+  --num-beams it prints the candidates of each step of the search: the beam that each
+  continues, the sum of ln p ("total"), the score, and whether it becomes a beam of the
+  next step, ends or is dropped.
   A sample ends after --max-new-tokens, after <|endoftext|>, or once its text contains a
   text of --stop. Beyond the model's context, each step reads all tokens that fit again,
   which is slower.
+
+the shipped model:
+  --model builtin knows the sentences of one small grammar: names, countries, keys and
+  cabinets. On any other text it says little.
 
 counting patterns:
   --prompts FILE has one prompt a line. A JSONL file (name.jsonl) has a string, or an
@@ -88,10 +100,12 @@ counting patterns:
 
 examples:
   {COMMAND} --model builtin
-  {COMMAND} --prompt "Yesterday, I dreamed of a world where I" --max-new-tokens 30 \\
+  {COMMAND} --model builtin --prompt "The capital of" --max-new-tokens 5 \\
       --top-k 50 --top-p 0.9 --temperature 0.8 --num-samples 3 --seed 0
   {COMMAND} --model builtin --prompt "The keys to the cabinet" --max-new-tokens 3 \\
       --greedy --show-steps --rows 5
+  {COMMAND} --model builtin --prompt "They flew to" --num-beams 3 --show-steps \\
+      --max-new-tokens 4
   {COMMAND} --model gpt2 --temperature 0.5,1,1.5 --top-p 0.9,{NONE} --num-samples 2
   {COMMAND} --model gpt2 --prompts jobs.txt --num-samples 200 --count he she they
   {COMMAND} --model gpt2 --model distilgpt2 --num-beams 4 --num-samples 2
@@ -131,13 +145,13 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "view": [
         Option(["--show-steps"], is_flag=True,
                help="print the candidates of every step in a table"),
-        Option(["--rows"], type=IntRange(1, MOST_ROWS), default=10, metavar="K",
-               help="rows of these tables"),
+        rows_option(10),
         Option(["--plot"], is_flag=True,
                help="draw the next token's distribution and the log-probabilities of each sample"),
         Several(["--count"], multiple=True, metavar="PATTERN...",
                 help="count the samples that contain words or regular expressions, and draw the"
                 " counts"),
+        title_option(),
     ],
     "output": [
         *place_options(".json", note=f"; default: {DEFAULT_OUT} with --plot or --count, otherwise"
@@ -146,7 +160,8 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="print a JSON object for each sample on stdout, one a line; all else on"
                " stderr"),
         Option(["--quiet"], is_flag=True,
-               help="print only the model's line, texts, counts and the paths written; no bar"),
+               help="print only the model's line, texts, counts and the paths written; no progress"
+               " bar"),
     ],
 })  # fmt: skip
 
@@ -166,6 +181,8 @@ def run(arguments: SimpleNamespace) -> None:
     names = model_names(arguments)
     place = _place(arguments, request, len(names))
     say = output.make_say(arguments)
+    if len(request.settings) > 1:
+        say(generate_report.settings_line(request.settings))
     models = [run_model(arguments, name, request, say, alone=len(names) == 1) for name in names]
     if len(models) > 1:
         generate_output.print_side_by_side(models, request, say)
@@ -211,6 +228,7 @@ def parse_request(arguments: SimpleNamespace) -> GenerateRequest:
         rows=arguments.rows,
         steps=arguments.show_steps,
         plot=arguments.plot,
+        title=arguments.title,
     )
 
 
@@ -284,11 +302,6 @@ def _settings(
 
     if arguments.length_penalty is not None and arguments.num_beams is None:
         raise UsageError("--length-penalty needs --num-beams")
-    if arguments.show_steps and arguments.num_beams is not None:
-        raise UsageError(
-            "--show-steps does not go with --num-beams, which chooses whole continuations, not"
-            " one token after another"
-        )
     if arguments.seed + arguments.num_samples > 2**63:
         raise UsageError("--seed plus --num-samples must be at most 2**63")
     _check_together(arguments)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from patching.cli import generate_report
 from patching.cli.common import output, tables
 from patching.cli.common.command import print_line
+from patching.cli.generate_report import heading
 from patching.interrupts import check_interrupted
-from patching.text import escaped
+from patching.text import escaped, model_label
 
 if TYPE_CHECKING:
     from patching.cli.generate_records import GenerateRequest, ModelRun, SettingsRun
@@ -71,7 +72,7 @@ def _samples_of_prompt(
         [
             None
             if one is None
-            else f"({generate_report.continuation_name(one, number)}) {one.text}"
+            else f"({heading(number, one.sample.seed, one.sample.score)}) {one.text}"
             for one in row
         ]
         for number, row in enumerate(samples)
@@ -123,7 +124,7 @@ def write(
     check_interrupted()
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
-    _draw_choices(models, figures[:choices], result)
+    _draw_choices(models, request, figures[:choices], result)
     if any(run.failure for _, run in _all_runs(models)):  # a pattern could not be counted
         return {path: did for path, did in existed.items() if path.exists()}
     _draw_counts(models, request, figures[choices:], result, arguments.max_new_tokens)
@@ -141,6 +142,7 @@ def _run_name(models: Sequence[ModelRun], request: GenerateRequest) -> str:
             request.seed,
             request.rows,
             request.plot,
+            request.title,
         ),
         [pattern.text for pattern in request.patterns],
     )
@@ -151,7 +153,15 @@ def _write_result(models: Sequence[ModelRun], arguments: SimpleNamespace, path: 
     """Write all samples and counts into one file."""
     from patching.continuation.result import Continuations
 
-    names = (*output.MODEL_ARGUMENTS, "num_samples", "rows", "format", "plot", "show_steps")
+    names = (
+        *output.MODEL_ARGUMENTS,
+        "num_samples",
+        "rows",
+        "format",
+        "plot",
+        "show_steps",
+        "title",
+    )
     command = {name: getattr(arguments, name) for name in names}
     results = [
         replace(run.result, command=command, notes=model.notes, checksum=model.checksum)
@@ -165,7 +175,9 @@ def _write_result(models: Sequence[ModelRun], arguments: SimpleNamespace, path: 
     Continuations.save_all(path, results, counts=counts)
 
 
-def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path], result: Path) -> None:
+def _draw_choices(
+    models: Sequence[ModelRun], request: GenerateRequest, paths: Sequence[Path], result: Path
+) -> None:
     """Draw the first step of every prompt, for each model and settings.
 
     Args:
@@ -180,8 +192,9 @@ def _draw_choices(models: Sequence[ModelRun], paths: Sequence[Path], result: Pat
     waiting, checksum = iter(paths), saved_checksum(result)
     for _, run in _all_runs(models):
         for prompt, samples in enumerate(run.result):
-            first = run.steps[prompt, 0][0]
-            figure = draw_choice(first, samples=samples, notes=models[0].notes)
+            first = run.first[prompt]
+            notes = models[0].notes
+            figure = draw_choice(first, samples=samples, notes=notes, title=request.title)
             save_figure(figure, next(waiting), [checksum])
 
 
@@ -209,7 +222,7 @@ def _draw_counts(
         prompts = set(request.prompts[number * each : (number + 1) * each])
         panels = [
             (
-                f"{model.name}, {run.settings.describe()}",
+                f"{model_label(model.name)}, {run.settings.describe()}",
                 [one for one in run.counts if one.prompt in prompts],
             )
             for model, run in _all_runs(models)
@@ -218,6 +231,7 @@ def _draw_counts(
             "Share of samples in which each pattern occurs;"
             f" {request.num_samples} samples a prompt, of at most {max_new_tokens} tokens"
         )
+        title = title if request.title is None else request.title
         title += f"; page {number + 1} of {len(paths)}" if len(paths) > 1 else ""
         figure = draw_counts(panels, title=title, notes=models[0].notes)
         save_figure(figure, path, [checksum])
@@ -246,7 +260,9 @@ def print_json(models: Sequence[ModelRun], request: GenerateRequest, paths: Sequ
                     fields["found"] = {
                         pattern.text: pattern.is_in(one.text) for pattern in request.patterns
                     }
-                if request.steps:
+                if request.steps and run.beam_steps:  # one search: the same for all its beams
+                    fields["beam_steps"] = [asdict(step) for step in run.beam_steps[prompt]]
+                elif request.steps:
                     fields["steps"] = [
                         [asdict(candidate) for candidate in step]
                         for step in run.steps[prompt, number]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mingpt.generation.beams import BeamStep
     from patching.continuation.counts import Count, Pattern
     from patching.continuation.request import GenerationSettings
     from patching.continuation.result import Continuations
@@ -27,6 +28,7 @@ class GenerateRequest:
     rows: int  # of tables of tokens
     steps: bool  # show the candidates of every step
     plot: bool  # draw the candidates of the first step
+    title: str | None = None  # of the figures, in place of their own
 
     def tokens_per_prompt(self, settings: GenerationSettings) -> int:
         """Return the largest number of tokens of all samples of a prompt together."""
@@ -72,6 +74,11 @@ class SettingsRun:
     stopwatch: Stopwatch
     # (prompt, sample) -> the candidates of each step, if they are shown or drawn
     steps: dict[tuple[int, int], list[list[Candidate]]]
+    # prompt -> the candidates for its first token, if they are drawn: the likeliest, and
+    # those that samples begin with
+    first: dict[int, list[Candidate]] = field(default_factory=dict)
+    # prompt -> the steps of its beam search, if they are shown
+    beam_steps: dict[int, list[BeamStep]] = field(default_factory=dict)
     counts: list[Count] = field(default_factory=list)
     failure: CountError | None = None  # why there are no counts
 

@@ -9,22 +9,33 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from patching.cli.common.tables import table, token_cell, width
-from patching.text import escaped, readable, shortened, squeezed
+from patching.cli.common.narrow import terminal_columns
+from patching.cli.common.tables import probability, table, token_cell, width
+from patching.text import counted, escaped, readable, shortened, squeezed
 
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer
+    from mingpt.generation.beams import BeamCandidate, BeamStep
     from mingpt.generation.sampling import Choice
     from patching.cli.generate_records import SettingsRun
     from patching.continuation.counts import Count
-    from patching.continuation.result import Continuation
+    from patching.continuation.request import GenerationSettings
     from patching.continuation.step_candidates import Candidate
 
 Key = tuple[int, int]  # number of a prompt, number of its sample
 _PROMPT_COLUMNS = 40  # width of a prompt in a table
+_MOST_SETTINGS = 6  # named in the line that says which settings are run
 _FEWEST_COLUMNS = 20  # width of a model's column beside others, at least
 NEXT = "\n\n"  # between two tables of steps, and before the text after them
-_ENDED = {"length": "length", "end": "end of text", "stop": "stop text"}
+_ENDED = {"length": "--max-new-tokens", "end": "<|endoftext|>", "stop": "a text of --stop"}
+_TEXT_COLUMNS = 30  # width of a beam's text in a table; a longer one loses its beginning
+
+
+def settings_line(settings: Sequence[GenerationSettings]) -> str:
+    """Return a line with the settings that a grid of listed values runs."""
+    shown = "; ".join(one.describe() for one in settings[:_MOST_SETTINGS])
+    more = f"; {len(settings) - _MOST_SETTINGS} more" if len(settings) > _MOST_SETTINGS else ""
+    return f"{len(settings)} settings, one for each combination: {shown}{more}"
 
 
 def likelihood_line(log_probs: Sequence[float]) -> str:
@@ -34,29 +45,26 @@ def likelihood_line(log_probs: Sequence[float]) -> str:
         log_probs: of each of the prompt's tokens but the first, in nats.
     """
     count = len(log_probs) + 1
-    line = f"{count} token" if count == 1 else f"{count} tokens"
+    line = counted(count, "token")
     if not log_probs:
         return line
     total = sum(log_probs)
     return f"{line}, ln p {total:.2f}, {total / len(log_probs):.2f} per token after the first"
 
 
-def sample_name(number: int, seed: int | None, score: float | None = None) -> str:
-    """Return the name of a sample: its seed, or its rank among the beams.
+def heading(number: int, seed: int | None, score: float | None = None) -> str:
+    """Return the heading of a sample: its name, and a beam's score.
 
     Args:
         number: the sample's number, from 0.
         seed: None if it was not drawn.
         score: of a beam; None for any other sample.
     """
-    if score is not None:
-        return f"beam {number + 1}, score {score:.4f}"
-    return "the likeliest" if seed is None else f"seed {seed}"
+    # Not at the top: the module imports PyTorch, and this one is imported for --help.
+    from patching.continuation.result import sample_name
 
-
-def continuation_name(one: Continuation, number: int) -> str:
-    """Return the name of a prompt's continuation with this number, from 0."""
-    return sample_name(number, one.sample.seed, one.sample.score)
+    name = sample_name(number, seed, is_beam=score is not None)
+    return name if score is None else f"{name}, score {score:.4f}"
 
 
 def sample_end(count: int, log_prob: float, ended: str) -> str:
@@ -67,21 +75,20 @@ def sample_end(count: int, log_prob: float, ended: str) -> str:
         log_prob: in nats.
         ended: why it ended; see mingpt.Sample.
     """
-    tokens = "1 token" if count == 1 else f"{count} tokens"
-    return f"[{tokens}, ln p {log_prob:.2f}, ended by {_ENDED[ended]}]"
+    return f"[{counted(count, 'token')}, ln p {log_prob:.2f}, ended at {_ENDED[ended]}]"
 
 
 def time_line(run: SettingsRun) -> str:
     """Return a line with the number of tokens and the time that they took."""
-    watch, tokens = run.stopwatch, "1 token" if run.tokens == 1 else f"{run.tokens} tokens"
-    line = f"{tokens}: the first of each sample in {watch.first:.2f} s"
+    watch = run.stopwatch
+    line = f"{counted(run.tokens, 'token')}; first token of each sample: {watch.first:.2f} s in all"
     if watch.milliseconds_per_token is None:
         return line
     is_search = run.settings.num_beams is not None
     unit = "step of all beams" if is_search else "token"
     if not is_search and sum(map(len, run.result)) > 1:
         unit += ", several samples at a time"
-    return f"{line}, then {watch.milliseconds_per_token:.1f} ms per {unit}"
+    return f"{line}; then {watch.milliseconds_per_token:.1f} ms per {unit}"
 
 
 def candidate_table(candidates: Sequence[Candidate]) -> str:
@@ -95,24 +102,75 @@ def candidate_table(candidates: Sequence[Candidate]) -> str:
                 str(one.id),
                 token_cell(one.token),
                 f"{one.logit:.4f}",
-                f"{one.probability:.4f}",
+                probability(one.probability),
                 f"{one.cumulative:.4f}",
                 f"cut by {one.cut}" if one.cut else "kept" if one.drawn_with else "",
-                f"{one.drawn_with:.4f}",
+                probability(one.drawn_with),
             )
         )
-    return table(rows, right=(1, 2, 4, 5, 6, 8))
+    return table(rows, right=(1, 2, 4, 5, 6, 8), keys=4)
+
+
+def beam_tables(steps: Sequence[BeamStep], tokenizer: BPETokenizer) -> str:
+    """Return a table of the candidates of each step of a beam search, and what became of them."""
+    texts = {0: ""}  # beam -> its tokens so far
+    tables = []
+    for step in steps:
+        tables.append(f"step {step.step + 1}\n{_beam_table(step, texts, tokenizer)}")
+        texts = {
+            one.kept_as: texts[one.beam] + _token(tokenizer, one.token)
+            for one in step.candidates
+            if one.kept_as is not None
+        }
+    return NEXT.join(tables)
+
+
+def _beam_table(step: BeamStep, texts: dict[int, str], tokenizer: BPETokenizer) -> str:
+    """Return the table of a step.
+
+    Args:
+        texts: beam -> the tokens before this step, as one text.
+    """
+    rows = [("beam", "id", "with its next token", "ln p", "total", "score", "")]
+    for one in step.candidates:
+        text = texts[one.beam] + _token(tokenizer, one.token)
+        rows.append(
+            (
+                str(one.beam + 1),
+                str(one.token),
+                text if width(text) <= _TEXT_COLUMNS else f"\u2026{text[1 - _TEXT_COLUMNS :]}",
+                f"{one.log_prob:.2f}",
+                f"{one.total:.2f}",
+                f"{one.score:.4f}",
+                _fate(one),
+            )
+        )
+    return table(rows, right=(0, 1, 3, 4, 5), keys=3)
+
+
+def _token(tokenizer: BPETokenizer, number: int) -> str:
+    from patching.next_tokens import text_or_id  # not at the top: see `heading`
+
+    return token_cell(text_or_id(tokenizer.token, number))
+
+
+def _fate(one: BeamCandidate) -> str:
+    if one.ended is not None:
+        return "ends"
+    return "dropped" if one.kept_as is None else f"beam {one.kept_as + 1}"
 
 
 def count_table(counts: Sequence[Count]) -> str:
     """Return a table with a row for each prompt and pattern."""
+    # On a narrow terminal, prompt and pattern get what the numbers leave.
+    most = min(_PROMPT_COLUMNS, max((terminal_columns() or 1000) // 2 - 22, 8))
     rows = [("prompt", "pattern", "found", "of", "share", "95 % interval")]
     for one in counts:
         low, high = one.interval
         rows.append(
             (
-                cell(one.prompt),
-                cell(one.pattern),
+                cell(one.prompt, most),
+                cell(one.pattern, most),
                 str(one.found),
                 str(one.samples),
                 f"{one.share:.4f}",
@@ -122,10 +180,10 @@ def count_table(counts: Sequence[Count]) -> str:
     return table(rows, right=(2, 3, 4))
 
 
-def cell(text: str) -> str:
+def cell(text: str, most: int = _PROMPT_COLUMNS) -> str:
     """Return a prompt or a pattern as a cell of a table, cut in the middle if it is long."""
-    shown = squeezed(escaped(text), _PROMPT_COLUMNS)
-    while width(shown) > _PROMPT_COLUMNS:
+    shown = squeezed(escaped(text), most)
+    while width(shown) > most:
         shown = squeezed(shown, len(shown) - 1)
     return shown
 

@@ -6,6 +6,7 @@ generate_output.py prints and writes the rest when all models are done.
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import product
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from patching.progress import bar, steps
 from patching.text import escaped
 
 if TYPE_CHECKING:
+    from mingpt.generation.beams import BeamStep
     from mingpt.generation.sampling import Choice
     from patching.continuation.request import GenerationSettings
     from patching.continuation.step_candidates import Candidate
@@ -81,6 +83,9 @@ class _Session:
         self.out = sys.stderr if arguments.json else sys.stdout
         # With --count, samples go to the result file only: there may be hundreds.
         self.prints = alone and not request.patterns and not (arguments.json and arguments.quiet)
+        # Of the settings that are run: prompt -> token id -> candidate for the first token.
+        self.first: dict[int, dict[int, Candidate]] = {}
+        self.beam_steps: dict[int, list[BeamStep]] = {}  # prompt -> steps of the beam search
 
     def read_prompts(self) -> ModelRun:
         """Run each prompt once, for its log-probability and the likeliest next tokens."""
@@ -108,6 +113,7 @@ class _Session:
         from patching.continuation.run import continue_prompts
 
         request, stopwatch = self.request, Stopwatch()
+        self.first, self.beam_steps = {}, defaultdict(list)
         steps: dict[tuple[int, int], list[list[Candidate]]] = {}
         transcript = self._transcript(settings, steps)
 
@@ -128,11 +134,16 @@ class _Session:
                 num_samples=request.num_samples,
                 seed=request.seed,
                 observe=observe,
+                observe_beams=self._keep_beams,
                 progress=self._timed(settings, stopwatch, shown),
             )
         done = SettingsRun(settings, result, stopwatch, steps)
         if settings.num_beams is not None:
             self._after_beams(done)
+        done.first = {
+            prompt: sorted(found.values(), key=lambda one: one.rank)
+            for prompt, found in self.first.items()
+        }
         self._count(done)
         return done
 
@@ -177,33 +188,29 @@ class _Session:
         choice: Choice,
     ) -> None:
         """Keep the candidates of a step, if they will be shown or drawn."""
-        from patching.continuation.step_candidates import step_candidates
+        from patching.continuation.step_candidates import keep_first, step_candidates
 
-        is_drawn = self.request.plot and (choice.step, choice.sample) == (0, 0)
-        if self.request.steps or is_drawn:
-            found = step_candidates(
-                choice,
-                settings.decoding,
-                self.request.rows,
-                self.tokenizer.token,
-                greedy=not settings.is_drawn,
-            )
+        asked = (settings.decoding, self.request.rows, self.tokenizer.token)
+        greedy = not settings.is_drawn
+        if self.request.steps:
+            found = step_candidates(choice, *asked, greedy=greedy)
             steps.setdefault((choice.prompt, choice.sample), []).append(found)
+        if self.request.plot and choice.step == 0:
+            keep_first(self.first.setdefault(choice.prompt, {}), choice, *asked, greedy=greedy)
+
+    def _keep_beams(self, prompt: int, step: BeamStep) -> None:
+        if self.request.steps:
+            self.beam_steps[prompt].append(step)
 
     def _after_beams(self, run: SettingsRun) -> None:
         """Print the samples of a beam search and keep its first step, once the search is done."""
-        import torch
-
-        from mingpt.generation.sampling import Choice
-
+        run.beam_steps = dict(self.beam_steps)
         for prompt, samples in enumerate(run.result):
-            best = samples[0].sample
             if self.request.plot:
-                ids = torch.tensor([best.prompt], device=self.model.device)
-                with torch.no_grad():
-                    logits = self.model.next_logits(ids)[0]
-                first = Choice(prompt, 0, 0, logits, ids[0], best.ids[0], best.log_probs[0], None)
-                self._keep(run.settings, run.steps, first)
+                self._keep_first_of_beams(run, prompt)
+            if self.prints and self.request.steps and not self.quiet:
+                text = generate_report.beam_tables(self.beam_steps[prompt], self.tokenizer)
+                print_line(f"\n{text}", self.out)
             for number, one in enumerate(samples if self.prints else ()):
                 sample, text = one.sample, generate_report.readable(one.text)
                 head = self._head(run.settings, (prompt, number), sample.score)
@@ -211,6 +218,20 @@ class _Session:
                 if not self.quiet:
                     end = (len(sample.ids), sample.log_prob, sample.ended)
                     print_line(generate_report.sample_end(*end), self.out)
+
+    def _keep_first_of_beams(self, run: SettingsRun, prompt: int) -> None:
+        """Keep the candidates for the first token of each beam, for the figure."""
+        import torch
+
+        from mingpt.generation.sampling import Choice
+
+        samples = [one.sample for one in run.result[prompt]]
+        ids = torch.tensor([samples[0].prompt], device=self.model.device)
+        with torch.no_grad():
+            logits = self.model.next_logits(ids)[0]
+        for number, one in enumerate(samples):
+            choice = Choice(prompt, number, 0, logits, ids[0], one.ids[0], one.log_probs[0], None)
+            self._keep(run.settings, {}, choice)
 
     def _transcript(
         self,
@@ -243,7 +264,9 @@ class _Session:
             return ""
         prompt, sample = key
         seed = self.request.seed + sample if settings.is_drawn else None
-        name = generate_report.sample_name(sample, seed, score)
+        name = generate_report.heading(sample, seed, score)
+        if name == "greedy" and not several:
+            return "\n"  # the line above says how tokens are chosen
         if several:
             name = f"{generate_report.cell(self.request.prompts[prompt])} ({name})"
         return f"\n{name}\n"

@@ -13,14 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from click import Choice, IntRange, Option
+from click import FLOAT, Choice, IntRange, Option
 
 from mingpt.sites import SITES, heads_at
 from patching.cli.common import output
-from patching.cli.common.arguments import IndexList, parse_texts
+from patching.cli.common.arguments import IndexList, parse_rows, parse_texts
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries, load_model
-from patching.cli.common.options import model_options, output_options
+from patching.cli.common.options import look_options, model_options, output_options
 from patching.interrupts import check_interrupted
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
@@ -28,10 +28,10 @@ from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
     from mingpt.config import GPTConfig
-    from mingpt.model import GPT
     from patching.cli.common.models import LoadedModel
     from patching.prompts import PromptPair
     from patching.sweep.agreement import Agreement
+    from patching.sweep.figures import Look
     from patching.sweep.result import SweepResult
 
 COMMAND = "mingpt-patch"
@@ -44,6 +44,7 @@ EXAMPLE = {
 
 # Settings that the name of a run's files stands for. Site and direction are in it as words;
 # where heads are patched at each position, `positions` is not None.
+LOOK = ("cmap", "title", "scale", "vmin", "vmax", "cell_values")  # options of the figure
 NAMED_SETTINGS = ("layers", "heads", "positions", "window", "method", "tf32", "rows")
 
 DESCRIPTION = """\
@@ -131,7 +132,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="the corrupt prompt's next word, or words; only for a --metric that compares"
                " it with the target"),
     ],
-    "model": model_options(),
+    "model": model_options(seed="accepted for scripts; nothing here is random"),
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
         Option(["--direction"], type=Choice([*DIRECTIONS]), default=Request.direction),
@@ -160,6 +161,17 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="on CUDA, multiply in TF32 (10-bit factors): faster, less exact; the"
                " figure says so"),
     ],
+    "figure": [
+        *look_options(),
+        Option(["--scale"], type=Choice(("runs", "data")), default="runs",
+               help="what the colours span. runs: the unpatched clean and corrupt runs, and the"
+               " cells where they go beyond; data: the cells alone"),
+        Option(["--vmin"], type=FLOAT, metavar="X",
+               help="the value of the first colour, in place of --scale's"),
+        Option(["--vmax"], type=FLOAT, metavar="X", help="the value of the last colour"),
+        Option(["cell_values", "--values/--no-values"], default=None,
+               help="write each cell's number into it; default: up to 60 cells"),
+    ],
     "output": output_options(Request.rows),
 })  # fmt: skip
 
@@ -173,15 +185,23 @@ def run(arguments: SimpleNamespace) -> None:
     """Load, sweep, print and write."""
     request = _request(arguments)
     texts = _texts(arguments, request)
+    rows = parse_rows(arguments, Request.rows)
 
     import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli import patch_report
     from patching.cli.common import tables
-    from patching.drawing.style import check_cmap
     from patching.prompts import PromptPair
+    from patching.sweep import figures
     from patching.sweep.run import check_pair
 
-    check_cmap(arguments.cmap)
+    look = figures.Look(
+        arguments.cmap,
+        arguments.title,
+        arguments.scale,
+        arguments.vmin,
+        arguments.vmax,
+        arguments.cell_values,
+    )
     place = _place(arguments, request)
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)
@@ -189,21 +209,19 @@ def run(arguments: SimpleNamespace) -> None:
     limit = loaded.model.config.block_size
     pair = PromptPair.from_text(loaded.tokenizer, **texts, most_tokens=limit)
     check_pair(loaded.model, pair)
-    request = replace(
-        request, rows=arguments.top_k, **_indices(arguments, loaded.model.config, len(pair))
-    )
+    request = replace(request, rows=rows, **_indices(arguments, loaded.model.config, len(pair)))
     say(f"\n{tables.pair_table(pair)}")
     results = _sweep(arguments, loaded, pair, request)
     result = results[0]
     say(f"\n{patch_report.next_tokens(result)}\n")
-    say(patch_report.summary(result))
+    say(patch_report.summary(result, output.fallback_notes(loaded.fallback)))
     agreement: dict[str, Agreement] = {}
     if len(results) > 1:
         from patching.sweep.agreement import compare_sweeps
 
         agreement = compare_sweeps(result, results[1])
         say(f"\n{patch_report.agreement_table(result, results[1], agreement)}\n")
-    written = _write(results, place, loaded.model, arguments.cmap)
+    written = _write(results, place, loaded, look)
     output.say_written(say, written)
     if arguments.json:
         more: dict[str, Any] = {}
@@ -287,7 +305,7 @@ def _sweep(
     requests = [request]
     if arguments.compare_exact:
         requests.append(replace(request, method="fast"))
-    asked = (*output.MODEL_ARGUMENTS, "cmap", "format", "compare_exact")
+    asked = (*output.MODEL_ARGUMENTS, *LOOK, "format", "compare_exact")
     results = []
     for one in requests:
         progress = False if arguments.quiet else None
@@ -305,13 +323,14 @@ def _sweep(
     return [replace(found, clean_next=clean, corrupt_next=corrupt) for found in results]
 
 
-def _run_name(result: SweepResult, model: GPT) -> str:
+def _run_name(result: SweepResult, loaded: LoadedModel) -> str:
     """Return a file name that is the same for equal runs and differs for others."""
     pair, command = result.pair, result.command or {}
+    is_fallback = loaded.fallback is not None
     defining = (
-        output.model_identity(model, result.checksum, result.notes),
+        output.model_identity(loaded.model, result.checksum, is_fallback=is_fallback),
         ([getattr(result, name) for name in NAMED_SETTINGS], [*result.metrics]),
-        [command[name] for name in ("seed", "cmap", "compare_exact")],
+        [command[name] for name in ("seed", "compare_exact", *LOOK)],
         (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids),
         (result.versions["device"], result.versions["dtype"]),
     )
@@ -319,14 +338,19 @@ def _run_name(result: SweepResult, model: GPT) -> str:
 
 
 def _write(
-    results: Sequence[SweepResult], place: output.OutputPlace, model: GPT, cmap: str | None
+    results: Sequence[SweepResult], place: output.OutputPlace, loaded: LoadedModel, look: Look
 ) -> dict[Path, bool]:
     """Write figures and results; return path -> True if it replaced a file."""
     from patching.drawing.style import save_figure
+    from patching.drawing.sweep import check_drawable, draw_heatmaps
     from patching.result_files import saved_checksum
-    from patching.sweep import figures
+    from patching.sweep.figures import draw_agreement, heatmaps
 
-    name = _run_name(results[0], model)
+    metrics = list(results[0].metrics)
+    plots = [heatmaps(results[0], metric, look=look) for metric in metrics]
+    for plot in plots:
+        check_drawable(plot)  # before a file is written
+    name = _run_name(results[0], loaded)
     files = place.files(name)
     existed = {path: path.exists() for path in files}
     check_interrupted()
@@ -334,12 +358,10 @@ def _write(
     for result, end in zip(results, place.results, strict=True):
         _, readable = result.save(place.stem(name, end))
         checksums.append(saved_checksum(readable))
-    metrics = list(results[0].metrics)
-    for metric, path in zip(metrics, files, strict=False):
-        figure = figures.draw_heatmap(results[0], metric=metric, cmap=cmap)
-        save_figure(figure, path, checksums[:1])
+    for plot, path in zip(plots, files, strict=False):
+        save_figure(draw_heatmaps(plot), path, checksums[:1])
     if len(results) > 1:
         for metric, path in zip(metrics, files[len(metrics) :], strict=False):
-            figure = figures.draw_agreement(results[0], results[1], metric=metric, cmap=cmap)
+            figure = draw_agreement(results[0], results[1], metric=metric, cmap=look.cmap)
             save_figure(figure, path, checksums)
     return existed

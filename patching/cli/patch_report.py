@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from patching.cli.common.tables import next_token_table, table, token_cell
 from patching.sweep.agreement import Agreement
 from patching.sweep.result import SweepResult
-from patching.text import escaped
+from patching.text import counted, escaped
 
 
 def next_tokens(result: SweepResult) -> str:
@@ -16,14 +16,19 @@ def next_tokens(result: SweepResult) -> str:
     return next_token_table(**{name: run for name, run in runs.items() if run is not None})
 
 
-def summary(result: SweepResult) -> str:
-    """Return the metrics of the unpatched runs, the number of cells and the time."""
+def summary(result: SweepResult, said: Sequence[str] = ()) -> str:
+    """Return the metrics of the unpatched runs, the number of cells, the time, and the notes.
+
+    Args:
+        said: notes that have been printed.
+    """
     lines = [
         f"{escaped(result.captions[name])}: clean {found.clean:z.4f}, corrupt {found.corrupt:z.4f}"
         for name, found in result.metrics.items()
     ]
     approximate = " (approximate)" if result.is_approximate else ""
-    lines.append(f"{result.cells} cells in {result.seconds:.2f} s{approximate}")
+    lines.append(f"{counted(result.cells, 'cell')} in {result.seconds:.2f} s{approximate}")
+    lines += [f"note: {escaped(note)}" for note in result.notes if note not in said]
     return "\n".join(lines)
 
 

@@ -89,7 +89,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                " first text's"),
         Option(["--json"], is_flag=True,
                help="print everything as JSON on stdout, the text on stderr"),
-        Option(["--quiet"], is_flag=True, help="print lines only, no tables; no bar"),
+        Option(["--quiet"], is_flag=True, help="print lines only, no tables; no progress bar"),
     ],
 }, Argument(["texts"], nargs=-1, metavar="TEXT...", shell_complete=files))  # fmt: skip
 

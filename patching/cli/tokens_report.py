@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from patching.cli.common.tables import table, token_cell, width
-from patching.text import escaped
+from patching.text import counted, escaped
 
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer, PieceWork
@@ -117,14 +117,15 @@ def alignment_line(model: str, names: Sequence[str], ids: Sequence[Sequence[int]
     if a_count != b_count:
         more = f"{abs(b_count - a_count)} {'more' if b_count > a_count else 'fewer'}"
         return (
-            f"{model}: {a} has {_tokens(a_count)}, {b} {b_count}, {more}:"
+            f"{model}: {a} has {counted(a_count, 'token')}, {b} {b_count}, {more}:"
             " mingpt-patch needs equally many"
         )
+    each = counted(a_count, "token")
     differing = sum(one != other for one, other in zip(*ids, strict=True))
     if not differing:
-        return f"{model}: {a} and {b} are the same {_tokens(a_count)}: there is nothing to patch"
+        return f"{model}: {a} and {b} are the same {each}: there is nothing to patch"
     return (
-        f"{model}: {a} and {b} have {_tokens(a_count)} each, {differing} of them different:"
+        f"{model}: {a} and {b} have {each} each, {differing} of them different:"
         " a pair for mingpt-patch"
     )
 
@@ -187,7 +188,3 @@ def _name(model: str, most: int) -> str:
     """
     name = escaped(model)
     return name if len(name) <= most else "\u2026" + name[1 - most :]
-
-
-def _tokens(count: int) -> str:
-    return f"{count} token{'s' * (count != 1)}"

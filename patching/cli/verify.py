@@ -75,7 +75,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--out"], metavar="FILE", shell_complete=files,
                help="write the table as .json, to be read by Verification.load"),
         Option(["--json"], is_flag=True, help="print the table as JSON on stdout, text on stderr"),
-        Option(["--quiet"], is_flag=True, help="print only the rows that are off; no bar"),
+        Option(["--quiet"], is_flag=True, help="print only the rows that are off; no progress bar"),
     ],
 })  # fmt: skip
 

@@ -44,6 +44,8 @@ KINDS = {
     "samples": (("1", "2", "5"), ("1000001", *INTEGERS)),
     "tokens": (("1", "2", "5"), ("300", *INTEGERS)),
     "beams": (("1", "2", "4"), ("30000", *INTEGERS)),
+    "threads": (("1", "2"), ("1025", *INTEGERS)),
+    "scale": (("runs", "data"), ("wide", *HOSTILE)),
     "rows": (("1", "5", "20"), ("4096", *INTEGERS)),
     "real": (("1", "0.5", "2"), REALS),
     "reals": (("1", "0.5,1", "0.9"), ("1," * 3000 + "2", *REALS)),
@@ -81,7 +83,13 @@ KINDS = {
     "names": (("gpt2", "distilgpt2"), ("builtin", "o/n", "../models/wide", "o/../n", *HOSTILE)),
 }  # fmt: skip
 SOURCE = {"--model": "model", "--n-head": "count", "--offline": "flag"}
-MODEL = {**SOURCE, "--device": "device", "--dtype": "dtype", "--seed": "seed"}
+MODEL = {
+    **SOURCE,
+    "--device": "device",
+    "--dtype": "dtype",
+    "--seed": "seed",
+    "--threads": "threads",
+}
 OUTPUT = {"--out": "out", "--format": "format", "--json": "flag", "--quiet": "flag"}
 # Command -> option -> kind of its value; "" is the positional arguments.
 OPTIONS = {
@@ -91,11 +99,13 @@ OPTIONS = {
         "--layers": "indices", "--positions": "indices", "--heads": "indices",
         "--by-position": "flag", "--window": "count", "--method": "method",
         "--compare-exact": "flag", "--max-memory": "size", "--tf32": "flag", "--top-k": "rows",
-        "--cmap": "cmap",
+        "--rows": "rows", "--cmap": "cmap", "--title": "text", "--scale": "scale", "--vmin": "real",
+        "--vmax": "real", "--values": "flag", "--no-values": "flag",
     },
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",
-        "--show": "show", "--method": "show", "--top-k": "rows", "--cmap": "cmap",
+        "--show": "show", "--method": "show", "--top-k": "rows", "--rows": "rows",
+        "--cmap": "cmap", "--title": "text",
     },
     "generate": {
         **MODEL, **OUTPUT, "--prompt": "text", "--prompts": "prompts",
@@ -103,7 +113,7 @@ OPTIONS = {
         "--top-k": "top_k", "--top-p": "reals", "--repetition-penalty": "real",
         "--greedy": "flag", "--num-beams": "beams", "--length-penalty": "real",
         "--stop": "text", "--show-steps": "flag", "--rows": "rows", "--plot": "flag",
-        "--count": "patterns",
+        "--count": "patterns", "--title": "text",
     },
     "verify": {
         **MODEL, "--long": "flag", "--samples": "samples", "--out": "out", "--json": "flag",

@@ -48,7 +48,9 @@ AGAIN = 40  # one case in so many also runs as a process of its own
 def options_in_help(command: str) -> set[str]:
     """Return the options that a command's help explains."""
     ran = run_in_process(command, ["--help"])
-    return set(re.findall(r"^ +(?:-\w, )?(--[a-z][a-z0-9-]*)", ran.out, re.MULTILINE))
+    name = r"(--[a-z][a-z0-9-]*)"
+    found = re.findall(rf"^ +(?:-\w, )?{name}(?: / {name})?", ran.out, re.MULTILINE)
+    return {one for pair in found for one in pair} - {""}
 
 
 @pytest.mark.parametrize("command", OPTIONS)

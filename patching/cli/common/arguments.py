@@ -17,6 +17,7 @@ from mingpt.checks import from_the_end
 from patching.cli.common.command import UsageError
 
 MOST_BYTES = 64 * 2**20  # of a file of prompts or words
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")  # suffixes of files that are no lines of text
 NONE = "none"  # a value of some lists of numbers: no limit
 
 
@@ -54,6 +55,23 @@ def parse_texts(
     return found
 
 
+def parse_rows(arguments: SimpleNamespace, default: int) -> int:
+    """Return the value of --rows, or of its old name --top-k.
+
+    Args:
+        default: the value of --rows that was not given.
+
+    Raises:
+        UsageError: both were given.
+    """
+    if arguments.top_k is None:
+        rows: int = arguments.rows
+        return rows
+    if arguments.rows != default:
+        raise UsageError("--top-k is the old name of --rows: give one of the two")
+    return int(arguments.top_k)
+
+
 def read_lines(option: str, path: Path) -> dict[int, str]:
     """Return the lines of a text file that are not blank, by line number from 1.
 
@@ -70,6 +88,11 @@ def read_lines(option: str, path: Path) -> dict[int, str]:
             if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
                 raise UsageError(f"{option} {path} is neither a file nor a pipe")
             data = file.read(MOST_BYTES + 1)  # a pipe may have no end
+        if path.suffix.lower() in TABLES:
+            raise UsageError(
+                f"{option} {path} is a table, and {option} reads one text a line: save its column"
+                " of texts as .txt, without the heading"
+            )
         if len(data) > MOST_BYTES:
             raise UsageError(f"{option} {path} has more than {MOST_BYTES // 2**20} MiB")
         # Not splitlines, which also splits at U+2028 and others that a prompt may contain.
@@ -130,7 +153,7 @@ def _ends(part: str) -> list[int] | None:
 
 
 def number_list(
-    kind: type, fits: Callable[[Any], bool], what: str, *, none: bool = False
+    kind: type, fits: Callable[[Any], bool], what: str, *, none: bool = False, zero: str = ""
 ) -> Callable[[str], list[float | int | None]]:
     """Return a function that reads "1,0.5": numbers with commas between them, each once.
 
@@ -139,11 +162,13 @@ def number_list(
         fits: returns True for a number in the range.
         what: the range in words, for the message of its click.BadParameter.
         none: True if the text "none" may stand for a number; it becomes None.
+        zero: what to type in place of 0, which other tools take.
     """
 
     def read(text: str) -> list[float | int | None]:
         numbers: dict[float | int | None, None] = {}
         for part in map(str.strip, text.split(",")):
+            number = None
             try:
                 number = None if none and part == NONE else kind(part)
                 wrong = number is not None and not fits(number)
@@ -153,6 +178,8 @@ def number_list(
                 hint = ""
                 if re.fullmatch(r"\d+,\d+", text, re.ASCII):
                     hint = f"; commas separate numbers: write {text.replace(',', '.')}"
+                elif zero and number == 0:
+                    hint = f": {zero}"
                 or_none = f", or {NONE}" * none
                 raise click.BadParameter(f"{part!r} is not {what}{or_none}{hint}")
             numbers[number] = None

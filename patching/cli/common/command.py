@@ -18,6 +18,7 @@ from click.shell_completion import shell_complete
 
 from mingpt.errors import MinGPTError
 from mingpt.version import __version__
+from patching.cli.common.brought_names import answer, answer_text
 from patching.interrupts import check_interrupted, discard, run_watched, tell
 from patching.text import escaped
 
@@ -81,7 +82,20 @@ class Command(click.Command):
             discard(sys.stdout.fileno())
             return None
         except click.ClickException as error:
-            raise UsageError(f"{error.format_message().rstrip('.')} (see --help)") from None
+            raise UsageError(f"{self._said(error)} (see --help)") from None
+
+    def _said(self, error: click.ClickException) -> str:
+        """Return click's message, and for a mistake that is known what to type instead."""
+        options = {name for one in self.params for name in one.opts if name.startswith("--")}
+        message = error.format_message().rstrip(".")
+        if isinstance(error, click.NoSuchOption):
+            found = answer(error.option_name, options)
+            # A known answer is better than click's guesses, which end its own message.
+            return message if found is None else f"{error.message.rstrip('.')}: {found}"
+        if error.message.startswith("Got unexpected extra argument"):
+            found = answer_text(options)
+            return message if found is None else f"{message}: {found}"
+        return message + _comma_hint(message)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse `args` with the options moved before the texts.
@@ -137,6 +151,18 @@ class Command(click.Command):
         names = [one.name for one in self.params if "_" in one.name]
         word = rf"(?<![\w'\"/.-])({'|'.join(names) or '(?!)'})(?![\w'\"/])"
         return re.sub(word, lambda found: f"--{found[1].replace('_', '-')}", message)
+
+
+def _comma_hint(message: str) -> str:
+    """Return both readings of a decimal comma that click has refused; "" without one."""
+    found = re.search(r"'(-?\d+),(\d+)' is not a valid (float|int)", message)
+    if found is None:
+        return ""
+    a, b = found[1], found[2]
+    return (
+        f": it reads as two numbers, {a} and {b}, where one is wanted; if {a}.{b} is meant, write"
+        f" {a}.{b}"
+    )
 
 
 def run_command(

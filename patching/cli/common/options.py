@@ -18,6 +18,7 @@ DEFAULT_MODEL_HELP = (
     "Default: gpt2 if it is in a cache or can be fetched (548 MB, once), else builtin"
 )
 DEFAULT_OUT = "figures/"
+MOST_THREADS = 1024
 MOST_ROWS = 10**6  # of a table of tokens: more than any vocabulary has
 
 
@@ -75,7 +76,7 @@ def model_options(
     seed: str = "seed of PyTorch's random numbers",
     multiple: bool = False,
 ) -> list[Option]:
-    """Return --model, --n-head, --offline, --device, --dtype and --seed.
+    """Return --model, --n-head, --offline, --device, --dtype, --threads and --seed.
 
     Args:
         more: text to add to the help of --model.
@@ -89,8 +90,10 @@ def model_options(
             ["--device"], type=Choice(DEVICES), default="auto", help="auto: cuda, mps, else cpu"
         ),
         Option(["--dtype"], type=Choice(DTYPES), default="float32"),
+        Option(["--threads"], type=IntRange(1, MOST_THREADS), metavar="N",
+               help="CPU threads; default: the cores that no other process keeps busy"),
         Option(["--seed"], type=Seed(), default=0, metavar="N", help=seed),
-    ]
+    ]  # fmt: skip
 
 
 def place_options(kinds: str = ".npz and .json", *, note: str = "") -> list[Option]:
@@ -111,14 +114,37 @@ def place_options(kinds: str = ".npz and .json", *, note: str = "") -> list[Opti
     ]  # fmt: skip
 
 
-def output_options(top_k: int) -> list[Option]:
-    """Return --top-k, --out, --format, --cmap, --json and --quiet."""
+def rows_option(default: int) -> Option:
+    """Return --rows, the rows of a command's tables of tokens."""
+    return Option(["--rows"], type=IntRange(1, MOST_ROWS), default=default, metavar="N",
+                  help="rows of the tables of next tokens")  # fmt: skip
+
+
+def look_options() -> list[Option]:
+    """Return --cmap and --title."""
     return [
-        Option(["--top-k"], type=IntRange(1, MOST_ROWS), default=top_k, metavar="K",
-               help="rows of the table of next tokens"),
-        *place_options(),
         Option(["--cmap"], metavar="NAME", help="a matplotlib colour map, e.g. magma"),
+        title_option(),
+    ]
+
+
+def title_option() -> Option:
+    """Return --title."""
+    return Option(["--title"], metavar="TEXT", help="title of the figures, in place of their own")
+
+
+def output_options(rows: int) -> list[Option]:
+    """Return --rows, its old name --top-k, --out, --format, --json and --quiet.
+
+    Args:
+        rows: the default of --rows.
+    """
+    return [
+        rows_option(rows),
+        Option(["--top-k"], type=IntRange(1, MOST_ROWS), metavar="N",
+               help="the old name of --rows (in mingpt-generate, --top-k cuts the distribution)"),
+        *place_options(),
         Option(["--json"], is_flag=True, help="print the result as JSON on stdout, text on stderr"),
         Option(["--quiet"], is_flag=True,
-               help="print only the model's line and the paths written; no bar"),
+               help="print only the model's line and the paths written; no progress bar"),
     ]  # fmt: skip

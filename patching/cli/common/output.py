@@ -132,10 +132,14 @@ def run_name(text: str, *parts: str, defining: object) -> str:
     return "-".join((slug(text), *parts, digest[:12]))
 
 
-def model_identity(model: GPT, checksum: str | None, notes: Sequence[str]) -> list[object]:
-    """Return the values that identify the model, as a part of run_name's `defining`."""
+def model_identity(model: GPT, checksum: str | None, *, is_fallback: bool) -> list[object]:
+    """Return the values that identify the model, as a part of run_name's `defining`.
+
+    Args:
+        is_fallback: True if it replaces GPT-2; then the figures say so.
+    """
     # The configuration too: equal weights can have another number of heads, for example.
-    return [model.name, checksum, bool(notes), dataclasses.asdict(model.config)]
+    return [model.name, checksum, is_fallback, dataclasses.asdict(model.config)]
 
 
 def fallback_notes(fallback: str | None) -> tuple[str, ...]:

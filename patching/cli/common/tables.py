@@ -8,6 +8,13 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from patching.alignment import align
+from patching.cli.common.narrow import (
+    GAP,
+    column_blocks,
+    terminal_columns,
+    total,
+    wrapped_rows,
+)
 from patching.text import SPACE, escaped, shortened, visible
 
 if TYPE_CHECKING:
@@ -96,7 +103,9 @@ def next_token_table(**runs: NextTokens) -> str:
 def scores_table(
     runs: Mapping[str, Sequence[TokenScore]], answers: Mapping[str, Sequence[TokenScore]]
 ) -> str:
-    """Return the likeliest next tokens of each run side by side, then rows with names.
+    """Return the likeliest next tokens of each run, then rows with names.
+
+    The runs stand side by side, or below one another where the terminal is too narrow.
 
     Args:
         runs: the run's name -> its tokens, the likeliest first.
@@ -108,6 +117,16 @@ def scores_table(
         joined = [cell for part in parts for cell in (" ", *part)]
         return (name, *joined[1:])  # a blank column between runs
 
+    columns = terminal_columns()
+    if len(runs) > 1 and columns is not None:
+        tables = [
+            scores_table({name: scores}, {key: [found[number]] for key, found in answers.items()})
+            for number, (name, scores) in enumerate(runs.items())
+        ]
+        widest = [max(map(width, text.split("\n"))) for text in tables]
+        if total(widest) > columns:
+            named = zip(runs, tables, strict=True)
+            return "\n\n".join(f"{escaped(name)}\n{text}" for name, text in named)
     rows = [] if len(runs) == 1 else [row("", ((escaped(name), "", "", "", "") for name in runs))]
     rows.append(row("", (head for _ in runs)))
     rows += [row("", map(_score, scores)) for scores in zip_longest(*runs.values())]
@@ -126,8 +145,13 @@ def _score(score: TokenScore | None) -> tuple[str, ...]:
         str(score.id),
         token_cell(score.token),
         f"{score.logit:.4f}",
-        f"{score.probability:.4f}",
+        probability(score.probability),
     )
+
+
+def probability(value: float) -> str:
+    """Return a probability with four decimals, or with two digits if that would show 0.0000."""
+    return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
 
 
 def token_cell(token: str) -> str:
@@ -141,8 +165,31 @@ def token_cell(token: str) -> str:
     return cut
 
 
-def table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Return rows as aligned columns, two spaces apart; columns in `right` are flush right."""
+def table(rows: Sequence[Sequence[str]], right: Sequence[int], keys: int = 1) -> str:
+    """Return rows as aligned columns, two spaces apart; columns in `right` are flush right.
+
+    On a terminal that is too narrow, the widest text is wrapped; where that is not enough,
+    columns that do not fit go into a further table below.
+
+    Args:
+        keys: the first columns, which such a table repeats.
+    """
+    columns = terminal_columns()
+    widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
+    if columns is None or total(widths) <= columns:
+        return _aligned(rows, right)
+    wrapped = wrapped_rows(rows, right, columns, width)
+    if total([max(map(width, cells)) for cells in zip(*wrapped, strict=True)]) <= columns:
+        return _aligned(wrapped, right)
+    parts = []
+    for block in column_blocks(widths, keys, columns):
+        part = [cells for row in rows if any(cells := [row[column] for column in block])]
+        flush = [place for place, column in enumerate(block) if column in right]
+        parts.append(_aligned(wrapped_rows(part, flush, columns, width), flush))
+    return "\n\n".join(parts)
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -152,7 +199,7 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
             else cell + " " * (most - width(cell))
             for column, (cell, most) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines.append((" " * GAP).join(cells).rstrip())
     return "\n".join(lines)
 
 

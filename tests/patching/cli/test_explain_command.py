@@ -10,6 +10,7 @@ import torch
 from matplotlib.image import imread
 
 from patching import Explanation, Question, explain
+from patching.cli.common.tables import probability
 from patching.cli.explain import EXAMPLE, main
 from patching.explanation.request import DEFAULT, figures_of
 
@@ -78,7 +79,7 @@ def test_json_holds_what_was_printed(here, capsys):
     assert result == saved
     assert [row["rank"] for row in result["next"]["top"]] == [1, 2, 3, 4]
     for row in (*result["next"]["top"], *result["next"]["target"], *result["next"]["foil"]):
-        for shown in (f"{row['logit']:.4f}", f"{row['probability']:.4f}", str(row["id"])):
+        for shown in (f"{row['logit']:.4f}", probability(row["probability"]), str(row["id"])):
             assert shown in err
     both = zip(result["error"], result["tolerance"], strict=True)
     error, limit = max(both, key=lambda one: one[0] / one[1])
@@ -181,8 +182,8 @@ BAD_INPUT = {
         ["--text=" + "is " * 140, "--target=hot", "--foil=cold"],
         "tokens, the model reads at most 128",
     ),
-    "several tokens": (["--text=a", "--target=Zaphod", "--foil=cold"], "tokens, not one: ' Z' + "),
-    "the same": (["--text=a", "--target=hot", "--foil= hot"], "are the same token ' hot'"),
+    "several tokens": (["--text=a", "--target=Zaphod", "--foil=cold"], "tokens, not one: ␣Z + "),
+    "the same": (["--text=a", "--target=hot", "--foil= hot"], "are the same token ␣hot"),
     "incomplete": (["--text=a"], "--target, --foil missing: give them too, or none of --text"),
     "method": (["--method=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),
     "show": (["--show=lense"], "no method 'lense'; there are alti, alti-logit, logit, lens"),

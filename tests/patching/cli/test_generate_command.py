@@ -9,7 +9,7 @@ import torch
 from helpers import make_model
 
 from mingpt import Decoding, Sample, generate
-from mingpt.generation.sampling import log_likelihood
+from mingpt.generation.sampling import Stop, log_likelihood
 from mingpt.loading.model_files import save
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import tokenizer_in
@@ -73,9 +73,11 @@ def test_the_example(command, tmp_path, builtin):
     top = logits[-1].argmax().item()
     (row,) = (line.split() for line in lines if line.startswith("1 "))
     assert row[1:4] == [str(top), f"␣{tokenizer.token(top).strip()}", f"{logits[-1, top]:.4f}"]
-    ((sample,),) = generate(model, [ids], 30)
-    assert tokenizer.decode(sample.ids) in run.stdout
-    assert f"[30 tokens, ln p {sample.log_prob:.2f}, ended by length]" in lines
+    stop = Stop(tokenizer.vocab["<|endoftext|>"])
+    ((sample,),) = generate(model, [ids], 30, stop=stop)
+    assert tokenizer.decode(sample.ids[:-1]) in lines
+    end = f"[{len(sample.ids)} tokens, ln p {sample.log_prob:.2f}, ended at <|endoftext|>]"
+    assert end in lines
     assert not [*tmp_path.iterdir()]  # nothing is written unless it is asked for
 
 
@@ -132,7 +134,7 @@ def test_what_is_the_same_is_run_once(ran):
 
 def test_greedy_draws_nothing_and_says_so(ran):
     out = ran("--prompt", KEYS, "--greedy", "--show-steps", "--rows", "2", "--max-new-tokens", "2")
-    assert "the likeliest" in out
+    assert "\ngreedy:\n" in out
     assert "seed" not in out
     steps = out[out.index("step 2") :].splitlines()
     assert steps[2].split()[-2:] == ["kept", "1.0000"]
@@ -161,7 +163,7 @@ def test_steps_are_shown(ran):
     table = [line.split() for line in out[first : out.index("step 2")].splitlines()[2:5]]
     assert table[0][:2] == ["*", "1"]
     assert table[0][3] == "␣are"
-    assert [row[-2:] for row in table[1:]] == [["kept", "0.0000"], ["top-k", "0.0000"]]
+    assert [row[-2:] for row in table[1:]] == [["kept", "5.2e-06"], ["top-k", "0.0000"]]
     assert out.index("step 2") < out.index("\n are ")
     asked = ("--show-steps", "--max-new-tokens", "2", "--num-samples", "2")
     for line in ran("--prompt", KEYS, *asked, "--json").splitlines():
@@ -176,6 +178,55 @@ def test_beams_are_printed_best_first(ran):
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
     assert "4 beams, length penalty 1:" in out
+
+
+def test_a_beam_search_can_be_watched(ran):
+    asked = ("--prompt", KEYS, "--num-beams", "2", "--num-samples", "2", "--max-new-tokens", "2")
+    out = ran(*asked, "--show-steps")
+    first, second = out.index("step 1\n"), out.index("step 2\n")
+    table = [line.split() for line in out[first:second].splitlines()[2:6]]
+    assert [row[6:] for row in table] == [["beam", "1"], ["beam", "2"], ["dropped"], ["dropped"]]
+    assert table[0][:3] == ["1", "530", "␣are"]
+    # A later step shows the whole text of the beam.
+    assert "␣are␣" in out[second:]
+    assert out[second:].count("ends\n") == 2
+    found = [json.loads(line) for line in ran(*asked, "--show-steps", "--json").splitlines()]
+    for one in found:
+        assert [len(step["candidates"]) for step in one["beam_steps"]] == [4, 4]
+        assert "steps" not in one
+
+
+def test_a_grid_says_which_settings_it_runs(ran):
+    out = ran("--prompt", KEYS, "--temperature", "1,5", "--max-new-tokens", "1")
+    line = "2 settings, one for each combination: temperature 1; temperature 5"
+    assert out.splitlines()[0] == line
+    assert "settings" not in ran("--prompt", KEYS, "--temperature", "1.5", "--max-new-tokens", "1")
+
+
+def test_the_figure_counts_the_first_token_of_every_sample(here, ran, monkeypatch):
+    """Also of those that begin with a token that is not among the likeliest rows."""
+    from patching.continuation import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "draw_choice_plot", lambda plot, path: drawn.append(plot) or 1 / 0)
+    for asked in (("--num-samples", "9"), ("--num-beams", "3", "--num-samples", "3")):
+        with pytest.raises(ZeroDivisionError):
+            ran("--prompt", "They flew to", *asked, "--rows", "1", "--plot",
+                "--max-new-tokens", "2")  # fmt: skip
+    for plot, count in zip(drawn, (9, 3), strict=True):
+        assert sum(one.taken for one in plot.candidates) == count
+        probabilities = [one.probability for one in plot.candidates]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert len(probabilities) > 1
+    assert [plot.paths_are for plot in drawn] == ["samples", "beams"]
+
+
+def test_a_title_of_ones_own(here, ran):
+    ran("--prompt", KEYS, "--max-new-tokens", "2", "--plot", "--title", "Mine & yours",
+        "--out", "x.svg")  # fmt: skip
+    text = (here / "x.svg").read_text("utf-8")
+    assert "Mine &amp; yours" in text
+    assert "Continuations by" not in text
 
 
 def test_a_text_to_stop_at(ran):
@@ -417,14 +468,17 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
     plain = io.StringIO()
     monkeypatch.setattr(sys, "stdout", plain)
     assert main(["--model", "builtin", *asked]) == 0
-    rest = [text.split("tokens: the first")[0] for text in (live, plain.getvalue())]
+    rest = [text.split("tokens; first token of each")[0] for text in (live, plain.getvalue())]
     assert rest[0] == rest[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--temperature 0", "'--temperature': '0' is not a number above 0 (see --help)"),
+        (
+            "--temperature 0",
+            "'--temperature': '0' is not a number above 0: --greedy takes the likeliest",
+        ),
         ("--temperature 1,-2", "'--temperature': '-2' is not a number above 0"),
         ("--temperature nan", "'--temperature': 'nan' is not a number above 0"),
         ("--temperature inf", "'--temperature': 'inf' is not a number above 0"),
@@ -452,7 +506,6 @@ def test_on_a_terminal_the_first_sample_comes_as_it_is_made(here, monkeypatch):
         ("--num-beams 2 --num-samples 3", "2 beams cannot give 3 continuations"),
         ("--num-beams 0", "'--num-beams': 0 is not in the range x>=1"),
         ("--num-beams 2 --greedy", "greedy and --num-beams exclude each other; choose one"),
-        ("--num-beams 2 --show-steps", "--show-steps does not go with --num-beams"),
         ("--num-beams 2 --length-penalty nan", "--length-penalty must be from -10 to 10"),
         ("--length-penalty 1", "--length-penalty needs --num-beams"),
         ("--prompt=", "--prompt is empty"),

@@ -23,6 +23,7 @@ from mingpt.loading import hub
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 from patching import PromptPair, SweepError, SweepResult, compare_sweeps, patch_sweep
+from patching.cli.common.tables import probability
 from patching.cli.patch import EXAMPLE, main
 from patching.sweep.engine.memory import allowance, parse_size
 
@@ -74,7 +75,7 @@ def test_json_holds_what_was_printed(tmp_path, monkeypatch, capsys):
     for side in ("clean_next", "corrupt_next"):
         for row in (*result[side]["top"], *result[side]["target"], *result[side]["foil"]):
             assert f"{row['logit']:.4f}" in err
-            assert f"{row['probability']:.4f}" in err
+            assert probability(row["probability"]) in err
             assert str(row["id"]) in err
     assert f"clean {result['clean_value']:.4f}, corrupt {result['corrupt_value']:.4f}" in err
     on_disk = json.loads((tmp_path / "x.json").read_text("utf-8"))
@@ -302,7 +303,7 @@ def test_offline_is_offline(tmp_path, monkeypatch, capsys, online):
     assert main(["--offline", "--quiet"]) == 0
     assert "model: builtin" in capsys.readouterr().out
     assert main(["--offline", "--model=me/mine"]) == 2
-    assert "the network is not to be used (--offline" in capsys.readouterr().err
+    assert "--offline or HF_HUB_OFFLINE forbids" in capsys.readouterr().err
     assert online.requests == []
 
 
@@ -376,7 +377,7 @@ BAD_INPUT = {
     ),
     "only a suffix": (["--out=..png"], "the file has no name before its suffix"),
     "far too long": (example(clean="a" * 10**6), "the model reads at most 128"),
-    "several tokens": (example(target="Zaphod"), "tokens, not one: ' Z' + "),
+    "several tokens": (example(target="Zaphod"), "tokens, not one: ␣Z + "),
     "unknown id": (example(foil="id:123456"), "no token has the id 123456"),
     "not an id": (example(foil="id:x"), "after id: comes a token's number"),
     "target is foil": (example(foil="Jones"), "--target and --foil are the same: 'Jones'"),
@@ -401,7 +402,10 @@ BAD_INPUT = {
     "positions of heads": (["--site=z", "--positions=1"], "only where it is swept by position"),
     "window": (["--window=3"], "a window is for attn_out and mlp_out"),
     "no window": (["--window=0", "--site=mlp_out"], "'--window': 0 is not in the range x>=1"),
-    "memory": (["--max-memory=lots"], "no amount of memory: 'lots'; write it as 800M or 4GB"),
+    "memory": (
+        ["--max-memory=lots"],
+        "no amount of memory: 'lots'; write it as 800M, 4GB or 1.5GB",
+    ),
     "no memory": (["--max-memory="], "no amount of memory: ''"),
     "too little memory": (["--max-memory=10K"], "too little memory"),
     "tf32": (["--tf32", "--device=cpu"], "TF32 is for float32 on CUDA"),
@@ -625,3 +629,55 @@ def test_a_set_of_targets_and_no_foil(tmp_path, monkeypatch, capsys):
     rows = [line.split()[0:2] for line in err.splitlines() if line.startswith("target")]
     assert [row[0] for row in rows] == ["target", "target"]
     assert rows[1][1] == "2"
+
+
+def test_the_look_of_the_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--model=builtin", "--quiet", "--title=Mine", "--vmin=-2", "--vmax=2", "--no-values"]
+    assert main([*asked, "--out=x.svg"]) == 0
+    text = (tmp_path / "x.svg").read_text("utf-8")
+    assert "Mine" in text
+    assert "Activation patching" not in text
+    assert "the range that was asked for" in text
+    saved = SweepResult.load(tmp_path / "x")
+    names = ("title", "scale", "vmin", "vmax", "cell_values")
+    assert [saved.command[name] for name in names] == ["Mine", "runs", -2.0, 2.0, False]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("--vmin=500", "vmin (500) lies beyond all values"),
+        ("--vmin=3 --vmax=3", "vmin (3) must be below vmax (3)"),
+        ("--vmin=nan", "vmin must be a finite number"),
+        ("--vmax=0,5", "'0,5' is not a valid float: it reads as two numbers, 0 and 5"),
+        ("--scale=wide", "'wide' is not one of 'runs', 'data'"),
+        ("--top-k=5 --rows=3", "--top-k is the old name of --rows: give one of the two"),
+        ("--threads=0", "0 is not in the range"),
+    ],
+)
+def test_a_bad_look_leaves_no_file(tmp_path, monkeypatch, capsys, asked, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model=builtin", "--quiet", *asked.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not files_in(tmp_path)
+
+
+def test_exchanged_answers_are_said_in_text_figure_and_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    texts = {**EXAMPLE, "target": EXAMPLE["foil"], "foil": EXAMPLE["target"]}
+    options = [f"--{name}={text}" for name, text in texts.items()]
+    assert main(["--model=builtin", *options, "--out=x.svg"]) == 0
+    note = "the clean run prefers the foil ␣Jones to the target ␣Smith by 16.58"
+    assert f"note: {note}; are target and foil exchanged?" in capsys.readouterr().out
+    assert SweepResult.load(tmp_path / "x").notes[0].startswith(note)
+    assert "the clean run prefers the foil" in (tmp_path / "x.svg").read_text("utf-8")
+
+
+def test_rows_and_its_old_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in ("--rows=3", "--top-k=3"):
+        assert main(["--model=builtin", option, "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)["clean_next"]["top"]) == 3
+    assert main(["--help"]) == 0
+    assert "the old name of --rows" in " ".join(capsys.readouterr().out.split())
