@@ -149,6 +149,17 @@ def test_the_heatmap_of_alti_is_the_last_rollout_and_hides_what_is_not_read():
     np.testing.assert_array_equal(shown.compressed(), found.rollout[-1][np.tril_indices(6)])
 
 
+def test_in_the_heatmap_of_alti_darker_is_more_and_no_row_is_off_the_scale():
+    image = figure_of(explained(6), "alti").axes[0].images[0]
+    shares = image.get_array()
+    darkness = 1 - image.to_rgba(shares)[..., :3].mean(-1)
+    read = ~shares.mask
+    order = np.argsort(shares.data[read])
+    assert (np.diff(darkness[read][order]) >= -1e-9).all()
+    assert (image.norm.vmin, image.norm.vmax) == (0, 1)
+    assert darkness[0, 0] > darkness[1, :2].max()  # row 0 is all its own token, row 1 is not
+
+
 def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
     found = explained(4, n_layer=2)
     upper, lower = figure_of(found, "lens").axes[:2]
@@ -210,6 +221,14 @@ def test_notes_titles_and_colour_maps(tmp_path):
     assert written(tmp_path / "c.png", found, "alti", cmap="magma") != plain
     assert written(tmp_path / "d.png", found, "alti", title="Mine") != plain
     assert "Mine" in texts_of(draw_explanation(found, figure="lens", title="Mine"))
+
+
+def test_a_title_of_ones_own_keeps_the_notes():
+    found = dataclasses.replace(explained(3), notes=("builtin in place of gpt2",))
+    for name in FIGURES:
+        texts = texts_of(draw_explanation(found, figure=name, title="Mine"))
+        assert "Mine builtin in place of gpt2" in texts
+        assert "prompt: " not in texts
 
 
 def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
