@@ -64,7 +64,7 @@ def test_there_are_examples_to_run():
     assert {*PYTHON} == {
         ".", "mingpt", "patching/sweep", "patching/explanation", "patching/continuation"
     }  # fmt: skip
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 14
 
 
 @pytest.mark.parametrize("line", COMMANDS)
