@@ -14,7 +14,7 @@ piece of n bytes. `encode` uses `_merge_by_heap`: the same symbols in n log n st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heapify, heappop, heappush
@@ -55,6 +55,11 @@ _CHAR_OF_BYTE = _byte_alphabet()
 _BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
 
 
+def byte_symbols() -> list[str]:
+    """Return the character of the byte alphabet for each byte, from 0 to 255."""
+    return [_CHAR_OF_BYTE[byte] for byte in range(256)]
+
+
 @dataclass(frozen=True)
 class PieceWork:
     """The steps from one piece of a text to its tokens; see `BPETokenizer.show_work`."""
@@ -76,7 +81,7 @@ class BPETokenizer:
         vocab: symbol, in the byte alphabet -> id.
         merges: pairs of symbols, the most important first.
         added: symbols of the vocabulary that are plain text, not in the byte
-            alphabet.
+            alphabet. In a text they are read as those tokens, but for "<|endoftext|>".
         rows: number of rows of the model's embedding. Ids below it that the
             vocabulary does not have are padding. None: there is no padding.
 
@@ -96,7 +101,9 @@ class BPETokenizer:
         self.vocab = vocab
         self.merges = [tuple(pair) for pair in merges]
         self.rows = rows
-        self._added = frozenset(added)
+        self.added = frozenset(added)
+        names = sorted(self.added - {END_OF_TEXT, ""}, key=len, reverse=True)
+        self._added_in_texts = regex.compile("|".join(map(regex.escape, names))) if names else None
         self._check()
         self._symbol_of_id = {number: symbol for symbol, number in vocab.items()}
         self._rank = {pair: rank for rank, pair in enumerate(self.merges)}
@@ -126,16 +133,28 @@ class BPETokenizer:
             special = [self.vocab[END_OF_TEXT]]
             return parts[0] + [number for part in parts[1:] for number in special + part]
         ids: list[int] = []
-        for piece in PIECES.findall(text):
-            ids.extend(self._piece_ids(piece))
+        for piece, is_added in self._pieces(text):
+            ids.extend((self.vocab[piece],) if is_added else self._piece_ids(piece))
         return ids
+
+    def _pieces(self, text: str) -> Iterator[tuple[str, bool]]:
+        """Yield the pieces of a text in order, each with True if it is an added token."""
+        at = 0
+        for found in self._added_in_texts.finditer(text) if self._added_in_texts else ():
+            yield from ((piece, False) for piece in PIECES.findall(text[at : found.start()]))
+            yield found[0], True
+            at = found.end()
+        yield from ((piece, False) for piece in PIECES.findall(text[at:]))
 
     def show_work(self, text: str) -> list[PieceWork]:
         """Return every piece of `text` with its bytes, the merges made, and its tokens."""
         works = []
-        for piece in PIECES.findall(text):
+        for piece, is_added in self._pieces(text):
             merges: list[tuple[str, str]] = []
             data = _utf8(piece)
+            if is_added:
+                works.append(PieceWork(piece, data, (), (piece,), (self.vocab[piece],), (piece,)))
+                continue
             is_short = len(data) <= _MOST_PLAIN_BYTES
             merged = self._merge_plainly if is_short else self._merge_by_heap
             symbols = tuple(merged(_spelt(data), merges))
@@ -242,7 +261,7 @@ class BPETokenizer:
             return f"<pad:{number}>".encode()
         if symbol is None:
             raise TokenizerError(f"no token has the id {number}; ids go to {self.vocab_size - 1}")
-        if symbol in self._added or not all(char in _BYTE_OF_CHAR for char in symbol):
+        if symbol in self.added or not all(char in _BYTE_OF_CHAR for char in symbol):
             return symbol.encode()  # a special token that is written out in the file
         return bytes(_BYTE_OF_CHAR[char] for char in symbol)
 

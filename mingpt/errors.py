@@ -36,3 +36,7 @@ class FileError(MinGPTError, OSError):
 
 class DownloadError(MinGPTError):
     """A file that could not be fetched, or is not the file that was expected."""
+
+
+class TrainingError(MinGPTError, ValueError):
+    """A training run that cannot be made: its text, its settings or its folder."""

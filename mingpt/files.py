@@ -91,7 +91,8 @@ def read_text(path: Path, most_bytes: int, error: type[MinGPTError]) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as reason:
-        raise error(f"{path} cannot be read: {reason}") from None
+        line = data.count(b"\n", 0, reason.start) + 1
+        raise error(f"{path} is not UTF-8 text: line {line}") from None
 
 
 def contained(path: Path, root: Path | None) -> Path:

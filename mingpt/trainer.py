@@ -1,27 +1,30 @@
-"""A small training loop: AdamW, warm-up then cosine, clipping, seeds, checkpoints.
+"""A small training loop: AdamW, warm-up then cosine, accumulation, clipping, seeds.
 
-It takes batches from any iterator and calls back after each step. The caller
-makes the batches and prints.
+It takes batches from any iterator and calls back after each step. The caller makes the
+batches and prints. mingpt/training/ reads texts, writes checkpoints and stops early.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mingpt.errors import CheckpointError, ConfigError
-from mingpt.files import replacing
+from mingpt.checks import check_positive, check_whole
+from mingpt.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Constants of one training run."""
+    """Constants of one training run.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
 
     steps: int  # optimizer steps in all
     learning_rate: float = 1e-3  # the highest, reached at the end of the warm-up
@@ -30,7 +33,22 @@ class TrainerConfig:
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW's moment decay
     weight_decay: float = 0.1  # on matrices only; see `parameter_groups`
     grad_norm_clip: float = 1.0  # largest L2 norm of the whole gradient
+    accumulate: int = 1  # batches whose mean gradient makes one step
     seed: int = 0  # of torch, set when the trainer is made
+
+    def __post_init__(self) -> None:
+        check_whole("steps", self.steps, 1)
+        check_whole("warmup_steps", self.warmup_steps, 0)
+        check_whole("accumulate", self.accumulate, 1)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("grad_norm_clip", self.grad_norm_clip)
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise ConfigError(
+                f"final_learning_rate must be from 0 to learning_rate ({self.learning_rate:g}), not"
+                f" {self.final_learning_rate!r}"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay must be 0 or more, not {self.weight_decay!r}")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 (Loshchilov & Hutter 2017, eq. 5)."""
@@ -85,14 +103,16 @@ class Trainer:
     Args:
         model: any module that `loss_function` can call.
         config: the constants.
-        batches: yields one batch per step, as `loss_function` takes it.
+        batches: yields `config.accumulate` batches for each step, as `loss_function` takes
+            them.
         loss_function: (model, batch) -> scalar tensor.
         progress: called with (steps done, steps in all) after each step.
 
     Attributes:
         step: how many steps are done.
-        loss: the last step's loss, in nats.
+        loss: the last step's loss, in nats: the mean over its batches.
         callbacks: functions, called with the trainer after each step.
+        is_stopped: a callback sets it to True to end the run after its step.
     """
 
     def __init__(
@@ -113,6 +133,7 @@ class Trainer:
         self.callbacks: list[Callable[[Trainer], None]] = []
         self.step = 0
         self.loss = math.nan
+        self.is_stopped = False
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, config.weight_decay),
             lr=config.learning_rate,
@@ -126,19 +147,12 @@ class Trainer:
             ConfigError: the loss is no longer finite, or the batches end too soon.
         """
         self.model.train()
-        while self.step < self.config.steps:
-            try:
-                batch = next(self.batches)
-            except StopIteration:
-                raise ConfigError(f"the batches ended at step {self.step}") from None
+        self.is_stopped = False
+        while self.step < self.config.steps and not self.is_stopped:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate_at(self.step)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss_function(self.model, batch)
-            self.loss = loss.item()
-            if not math.isfinite(self.loss):  # checked before the weights change
-                raise ConfigError(f"the loss is {self.loss} at step {self.step + 1}")
-            loss.backward()
+            self.loss = self._backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_norm_clip)
             self.optimizer.step()
             self.step += 1
@@ -147,32 +161,17 @@ class Trainer:
             for callback in self.callbacks:
                 callback(self)
 
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint: weights, optimizer, step, configuration, random state."""
-        state = {
-            "config": asdict(self.config),
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-        }
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
-
-    def restore(self, path: str | Path) -> None:
-        """Restore a checkpoint that `save` wrote.
-
-        The batches are not restored: the caller must skip the batches already used.
-
-        Raises:
-            CheckpointError: not such a file, or one of another model.
-        """
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            step, random, optimizer = state["step"], state["torch_rng"], state["optimizer"]
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(optimizer)
-            torch.set_rng_state(random)
-            self.step = step
-        except Exception as error:  # torch.load raises half a dozen unrelated types
-            raise CheckpointError(f"{path} is no checkpoint of this trainer: {error}") from None
+    def _backward(self) -> float:
+        """Add up the gradients of a step's batches; return their mean loss."""
+        losses = []
+        for _ in range(self.config.accumulate):
+            try:
+                batch = next(self.batches)
+            except StopIteration:
+                raise ConfigError(f"the batches ended at step {self.step}") from None
+            loss = self.loss_function(self.model, batch)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):  # checked before the weights change
+                raise ConfigError(f"the loss is {losses[-1]} at step {self.step + 1}")
+            (loss / self.config.accumulate).backward()
+        return sum(losses) / len(losses)

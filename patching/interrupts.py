@@ -64,6 +64,11 @@ def check_interrupted() -> None:
         raise KeyboardInterrupt
 
 
+def is_noted() -> bool:
+    """Return True if a signal has come, which `held` keeps from being raised."""
+    return bool(_noted)
+
+
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Run the block to its end, and raise KeyboardInterrupt then if a signal came."""

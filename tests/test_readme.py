@@ -2,12 +2,13 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
 from helpers import ROOT
 
-from patching.cli import explain, generate, patch, tokens
+from patching.cli import explain, generate, patch, tokens, train
 
 READMES = [
     path
@@ -25,6 +26,7 @@ MAIN = {
     "mingpt-explain": explain.main,
     "mingpt-tokens": tokens.main,
     "mingpt-generate": generate.main,
+    "mingpt-train": train.main,
 }
 COMMANDS = sorted(
     {
@@ -38,12 +40,15 @@ COMMANDS = sorted(
 WRITTEN = {
     ".": ["michelle.json", "michelle.npz", "michelle.png"],
     "patching/explanation": ["cabinet.json", "cabinet.npz", "lens.png"],
+    "mingpt/training": ["README.md", "runs"],
 }
 
 
 @pytest.mark.parametrize("folder", PYTHON)
 def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
+    if folder == "mingpt/training":
+        shutil.copy(ROOT / "README.md", tmp_path)
     names: dict[str, object] = {}
     for block in PYTHON[folder]:
         exec(block, names)
@@ -62,18 +67,24 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, fold
 
 def test_there_are_examples_to_run():
     assert {*PYTHON} == {
-        ".", "mingpt", "patching/sweep", "patching/explanation", "patching/continuation"
+        ".", "mingpt", "mingpt/training",
+        "patching/sweep", "patching/explanation", "patching/continuation",
     }  # fmt: skip
-    assert len(COMMANDS) == 14
+    assert len(COMMANDS) == 15
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     monkeypatch.chdir(tmp_path)
     command, *arguments = shlex.split(line)
+    if command == "mingpt-train":
+        shutil.copy(ROOT / "README.md", tmp_path)
     assert MAIN[command]([*arguments, "--quiet"]) == 0, capsys.readouterr().err
     if command == "mingpt-tokens":  # writes nothing
         assert [*tmp_path.iterdir()] == []
+        return
+    if command == "mingpt-train":
+        assert (tmp_path / "runs" / "readme" / "curves.png").exists()
         return
     if command == "mingpt-generate":
         assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".json", ".png"]

@@ -101,6 +101,8 @@ RUNS = {
                         [".json", ".png"]),
     "mingpt-tokens": ("--model builtin one", "one", []),
     "mingpt-fetch": ("--list", "folder", []),
+    "mingpt-train": ("--text words.txt --steps 2 --out run/ --vocab bpe:300", "all steps are done",
+                     [".json", ".json", ".json", ".png", ".safetensors", ".safetensors", ".txt"]),
     "mingpt-verify": ("--model builtin --samples 1 --out run/x.json", "rows hold", [".json"]),
 }  # fmt: skip
 
@@ -108,6 +110,7 @@ RUNS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(elsewhere, tmp_path, command):
     asked, printed, suffixes = RUNS[command]
+    (tmp_path / "words.txt").write_text("one two three four\n" * 900, "utf-8")
     assert f"Usage: {command}" in elsewhere(command, "--help").stdout
     assert printed in elsewhere(command, *asked.split()).stdout
     assert sorted(path.suffix for path in (tmp_path / "run").glob("*")) == suffixes

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mingpt.config import GPTConfig
@@ -201,4 +200,4 @@ def write(directory: str | Path, config: GPTConfig, state: Mapping[str, Tensor])
         fields = json.dumps(config_json.to_fields(config), indent=2)
         config_path.write_text(fields + "\n", encoding="utf-8")
         with replacing(directory / WEIGHTS_FILES[0]) as weights_path:
-            save_file(state_dict.conv1d(state), weights_path, metadata={"format": "pt"})
+            tensor_files.write(state_dict.conv1d(state), weights_path, {"format": "pt"})

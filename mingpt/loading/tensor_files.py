@@ -15,16 +15,17 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mingpt.errors import CheckpointError
+from mingpt.errors import CheckpointError, FileError
 from mingpt.files import check_readable, contained, read_text
 from mingpt.memory import enough_memory
 
@@ -52,6 +53,21 @@ class Header:
     kind: str  # F16, BF16, F32, F64; anything else is not supported
     nbytes: int
     is_mappable: bool  # the numbers are in order and aligned, so that nothing is copied
+
+
+def write(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write tensors as safetensors.
+
+    Args:
+        header: texts that the file keeps beside them.
+
+    Raises:
+        FileError: the file cannot be written, or the disk is full.
+    """
+    try:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, path, header)
+    except SafetensorError as error:  # in which the library wraps the system's own
+        raise FileError(f"{path.parent} cannot be written: {error}") from None
 
 
 class Container(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mingpt.bpe import BPETokenizer
+from mingpt.bpe import END_OF_TEXT, BPETokenizer
 from mingpt.errors import TokenizerError
 from mingpt.files import read_text, replacing
 
@@ -77,13 +77,20 @@ def tokenizer_in(directory: str | Path, rows: int | None = None) -> BPETokenizer
 
 
 def save_tokenizer(tokenizer: BPETokenizer, directory: str | Path) -> None:
-    """Write vocab.json and merges.txt into `directory`, which is created."""
+    """Write vocab.json and merges.txt into `directory`, which is created.
+
+    Where tokens were added, write added_tokens.json too.
+    """
     directory = Path(directory)
     with replacing(directory / "vocab.json") as temporary:
         temporary.write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in tokenizer.merges)]
     with replacing(directory / "merges.txt") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if tokenizer.added - {END_OF_TEXT}:
+        added = {text: tokenizer.vocab[text] for text in sorted(tokenizer.added)}
+        with replacing(directory / ADDED) as temporary:
+            temporary.write_text(json.dumps(added, ensure_ascii=False), encoding="utf-8")
 
 
 def files_in(directory: Path) -> tuple[Path, ...]:

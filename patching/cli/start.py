@@ -40,6 +40,11 @@ def verify() -> int:
     return _start("verify")
 
 
+def train() -> int:
+    """Run mingpt-train and return its exit code."""
+    return _start("train")
+
+
 def _start(name: str) -> int:
     def body() -> int:
         code: int = import_module(f"patching.cli.{name}").main()

@@ -27,7 +27,6 @@ rows repeat pairs in any order, so that only the name right before predicts the 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -48,7 +47,9 @@ from mingpt.files import replacing
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.model import GPT
 from mingpt.trainer import LossFunction, Trainer, TrainerConfig
+from mingpt.training.vocabulary import train_merges
 
+RAREST = 5  # occurrences of a pair of symbols that is merged
 Rows = Iterator[tuple[list[int], list[bool]]]
 Batch = tuple[Tensor, Tensor, Tensor]  # ids, next ids, True where the next is marked: each (B, T)
 
@@ -81,25 +82,14 @@ class Recipe:
 
 def train_tokenizer(recipe: Recipe) -> BPETokenizer:
     """Train a byte-level BPE with one token for every name and place, with and without a space."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
     random = Random(f"corpus {recipe.seed}")
     texts = [grammar.training_document(random).text for _ in range(recipe.corpus_documents)]
     proper = [*words.FIRST_NAMES, *words.SURNAMES, *words.CAPITALS]
     proper += words.CAPITALS.values()
-    trainer = trainers.BpeTrainer(
-        vocab_size=20_000,  # never reached: training stops when every word is one token
-        min_frequency=5,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    texts += [f"{word} {word}" for word in proper for _ in range(trainer.min_frequency)]
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.train_from_iterator(texts, trainer)
-    trained = json.loads(core.to_str())["model"]
-    vocab = {**trained["vocab"], END_OF_TEXT: len(trained["vocab"])}
-    tokenizer = BPETokenizer(vocab, [tuple(pair) for pair in trained["merges"]])
+    texts += [f"{word} {word}" for word in proper for _ in range(RAREST)]
+    # The size is never reached: training stops when every word is one token.
+    symbols, merges = train_merges(texts, 20_000, min_frequency=RAREST)
+    tokenizer = BPETokenizer({**symbols, END_OF_TEXT: len(symbols)}, merges)
     split = [
         text for word in proper for text in (word, " " + word) if len(tokenizer.encode(text)) > 1
     ]

@@ -80,6 +80,18 @@ KINDS = {
         ("Smith,Brown", "Smith", "../inputs/prompts.txt"),
         ("/dev/zero", ",", "../inputs/long.txt", "../inputs", "../inputs/latin1.txt", *HOSTILE),
     ),
+    "training_text": (
+        ("../inputs/train.txt", "../inputs/prompts.txt"),
+        ("/dev/zero", "/dev/null", "../inputs/latin1.txt", "../inputs/blank.txt", "../inputs",
+         "../inputs/fifo", *HOSTILE),
+    ),
+    "pairs": (("../inputs/pairs.tsv",), ("../inputs/train.txt", "/dev/zero", *HOSTILE)),
+    "vocab": (("bytes", "bpe:300"), ("gpt2", "bpe:1", "bpe:99999999", "words", *HOSTILE)),
+    "preset": (("nano",), ("huge", *HOSTILE)),
+    "share": (("0.1", "0.2"), ("0.5", "1", *REALS)),
+    "bool": (("true", "false"), ("maybe", *HOSTILE)),
+    "precision": (("float32", "bfloat16"), HOSTILE),
+    "activation": (("gelu", "relu", "gelu_new"), HOSTILE),
     "names": (("gpt2", "distilgpt2"), ("builtin", "o/n", "../models/wide", "o/../n", *HOSTILE)),
 }  # fmt: skip
 SOURCE = {"--model": "model", "--n-head": "count", "--offline": "flag"}
@@ -119,6 +131,22 @@ OPTIONS = {
         **MODEL, "--long": "flag", "--samples": "samples", "--out": "out", "--json": "flag",
         "--quiet": "flag",
     },
+    "train": {
+        "--text": "training_text", "--pairs": "pairs", "--vocab": "vocab",
+        "--val-fraction": "share", "--test-fraction": "share", "--preset": "preset",
+        "--from": "model", "--n-layer": "count", "--n-head": "count", "--n-embd": "count",
+        "--block-size": "count", "--n-kv-head": "count", "--n-inner": "count",
+        "--activation": "activation", "--layer-norm-epsilon": "real", "--bias": "bool",
+        "--tie-word-embeddings": "bool", "--scale-attn-weights": "bool",
+        "--scale-attn-by-inverse-layer-idx": "bool", "--reorder-and-upcast-attn": "bool",
+        "--embd-pdrop": "share", "--resid-pdrop": "share", "--attn-pdrop": "share",
+        "--initializer-range": "real", "--dropout": "share", "--steps": "tokens",
+        "--batch-size": "count", "--accumulate": "count", "--learning-rate": "real",
+        "--warmup-steps": "count", "--weight-decay": "real", "--grad-norm-clip": "real",
+        "--eval-every": "count", "--patience": "count", "--precision": "precision",
+        "--device": "device", "--threads": "threads", "--seed": "seed", "--resume": "flag",
+        "--out": "out", "--prompt": "text", "--title": "text", "--json": "flag", "--quiet": "flag",
+    },
     "tokens": {**SOURCE, "--suggest": "suggest", "--json": "flag", "--quiet": "flag", "": "text"},
     "fetch": {
         "--list": "flag", "--verify": "flag", "--remove": "flag",
@@ -129,7 +157,7 @@ OPTIONS = {
 
 def command_line(draw: random.Random) -> tuple[str, list[str]]:
     """Return a command and its arguments: all of them good, one odd, or many odd."""
-    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 3, 1])[0]
+    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 2, 3, 1])[0]
     options = OPTIONS[command]
     chosen = draw.choices([*options], k=draw.choice((0, 1, 2, 3, 4, 6)))
     if "--model" in options and draw.random() < 0.9:
@@ -145,6 +173,8 @@ def command_line(draw: random.Random) -> tuple[str, list[str]]:
     ]
     if command == "generate" and draw.random() < 0.8:
         parts.append(["--max-new-tokens", "3"])
+    if command == "train" and draw.random() < 0.9:
+        parts += [["--steps", "2"], ["--text", "../inputs/train.txt"], ["--out", "run/"]]
     if draw.random() < 0.4:
         parts += [[option, text] for option, text in TOGETHER.get(command, {}).items()]
     if odd:

@@ -1,13 +1,14 @@
-"""The training loop: schedule, decay groups, reproducibility, checkpoints."""
+"""The training loop: schedule, decay groups, reproducibility, accumulation."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import make_model
 from torch import nn
 
-from mingpt import CheckpointError, ConfigError, GPTConfig
+from mingpt import ConfigError, GPTConfig
 from mingpt.model import GPT
 from mingpt.trainer import Trainer, TrainerConfig, parameter_groups
 
@@ -74,22 +75,59 @@ def test_it_learns_and_is_reproducible():
     assert first.checksum() == second.checksum()
 
 
-def test_a_restored_run_ends_where_an_unbroken_one_does(tmp_path):
-    unbroken = fresh()
-    Trainer(unbroken, CONFIG, batches()).run()
-
-    broken = fresh()
-    trainer = Trainer(broken, CONFIG, itertools.islice(batches(), 7))
+def test_batches_that_end_are_told():
+    trainer = Trainer(fresh(), CONFIG, itertools.islice(batches(), 7))
     with pytest.raises(ConfigError, match="batches ended at step 7"):
         trainer.run()
-    trainer.save(tmp_path / "run.pt")
-
-    again = fresh()
-    trainer = Trainer(again, CONFIG, batches(7))
-    trainer.restore(tmp_path / "run.pt")
     assert trainer.step == 7
+
+
+def test_accumulated_batches_are_one_large_batch():
+    """Two batches of 4 rows make the gradient of one batch of 8."""
+
+    def trained(accumulate: int):
+        model = make_model(embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0)
+        config = replace(CONFIG, steps=1, accumulate=accumulate)
+        trainer = Trainer(model, config, parts(accumulate))
+        trainer.run()
+        return model.transformer.wte.weight.grad, trainer.loss
+
+    def parts(accumulate: int):
+        for first, second in zip(batches(), batches(100), strict=False):
+            both = [torch.cat(pair) for pair in zip(first, second, strict=True)]
+            yield from (first, second) if accumulate == 2 else (both,)
+
+    (one, loss), (two, mean) = trained(1), trained(2)
+    assert torch.allclose(one, two, atol=1e-6)
+    assert loss == pytest.approx(mean, abs=1e-5)
+
+
+def test_a_callback_can_stop_a_run_which_then_goes_on():
+    trainer = Trainer(fresh(), CONFIG, batches())
+
+    def stop(trainer):
+        trainer.is_stopped = trainer.step == 5
+
+    trainer.callbacks.append(stop)
     trainer.run()
-    assert again.checksum() == unbroken.checksum()
+    assert trainer.step == 5
+    trainer.run()
+    assert trainer.step == CONFIG.steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": 0}, "steps must be"),
+        ({"accumulate": 0}, "accumulate must be"),
+        ({"learning_rate": -1.0}, "learning_rate must be"),
+        ({"final_learning_rate": 1.0}, "from 0 to learning_rate"),
+        ({"weight_decay": -0.1}, "weight_decay must be"),
+    ],
+)
+def test_constants_out_of_range_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainerConfig(**{"steps": 5, **fields})
 
 
 def test_callbacks_and_progress_see_every_step():
@@ -125,20 +163,3 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     with pytest.raises(ConfigError, match="loss is nan at step 1"):
         trainer.run()
     assert torch.equal(trainer.model.weight, before)
-
-
-def test_a_foreign_checkpoint_is_refused(tmp_path):
-    torch.save({"model": {}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="no checkpoint of this trainer"):
-        Trainer(fresh(), CONFIG, batches()).restore(tmp_path / "other.pt")
-
-
-class Evil:
-    def __reduce__(self):
-        return pytest.fail, ("unpickled",)
-
-
-def test_a_checkpoint_is_never_unpickled(tmp_path):
-    torch.save({"model": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError):
-        Trainer(fresh(), CONFIG, batches()).restore(tmp_path / "evil.pt")

@@ -1,0 +1,276 @@
+"""mingpt-train: texts, or pairs of sentences -> a model of one's own, its curves, samples."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from click import BOOL, FLOAT, Choice, IntRange, Option
+
+from mingpt.config import ACTIVATIONS, FLAGS
+from mingpt.files import expanded
+from mingpt.training.request import (
+    DEFAULT_PRESET,
+    DROPOUTS,
+    KNOBS,
+    PRECISIONS,
+    PRESETS,
+    TrainingRequest,
+)
+from patching.cli.common import output
+from patching.cli.common.command import Command, Several, UsageError, print_line, run_command
+from patching.cli.common.models import find_device, import_libraries
+from patching.cli.common.options import DEVICES, MOST_THREADS, Seed, files, models
+from patching.interrupts import held, is_noted, tell
+from patching.progress import bar
+
+if TYPE_CHECKING:
+    pass
+
+COMMAND = "mingpt-train"
+MINUTES = {"nano": "1 minute", "micro": "5 minutes", "mini": "15 minutes"}  # as measured
+CURVES = "curves.png"
+WHOLE = ("n_layer", "n_head", "n_embd", "block_size", "n_kv_head", "n_inner")
+# Options of the request, by its field.
+FIELDS = {
+    "preset": "preset", "vocab": "vocab", "steps": "steps", "batch_size": "batch_size",
+    "accumulate": "accumulate", "learning_rate": "learning_rate", "warmup_steps": "warmup_steps",
+    "weight_decay": "weight_decay", "grad_norm_clip": "grad_norm_clip",
+    "val_fraction": "val_fraction", "test_fraction": "test_fraction", "eval_every": "eval_every",
+    "patience": "patience", "precision": "precision", "seed": "seed",
+}  # fmt: skip
+
+DESCRIPTION = """\
+Train a small GPT on a text of yours, and look inside it.
+
+The text is cut into three parts: to train on, to validate (the run stops when the loss
+on this part no longer falls, and keeps the weights with the least one), and to test at
+the end. The folder --out gets the model, which every other command reads (--model DIR),
+its vocabulary, the curves (PNG), training.json, and a checkpoint to go on from.
+"""
+EPILOG = f"""\
+presets (times on 2 cores of a 2024 server, vocabulary bytes):
+  nano    3 layers, 3 heads, width 48, context 64: {MINUTES["nano"]}
+  micro   4 layers, 4 heads, width 128, context 128: {MINUTES["micro"]}
+  mini    6 layers, 6 heads, width 192, context 128: {MINUTES["mini"]}
+  Any knob of the model can be set beside a preset, such as --n-layer 2 --n-kv-head 1.
+
+vocabularies:
+  bytes   the 256 bytes: every text, and long sequences (default)
+  bpe:N   at most N tokens, by byte-pair merges that are trained on the text; fewer if
+          the text has no more (needs the package tokenizers)
+  gpt2    GPT-2's 50,257 tokens
+
+pairs:
+  --pairs FILE has a source, a tab and a target on each line, as Tatoeba's files. A pair
+  becomes "source <|sep|> target <|endoftext|>", and only the target's loss counts. Then
+      mingpt-generate --model DIR --prompt "The red cars<|sep|>" --greedy --show-steps
+
+going on:
+  Ctrl-C saves a checkpoint. --resume goes on from it; the weights at the end are bit for
+  bit those of an undisturbed run with the same number of threads on the same machine.
+
+examples:
+  {COMMAND} --text README.md --out runs/readme --preset nano --steps 300
+  {COMMAND} --text shakespeare.txt --out runs/shakespeare --vocab bpe:2000 --preset mini
+  {COMMAND} --resume --out runs/shakespeare
+  {COMMAND} --pairs eng-spa.tsv --out runs/translator --vocab bpe:1000 --preset micro
+  {COMMAND} --from builtin --text README.md --out runs/tuned --steps 100
+  mingpt-generate --model runs/shakespeare --prompt "ROMEO:" --num-samples 3
+
+exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted, and saved.
+"""
+
+
+def _knob(name: str) -> Option:
+    """Return the option of a field of GPTConfig."""
+    option = f"--{name.replace('_', '-')}"
+    if name in WHOLE:
+        return Option([option], type=IntRange(1), metavar="N", help=_HELP.get(name))
+    if name in FLAGS:
+        return Option([option], type=BOOL, metavar="BOOL", help=_HELP.get(name))
+    if name == "activation":
+        return Option([option], type=Choice(ACTIVATIONS))
+    return Option([option], type=FLOAT, metavar="X", help=_HELP.get(name))
+
+
+_HELP = {
+    "n_kv_head": "heads of keys and values; 1 is multi-query attention",
+    "block_size": "tokens that the model reads",
+    "n_inner": "width of the MLP; default: 4 times the model's",
+    "embd_pdrop": "dropout on the embeddings",
+    "resid_pdrop": "dropout on what attention and MLP add",
+    "attn_pdrop": "dropout on the attention pattern",
+    "initializer_range": "standard deviation of fresh weights",
+}
+
+OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
+    "data": [
+        Several(["--text"], multiple=True, metavar="FILE...", shell_complete=files,
+                help="text files in UTF-8"),
+        Option(["--pairs"], metavar="FILE", shell_complete=files,
+               help="a file of pairs: source, tab, target on each line"),
+        Option(["--vocab"], metavar="NAME", help="bytes, bpe:N or gpt2  [default: bytes]"),
+        Option(["--val-fraction"], type=FLOAT, metavar="X",
+               help=f"part to validate on  [default: {TrainingRequest.val_fraction}]"),
+        Option(["--test-fraction"], type=FLOAT, metavar="X",
+               help=f"part to test on  [default: {TrainingRequest.test_fraction}]"),
+    ],
+    "model": [
+        Option(["--preset"], type=Choice([*PRESETS]),
+               help=f"size and length of the run  [default: {DEFAULT_PRESET}]"),
+        Option(["start", "--from"], metavar="NAME|DIR", shell_complete=models,
+               help="go on from this model's weights and vocabulary, with a tenth of the preset's"
+               " learning rate"),
+        *map(_knob, KNOBS),
+        Option(["--dropout"], type=FLOAT, metavar="X",
+               help="all three dropouts  [default: 0.1]"),
+    ],
+    "run": [
+        Option(["--steps"], type=IntRange(1), metavar="N", help="at most so many"),
+        Option(["--batch-size"], type=IntRange(1), metavar="N", help="sequences in a batch"),
+        Option(["--accumulate"], type=IntRange(1), metavar="N",
+               help="batches whose mean gradient makes one step  [default: 1]"),
+        Option(["--learning-rate"], type=FLOAT, metavar="X",
+               help="the highest: it rises for a twentieth of the steps and falls to a tenth on a"
+               " cosine"),
+        Option(["--warmup-steps"], type=IntRange(0), metavar="N"),
+        Option(["--weight-decay"], type=FLOAT, metavar="X",
+               help=f"on matrices  [default: {TrainingRequest.weight_decay}]"),
+        Option(["--grad-norm-clip"], type=FLOAT, metavar="X",
+               help=f"largest norm of the gradient  [default: {TrainingRequest.grad_norm_clip:g}]"),
+        Option(["--eval-every"], type=IntRange(1), metavar="N",
+               help="steps between evaluations and checkpoints; default: a twentieth of all"),
+        Option(["--patience"], type=IntRange(0), metavar="N",
+               help="evaluations without a lower loss before the run stops; 0: never"
+               f"  [default: {TrainingRequest.patience}]"),
+        Option(["--precision"], type=Choice(PRECISIONS),
+               help="of matrix products; bfloat16 is faster where the processor has it"
+               "  [default: float32]"),
+        Option(["--device"], type=Choice(DEVICES), default="auto",
+               help="auto: cuda, mps, else cpu"),
+        Option(["--threads"], type=IntRange(1, MOST_THREADS), metavar="N",
+               help="CPU threads; default: the cores that no other process keeps busy"),
+        Option(["--seed"], type=Seed(), metavar="N", help="of weights, batches and dropout"
+               "  [default: 0]"),
+        Option(["--resume"], is_flag=True, help="go on with the run in --out"),
+    ],
+    "output": [
+        Option(["--out"], metavar="DIR", shell_complete=files, help="the folder of the run"),
+        Option(["--prompt"], metavar="TEXT",
+               help="what the samples begin with that are printed as the model learns; default:"
+               " the beginning of the validation part"),
+        Option(["--title"], metavar="TEXT", help="title of the curves, in place of their own"),
+        Option(["--json"], is_flag=True, help="print the result as JSON on stdout, text on stderr"),
+        Option(["--quiet"], is_flag=True, help="print only the last lines; no progress bar"),
+    ],
+})  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(OPTIONS, run, argv)
+
+
+def run(arguments: SimpleNamespace) -> None:
+    """Train, print and write."""
+    directory = _directory(arguments)
+    request = None if arguments.resume else _request(arguments)
+    if arguments.resume:
+        _check_alone(arguments)
+    output.check_writable(directory / CURVES)
+    import_libraries(drawing=True)
+    import torch
+
+    from mingpt.training.checkpoint import NAME as CHECKPOINT
+    from mingpt.training.run import saved_request, train
+    from patching.cli import train_report
+    from patching.training_curves import draw_curves
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    device = find_device(arguments.device, "float32")
+    if request is None:
+        request = saved_request(directory)
+    say = output.make_say(arguments)
+    report = train_report.Report(say, request, arguments.prompt, samples=not arguments.quiet)
+    try:
+        # A step is never broken off: its weights would be neither the old nor the new ones.
+        with bar("training", quiet=arguments.quiet) as progress, held():
+            result = train(
+                request,
+                directory,
+                resume=arguments.resume,
+                device=device,
+                progress=progress,
+                started=report.started,
+                evaluated=report.evaluated,
+                should_stop=is_noted,
+            )
+    except KeyboardInterrupt:
+        if (directory / CHECKPOINT).exists():
+            tell(f"{COMMAND}: saved; go on with: {COMMAND} --resume --out {directory}")
+        raise
+    paths = [directory / CURVES, directory / "training.json"]
+    draw_curves(result, paths[0], title=arguments.title)
+    say(train_report.summary(result), always=True)
+    for path in (directory / "model.safetensors", *paths):
+        say(f"wrote {path}", always=True)
+    if arguments.json:
+        fields = {**result.to_dict(), "paths": [str(path) for path in paths]}
+        print_line(json.dumps(fields, allow_nan=False), sys.stdout)
+
+
+def _directory(arguments: SimpleNamespace) -> Path:
+    if not arguments.out:
+        raise UsageError(f"--out missing: name a folder for the run, as in {EXAMPLE}")
+    return expanded(arguments.out)
+
+
+EXAMPLE = f"{COMMAND} --text README.md --out runs/readme"
+
+
+def _request(arguments: SimpleNamespace) -> TrainingRequest:
+    """Return the request of the options that were given.
+
+    Raises:
+        UsageError: neither texts nor pairs, or options that do not go together.
+        TrainingError, ConfigError: a value out of its range.
+    """
+    if not arguments.text and arguments.pairs is None:
+        raise UsageError(f"--text or --pairs missing: what to train on, as in {EXAMPLE}")
+    if arguments.text and arguments.pairs is not None:
+        raise UsageError("--text and --pairs do not go together: leave one out")
+    if arguments.start is not None and arguments.vocab is not None:
+        raise UsageError("--vocab does not go with --from, whose model has its vocabulary")
+    knobs: dict[str, Any] = {}
+    if arguments.dropout is not None:
+        knobs |= dict.fromkeys(DROPOUTS, arguments.dropout)
+    knobs |= {name: value for name in KNOBS if (value := getattr(arguments, name)) is not None}
+    given = {
+        field: value
+        for field, name in FIELDS.items()
+        if (value := getattr(arguments, name)) is not None
+    }
+    return TrainingRequest(
+        texts=tuple(str(expanded(path)) for path in arguments.text),
+        pairs=None if arguments.pairs is None else str(expanded(arguments.pairs)),
+        start=arguments.start,
+        knobs=knobs,
+        **given,
+    )
+
+
+def _check_alone(arguments: SimpleNamespace) -> None:
+    """Raise UsageError for an option that --resume would ignore."""
+    names = ("text", "pairs", "start", "dropout", *KNOBS, *FIELDS.values())
+    given = [name for name in names if getattr(arguments, name) not in (None, ())]
+    if given:
+        option = "--from" if given[0] == "start" else f"--{given[0].replace('_', '-')}"
+        raise UsageError(
+            f"{option} does not go with --resume, which goes on with the run's own settings"
+        )

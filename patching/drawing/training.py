@@ -1,0 +1,72 @@
+"""The curves of a training run, drawn from plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from patching.drawing import style
+
+WIDTH, HEIGHT = 7.0, 5.2  # inches
+CHARACTERS_PER_INCH = 13  # of the title
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Losses and the learning rate, by step."""
+
+    title: tuple[str, ...]  # lines
+    steps: tuple[int, ...]
+    train_loss: tuple[float, ...]  # nats a token
+    val_loss: tuple[float, ...]
+    learning_rate: tuple[float, ...]
+    best_step: int  # whose weights are kept
+    test_loss: float | None = None
+    ended: str = ""  # why the run ended
+
+
+def draw_training(curves: Curves, path: str | Path | None = None) -> Figure:
+    """Draw both losses, and below them the learning rate; return the figure.
+
+    Args:
+        path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
+
+    Raises:
+        DrawingError: another suffix.
+    """
+    return style.render(lambda: _training(curves), path)
+
+
+def _training(curves: Curves) -> Figure:
+    heading = style.wrapped(curves.title, int(WIDTH * CHARACTERS_PER_INCH))
+    figure = style.new_figure(WIDTH, HEIGHT + style.TITLE_LINE * heading.count("\n"))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    mark = {"marker": "o", "markersize": 3, "linewidth": 1.2}
+    upper.plot(curves.steps, curves.train_loss, color="#969696", label="training", **mark)
+    upper.plot(curves.steps, curves.val_loss, color="#2166ac", label="validation", **mark)
+    best = curves.steps.index(curves.best_step)
+    upper.plot(
+        curves.best_step, curves.val_loss[best], "*", color="#b2182b", markersize=11,
+        label=f"least validation loss: {curves.val_loss[best]:.3f} at step {curves.best_step}",
+    )  # fmt: skip
+    if curves.test_loss is not None:
+        upper.axhline(
+            curves.test_loss, color="#b2182b", linewidth=0.9, linestyle="--",
+            label=f"test, with these weights: {curves.test_loss:.3f}",
+        )  # fmt: skip
+    for axes in (upper, lower):
+        axes.axvline(curves.steps[-1], color="0.7", linewidth=0.9, linestyle=":")
+        axes.grid(alpha=0.25)
+    upper.set_ylabel("loss, nats a token")
+    upper.legend(fontsize=8)
+    upper.set_title(heading, fontsize=9, loc="left")
+    lower.plot(curves.steps, curves.learning_rate, color="#1b7837", **mark)
+    lower.set_ylabel("learning rate", fontsize=9)
+    lower.set_ylim(bottom=0)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ended = f" (dotted: the end, {curves.ended})" if curves.ended else ""
+    lower.set_xlabel(f"step{ended}")
+    return figure

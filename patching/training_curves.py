@@ -1,0 +1,48 @@
+"""Turn the result of a training run into its figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mingpt.training.result import ENDS, TrainingResult
+from patching.drawing.training import Curves, draw_training
+
+
+def draw_curves(
+    result: TrainingResult, path: str | Path | None = None, *, title: str | None = None
+) -> Figure:
+    """Draw the losses of a training run, and below them its learning rate.
+
+    Args:
+        path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
+        title: in place of the model's size and its data.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DrawingError: another suffix.
+    """
+    return draw_training(curves(result, title), path)
+
+
+def curves(result: TrainingResult, title: str | None = None) -> Curves:
+    """Return the plain values that `draw_curves` draws."""
+    request = result.request
+    names = [Path(name).name for name in (*request.texts, request.pairs) if name]
+    own = (
+        f"Training on {', '.join(names)}: {result.n_parameters:,} parameters,"
+        f" {result.vocab_size:,} tokens in the vocabulary"
+    )
+    return Curves(
+        title=(own if title is None else title,),
+        steps=tuple(one.step for one in result.history),
+        train_loss=tuple(one.train_loss for one in result.history),
+        val_loss=tuple(one.val_loss for one in result.history),
+        learning_rate=tuple(one.learning_rate for one in result.history),
+        best_step=result.best.step,
+        test_loss=result.test_loss,
+        ended=ENDS[result.ended],
+    )
