@@ -70,7 +70,7 @@ def test_there_are_examples_to_run():
         ".", "mingpt", "mingpt/training",
         "patching/sweep", "patching/explanation", "patching/continuation",
     }  # fmt: skip
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 16
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -92,7 +92,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     compared = line.count("--compare-exact")
     figures = 1 + line.count(",kl") + compared
     if command == "mingpt-explain":
-        figures = 2 if "--show" in line else 5
+        figures = 2 if "--show" in line else 5  # lens and direct; attention and head-scores
     assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * (1 + compared)
 
 

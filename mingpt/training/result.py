@@ -46,6 +46,8 @@ class TrainingResult:
     checksum: str  # SHA-256 of the files of text
     test_loss: float | None = None  # of the best weights, in nats a token; None: not measured
     test_bytes_per_token: float | None = None
+    # Of the test part's first pairs: "pairs" (their number), "exact" (share), "bleu", "chrf".
+    translation: dict[str, float] | None = None
     tokens_per_second: float = math.nan  # of training, without evaluations
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 

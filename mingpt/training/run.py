@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from mingpt.training.data import (
 )
 from mingpt.training.request import DROPOUTS, TrainingRequest
 from mingpt.training.result import Evaluation, TrainingResult
+from mingpt.training.translation import score, translate
 from mingpt.training.vocabulary import SEPARATOR, make_vocabulary
 from mingpt.version import __version__
 
@@ -46,6 +48,7 @@ OUT_OF_MEMORY = (
     "the memory is not enough: use a smaller batch_size (--batch-size) or block_size"
     " (--block-size), and accumulate more batches (--accumulate)"
 )
+MOST_TRANSLATED = 500  # pairs of the test part
 PARTS = ("train", "val", "test")
 
 
@@ -61,6 +64,7 @@ class Run:
     tokens_per_second: float = math.nan
     step: int = 0
     seen: int = 0  # tokens trained on, since the call began
+    steps_here: int = 0  # steps done, since the call began
 
 
 def train(
@@ -154,6 +158,7 @@ class _Session:
         run, request = self.run, self.run.request
         self.losses.append(trainer.loss)
         run.step = trainer.step
+        run.steps_here += 1
         is_last = trainer.step == request.step_count
         if trainer.step % request.interval == 0 or is_last:
             self.seconds += time.perf_counter() - self._since
@@ -342,11 +347,15 @@ def _loss(precision: str) -> Callable[[nn.Module, Batch], Tensor]:
 def _finish(run: Run, session: _Session, test: Sequences, parts: Parts) -> TrainingResult:
     """Measure the best weights on the test part, and save the result."""
     directory = session.path.parent
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     if session.ended != "interrupted" and run.history:
         best = load_model(directory).to(run.model.device)
         loss, _ = mean_loss(best, test, run.request, MOST_TESTED)
         found = {"test_loss": loss, "test_bytes_per_token": test.n_bytes / test.n_scored}
+        if run.request.pairs is not None:
+            pairs = [line.split("\t") for line in parts.test[:MOST_TRANSLATED]]
+            sources, targets = zip(*pairs, strict=True)
+            found["translation"] = score(translate(best, run.tokenizer, sources), targets)
     result = TrainingResult(
         request=run.request,
         history=tuple(run.history),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from patching.cli.common.options import look_options, model_options, output_opti
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
 from patching.interrupts import check_interrupted
 from patching.progress import Progress, bar, steps
+from patching.text import counted
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -62,6 +64,9 @@ what --show can list (several with commas between them):
   lens        what the model would predict if it stopped after a layer (logit
               lens), and the logit difference after each layer
   direct      what each head and each MLP adds by itself (direct logit attribution)
+  attention   what each head reads at each position: a panel for each head, or with
+              --head one of them large; and the heads scored on random repeated
+              tokens (previous token, duplicate token, induction)
   default: {",".join(DEFAULT)}
 
   The bars show what attention and the embeddings add. They leave out the MLPs and the
@@ -94,7 +99,12 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="the old name of --show, which still works; mingpt-patch's --method means"
                " something else"),
     ],
-    "figure": look_options(),
+    "figure": [
+        *look_options(),
+        Option(["--head"], metavar="LAYER.HEAD",
+               help="with --show attention: draw this head alone, as 1.3; of a model of pairs,"
+               " from the target to the source"),
+    ],
     "output": output_options(ROWS),
 })  # fmt: skip
 
@@ -110,7 +120,12 @@ def run(arguments: SimpleNamespace) -> None:
     if arguments.show is not None and arguments.method is not None:
         raise UsageError("--method is the old name of --show: give one of the two")
     shown = arguments.method if arguments.show is None else arguments.show
+    head = _head(arguments.head)
+    if head is not None and shown is None:
+        shown = "attention"
     methods = parse_methods(DEFAULT if shown is None else shown)
+    if head is not None and "attention" not in methods:
+        raise UsageError("--head needs --show attention")
     rows = parse_rows(arguments, ROWS)
 
     import_libraries(drawing=True)  # after the first checks: it is slow
@@ -127,6 +142,7 @@ def run(arguments: SimpleNamespace) -> None:
     loaded = load_model(arguments, arguments.model)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
+    _check_head(head, model)
     question = Question.from_text(tokenizer, **texts, most_tokens=model.config.block_size)
     check_question(model, question)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
@@ -142,11 +158,35 @@ def run(arguments: SimpleNamespace) -> None:
         say(f"\n{block}")
     found = _with_command(found, arguments, loaded.fallback)
     with bar("drawing", quiet=arguments.quiet) as progress:
-        written = _write(found, model, figures, place, progress)
+        written = _write(found, model, figures, place, head, progress)
     output.say_written(say, written)
     if arguments.json:
         paths = [str(path) for path in written]
         print_line(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
+
+
+def _head(text: str | None) -> tuple[int, int] | None:
+    """Return the layer and the head that "9.6" names; None for none.
+
+    Raises:
+        UsageError: the text is not of this form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
+    if match is None:
+        raise UsageError(f"--head {text}: write a layer and a head, as 1.3")
+    return int(match[1]), int(match[2])
+
+
+def _check_head(head: tuple[int, int] | None, model: GPT) -> None:
+    """Raise UsageError if the model has no such head."""
+    config = model.config
+    if head is not None and not (head[0] < config.n_layer and head[1] < config.n_head):
+        raise UsageError(
+            f"--head {head[0]}.{head[1]}: the model has {counted(config.n_layer, 'layer')} of"
+            f" {counted(config.n_head, 'head')}, counted from 0"
+        )
 
 
 def _with_command(
@@ -155,7 +195,7 @@ def _with_command(
     """Return the explanation with the command's options, notes and matplotlib's version."""
     import matplotlib
 
-    asked = (*output.MODEL_ARGUMENTS, "cmap", "title", "format")
+    asked = (*output.MODEL_ARGUMENTS, "cmap", "title", "head", "format")
     return dataclasses.replace(
         found,
         notes=output.fallback_notes(fallback),
@@ -169,6 +209,7 @@ def _write(
     model: GPT,
     figures: Sequence[str],
     place: output.OutputPlace,
+    head: tuple[int, int] | None,
     progress: Progress | None,
 ) -> dict[Path, bool]:
     """Write figures and result; return path -> True if it replaced a file."""
@@ -180,7 +221,7 @@ def _write(
     cmap, title = command["cmap"], command["title"]
     defining = (
         output.model_identity(model, found.checksum, is_fallback=bool(found.notes)),
-        (found.methods, len(found.top_ids), cmap, title, command["seed"]),
+        (found.methods, len(found.top_ids), cmap, title, head, command["seed"]),
         (found.ids.tolist(), found.target, found.foil),
         (found.versions["device"], found.versions["dtype"]),
     )
@@ -192,7 +233,7 @@ def _write(
     checksum = saved_checksum(readable)
     step = steps(progress, len(figures))
     for figure, path in zip(figures, files, strict=False):
-        drawn = draw_explanation(found, figure=figure, cmap=cmap, title=title)
+        drawn = draw_explanation(found, figure=figure, cmap=cmap, title=title, head=head)
         save_figure(drawn, path, [checksum])
         step()
     return existed

@@ -11,7 +11,12 @@ from patching.explanation.request import METHODS
 from patching.text import visible
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from patching.explanation.result import Explanation
+
+
+TOP_HEADS = 5  # of each score
 
 
 def report(found: Explanation) -> Iterator[str]:
@@ -21,6 +26,8 @@ def report(found: Explanation) -> Iterator[str]:
         if method in found.methods:
             heading = f"{METHODS[method]} (the last row includes the embeddings):"
             yield f"{heading}\n{attribution_table(found, method)}"
+    if found.head_scores is not None:
+        yield f"heads with the highest scores:\n{head_table(found.head_scores)}"
     yield f"{choice(found)}\n{completeness(found)}\nexplained in {found.seconds:.2f} s"
 
 
@@ -34,6 +41,26 @@ def attribution_table(found: Explanation, method: str) -> str:
         for position, (number, bar) in enumerate(zip(found.ids, bars, strict=True))
     ]
     return table(rows, right=(0, 2, 3))
+
+
+def head_table(scores: np.ndarray) -> str:
+    """Return the highest heads of each score side by side, as layer.head.
+
+    Args:
+        scores: (3, L, nh), in the order of SCORES.
+    """
+    from patching.head_scores import SCORES  # not at the top: the module imports PyTorch
+
+    heads = []
+    for one in scores:
+        order = one.ravel().argsort()[::-1][:TOP_HEADS]
+        heads.append([(*divmod(int(at), one.shape[1]), float(one.ravel()[at])) for at in order])
+    rows = [tuple(name.replace("_", " ") for name in SCORES)]
+    rows += [
+        tuple(f"{layer}.{head}  {score:.3f}" for layer, head, score in row)
+        for row in zip(*heads, strict=True)
+    ]
+    return table(rows, right=())
 
 
 def choice(found: Explanation) -> str:

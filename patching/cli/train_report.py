@@ -67,8 +67,7 @@ class Report:
             f" validation {last.val_loss:.3f}{' (best)' if last.val_loss == best else ''}"
         )
         if run.tokens_per_second > 0:
-            rest = (self.request.step_count - run.step) * self.request.rows
-            rest *= self.request.accumulate * run.model.config.block_size
+            rest = (self.request.step_count - run.step) * run.seen / run.steps_here
             minutes = rest / run.tokens_per_second / 60
             line += f"; {run.tokens_per_second:,.0f} tokens/s, {minutes:.1f} min left"
         self.say(line)
@@ -104,4 +103,12 @@ def summary(result: TrainingResult) -> str:
             f"test part: loss {result.test_loss:.4f} nats a token, perplexity"
             f" {result.test_perplexity:.2f}, {result.test_bits_per_byte:.3f} bits a byte"
         )
+    if result.translation is not None:
+        found = result.translation
+        line = f"{found['exact']:.1%} of {found['pairs']:.0f} test pairs translated exactly"
+        if "bleu" in found:
+            line += f", BLEU {found['bleu']:.1f}, chrF {found['chrf']:.1f}"
+        else:
+            line += " (pip install sacrebleu adds BLEU and chrF)"
+        lines.append(line)
     return "\n".join(lines)

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mingpt.training.vocabulary import SEPARATOR
+from patching.drawing import attention
 from patching.drawing import explanation as drawing
-from patching.drawing.style import check_cmap
+from patching.drawing.style import LONGEST_PROMPT, check_cmap, token_label
 from patching.errors import DrawingError, check_result
 from patching.explanation.request import FIGURES, figures_of
 from patching.explanation.result import Explanation, target_minus_foil
+from patching.head_scores import SCORES
+from patching.text import counted, model_label, shortened
 
 
 def draw_explanation(
@@ -22,6 +26,7 @@ def draw_explanation(
     figure: str = "alti-logit",
     cmap: str | None = None,
     title: str | None = None,
+    head: tuple[int, int] | None = None,
 ) -> Figure:
     """Draw one figure of an explanation.
 
@@ -32,12 +37,15 @@ def draw_explanation(
             "alti-logit" or "logit", bars of what each token adds to the logit
             difference; "alti-logit-layers" or "logit-layers", a heatmap of the same by
             layer; "lens", the predictions after each layer; "direct", what each head
-            and each MLP adds by itself.
+            and each MLP adds by itself; "attention", the weights of all heads; "head-scores",
+            what kinds of heads there are.
         cmap: a matplotlib colour map, for heatmaps.
         title: replaces the figure's own title.
+        head: (layer, head), to draw the attention of this head alone, with its tokens. Of a
+            model of pairs, what the target's positions read of the source.
 
     Raises:
-        DrawingError: another suffix, no such figure or colour map, or the explanation
+        DrawingError: another suffix, no such figure, colour map or head, or the explanation
             does not include the figure's method.
     """
     check_result(explanation, Explanation, DrawingError)
@@ -58,6 +66,12 @@ def draw_explanation(
             return drawing.draw_layers(by_layer, path, cmap=cmap, title=title)
         case "lens":
             return drawing.draw_lens(_lens(explanation), path, cmap=cmap, title=title)
+        case "attention":
+            panels = _attention(explanation, head)
+            return attention.draw_attention(panels, path, cmap=cmap, title=title)
+        case "head-scores":
+            scores = _head_scores(explanation)
+            return attention.draw_head_scores(scores, path, cmap=cmap, title=title)
         case _:
             return drawing.draw_direct(_direct(explanation), path, cmap=cmap, title=title)
 
@@ -138,6 +152,53 @@ def _direct(found: Explanation) -> drawing.DirectParts:
         caption=f"{_sum_of_parts(found, choice)} The terms add up to the model's logits"
         f" to within {error:.2g} ({limit}).",
     )
+
+
+def _attention(found: Explanation, head: tuple[int, int] | None) -> attention.Attention:
+    pattern = _required(found.pattern, "pattern")  # (L, nh, T, T)
+    labels = tuple(token_label(found.text_of(number)) for number in found.ids)
+    rows, columns = slice(None), slice(None)
+    if head is None:
+        chosen = [(layer, one) for layer in range(len(pattern)) for one in range(pattern.shape[1])]
+        heading = "Attention of every head: what each position (row) reads"
+    else:
+        layer, one = head
+        if not (0 <= layer < len(pattern) and 0 <= one < pattern.shape[1]):
+            raise DrawingError(
+                f"no head {layer}.{one}: there are {len(pattern)} layers of"
+                f" {counted(pattern.shape[1], 'head')}"
+            )
+        chosen, heading = [head], f"Attention of head {layer}.{one}: what each position reads"
+        if SEPARATOR in labels[:-1]:
+            at = labels.index(SEPARATOR)
+            rows, columns = slice(at, None), slice(0, at)
+            heading = f"Attention of head {layer}.{one} from the target to the source"
+    return attention.Attention(
+        panels=tuple(
+            (f"{layer}.{one}", pattern[layer, one][rows, columns]) for layer, one in chosen
+        ),
+        rows=labels[rows],
+        columns=labels[columns],
+        abreast=pattern.shape[1],
+        title=_lines(found, heading),
+    )
+
+
+def _head_scores(found: Explanation) -> attention.HeadScores:
+    scores = _required(found.head_scores, "head_scores")
+    heading = "Scores of the heads on random tokens that are repeated: mean attention weight"
+    return attention.HeadScores(
+        tuple(zip((name.replace("_", " ") for name in SCORES), scores, strict=True)),
+        _lines(found, heading),
+    )
+
+
+def _lines(found: Explanation, heading: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the lines of a title, and the notes, which stay if the title is replaced."""
+    model = (
+        f"model {model_label(found.model_name)}; prompt: {shortened(found.text, LONGEST_PROMPT)}"
+    )
+    return (heading, model), found.notes
 
 
 def _choice(found: Explanation) -> drawing.Choice:

@@ -16,7 +16,7 @@ class RecordedRun:
     """The activations of one run of ids (B, T); each list has one entry for each block.
 
     The pattern and the MLP output are kept at the last position only, because only the
-    token after it is explained.
+    token after it is explained; `patterns` are of all positions.
     """
 
     embedded: Tensor = field(init=False)  # (B, T, C) the residual stream before block 0
@@ -25,6 +25,7 @@ class RecordedRun:
     mlp_out: list[Tensor] = field(default_factory=list)  # (B, C)
     resid_post: list[Tensor] = field(default_factory=list)  # (B, T, C)
     contributions: list[Tensor] = field(default_factory=list)  # (B, T, T); empty if not asked for
+    patterns: list[Tensor] = field(default_factory=list)  # (B, nh, T, T); empty if not asked for
 
     @property
     def final(self) -> Tensor:
@@ -37,6 +38,7 @@ def record_run(
     ids: Tensor,
     *,
     with_contributions: bool,
+    with_patterns: bool = False,
     step: Callable[[int], None] = lambda vectors: None,
 ) -> RecordedRun:
     """Run the model once and return its activations.
@@ -47,6 +49,7 @@ def record_run(
         model: must be in eval mode, and gradients must be off.
         ids: (B, T) on the model's device.
         with_contributions: work out ALTI's contributions while each block runs.
+        with_patterns: keep the attention weights of all positions.
         step: called after each block with the number of vectors that the block processed.
     """
     run = RecordedRun()
@@ -67,6 +70,8 @@ def record_run(
                 sites = (block[name] for name in ("pattern", "v", "resid_pre", "resid_mid"))
                 attention = model.transformer.h[layer].attn
                 run.contributions.append(alti.contributions(attention, *sites))
+            if with_patterns:
+                run.patterns.append(block["pattern"].clone())
             step(ids.numel())
         return x
 

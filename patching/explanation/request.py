@@ -17,6 +17,7 @@ METHODS = {
     "lens": "what the model would predict after each block, at each position (logit lens)",
     "direct": "what each head and each MLP adds to the logit difference by itself"
     " (direct logit attribution)",
+    "attention": "what each head reads at each position, and scores of the heads",
 }
 FIGURES = {  # method -> the figures that show its results
     "alti": ("alti",),
@@ -24,6 +25,7 @@ FIGURES = {  # method -> the figures that show its results
     "logit": ("logit", "logit-layers"),
     "lens": ("lens",),
     "direct": ("direct",),
+    "attention": ("attention", "head-scores"),
 }
 ROWS = 10  # tokens in the table of next tokens
 DEFAULT = ("alti", "alti-logit", "lens", "direct")

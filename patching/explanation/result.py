@@ -38,7 +38,7 @@ class Explanation:
     Arrays are in the model's precision (float32 for half precision). An axis of 3 is
     target, foil, target minus foil; an axis of 2 is target, foil. Attributions are in
     logits. ALTI's arrays are None unless the methods include alti or alti-logit; the
-    lens's arrays are None unless they include lens.
+    lens's arrays are None unless they include lens, attention's unless they include attention.
     """
 
     # The prediction.
@@ -71,6 +71,10 @@ class Explanation:
     lens_ids: np.ndarray | None  # (L, T) the likeliest next token after each block
     lens_probabilities: np.ndarray | None  # (L, T)
     trajectory: np.ndarray | None  # (L + 1, 2) logits at the last position; first: embeddings
+
+    # Attention.
+    pattern: np.ndarray | None  # (L, nh, T, T) weight of position s (last axis) in t
+    head_scores: np.ndarray | None  # (3, L, nh) in the order of head_scores.SCORES
 
     methods: tuple[str, ...]  # the methods asked for
     text: str  # the prompt
@@ -160,11 +164,11 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Return fields, next tokens and bars in JSON's types; numbers not finite are None.
 
-        `contributions` and `rollout` are left out, because they are L times as large as the
-        other arrays. `alti` is the last rollout.
+        `contributions`, `rollout` and `pattern` are left out, because they are far larger than
+        the other arrays. `alti` is the last rollout.
         """
         values = {name: getattr(self, name) for name in _FIELDS} | {"alti": self.alti}
-        for name in ("contributions", "rollout"):
+        for name in ("contributions", "rollout", "pattern"):
             del values[name]
         values = {
             k: to_json_lists(v) if isinstance(v, np.ndarray) else v for k, v in values.items()
@@ -251,7 +255,7 @@ class Explanation:
 NOT_ASKED: dict[str, Any] = dict.fromkeys(
     (
         "contributions", "rollout", "alti_logit", "alti_logit_layers",
-        "lens_ids", "lens_probabilities", "trajectory",
+        "lens_ids", "lens_probabilities", "trajectory", "pattern", "head_scores",
     )
 )  # fmt: skip
 _FIELDS = tuple(f.name for f in dataclasses.fields(Explanation))

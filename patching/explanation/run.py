@@ -23,6 +23,7 @@ from patching.explanation import alti, logit_attribution, logit_lens
 from patching.explanation.recording import RecordedRun, record_run
 from patching.explanation.request import DEFAULT, ROWS, check_rows, parse_methods
 from patching.explanation.result import NOT_ASKED, Explanation
+from patching.head_scores import SCORES, repeated_ids, score_heads
 from patching.next_tokens import text_or_id
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import Question
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 # TOLERANCE_BESIDE. Half precision has no limit.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 TOLERANCE_BESIDE = {torch.float32: 1e-6, torch.float64: 1e-12}
+REPEATED = 25  # random tokens that are repeated, for the scores of heads
+MOST_PATTERN_BYTES = 2**29  # of all heads' attention weights, in float32
 OUT_OF_MEMORY = (
     "out of memory; ask for fewer methods, explain fewer or shorter prompts at a time,"
     " or use a narrower dtype"
@@ -97,6 +100,8 @@ def explain(
     chosen = parse_methods(methods)
     check_rows(rows)
     batches = _batches(model, question)
+    if "attention" in chosen:
+        _check_patterns(model, batches)
     vectors = sum(batch.ids.numel() for batch in batches) * model.config.n_layer
     found: dict[int, Explanation] = {}
     with progress_or_bar(progress, "explaining") as report:
@@ -156,6 +161,20 @@ def _batches(model: GPT, question: Question | Iterable[Question]) -> list[_Batch
     ]
 
 
+def _check_patterns(model: GPT, batches: Iterable[_Batch]) -> None:
+    """Raise ExplanationError for prompts whose attention weights would take too much memory."""
+    heads = model.config.n_layer * model.config.n_head
+    for batch in batches:
+        T = batch.ids.size(1)
+        need = 4 * heads * T * T
+        if need > MOST_PATTERN_BYTES:
+            raise batch.error(
+                0,
+                f"the attention weights of {heads} heads at {T} tokens take {need / 2**20:.0f} MiB"
+                f" and at most {MOST_PATTERN_BYTES / 2**20:.0f} are kept: use a shorter prompt",
+            )
+
+
 def check_question(model: GPT, question: Question) -> None:
     """Raise ExplanationError if the model cannot read the question, before any forward pass."""
     message = _unreadable(model, question)
@@ -185,8 +204,13 @@ def _explain_batch(
     """Run one batch and explain each of its questions."""
     started = time.perf_counter()
     answers = batch.answers.to(model.device)
-    mixing = not {"alti", "alti-logit"}.isdisjoint(methods)
-    run = record_run(model, batch.ids.to(model.device), with_contributions=mixing, step=step)
+    run = record_run(
+        model,
+        batch.ids.to(model.device),
+        with_contributions=not {"alti", "alti-logit"}.isdisjoint(methods),
+        with_patterns="attention" in methods,
+        step=step,
+    )
     logits = model.lm_head(model.transformer.ln_f(run.final))  # (B, V)
     bad = ~logits.isfinite().all(-1)
     if bad.any():
@@ -201,6 +225,9 @@ def _explain_batch(
         tensors["lens_ids"] = lens.ids.transpose(0, 1)
         tensors["lens_probabilities"] = lens.probabilities.transpose(0, 1)
         tensors["trajectory"] = lens.trajectory.transpose(0, 1)
+    if "attention" in methods:
+        tensors["pattern"] = torch.stack(run.patterns, dim=1)  # (B, L, nh, T, T)
+        tensors["head_scores"] = _head_scores(model).expand(len(batch.questions), -1, -1, -1)
     arrays = {name: _array(x, model.dtype) for name, x in tensors.items()}  # each with a leading B
     seconds = time.perf_counter() - started
     checksum = model.checksum()  # not timed: a model's first checksum can be slow
@@ -221,6 +248,13 @@ def _explain_batch(
         )
         for row, question in enumerate(batch.questions)
     ]
+
+
+def _head_scores(model: GPT) -> Tensor:
+    """Return the scores of all heads on random tokens that are repeated (3, L, nh)."""
+    n = max(1, min(REPEATED, model.config.block_size // 2))
+    scores = score_heads(model, repeated_ids(model.config, n))
+    return torch.tensor(np.stack([scores[name] for name in SCORES]))
 
 
 def _tokens(question: Question, arrays: dict[str, np.ndarray], row: int) -> dict[int, str]:

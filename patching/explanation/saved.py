@@ -54,10 +54,18 @@ ARRAYS: dict[str, tuple[Check, str]] = {
     "lens_ids": (whole_numbers(0), "L T"),
     "lens_probabilities": (shares_or_nan, "L T"),
     "trajectory": (numbers, "L+1 2"),
+    "pattern": (shares, "L h T T"),
+    "head_scores": (shares, "3 L h"),
 }
 _MIXING = ("contributions", "rollout", "alti_logit", "alti_logit_layers")
 _LENS = ("lens_ids", "lens_probabilities", "trajectory")
-NEEDED_BY = {"alti": _MIXING, "alti-logit": _MIXING, "lens": _LENS}  # other arrays are always there
+_ATTENTION = ("pattern", "head_scores")
+NEEDED_BY = {  # other arrays are always there
+    "alti": _MIXING,
+    "alti-logit": _MIXING,
+    "lens": _LENS,
+    "attention": _ATTENTION,
+}
 
 TABLE = {
     "target": whole(0),
@@ -85,7 +93,7 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     Raises:
         FieldError: an array is missing or not what ARRAYS says, or fields disagree.
     """
-    optional_ones = {*_MIXING, *_LENS}
+    optional_ones = {*_MIXING, *_LENS, *_ATTENTION}
     needed = {name for method in saved["methods"] for name in NEEDED_BY.get(method, ())}
     there = {name: ARRAYS[name] for name in ARRAYS if name in arrays or name not in optional_ones}
     for name, (check, _) in there.items():

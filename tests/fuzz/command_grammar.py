@@ -65,7 +65,11 @@ KINDS = {
     ),
     "format": (("png", "svg", "pdf"), ("exe", "PNG", ".png", *HOSTILE)),
     "cmap": (("magma", "Blues", "RdBu"), ("nope", *HOSTILE)),
-    "show": (("alti", "lens,direct", "logit", "alti-logit"), ("alti,alti", ",", *HOSTILE)),
+    "head": (("0.0", "1.3"), ("9.9", "1", "1,3", *HOSTILE)),
+    "show": (
+        ("alti", "lens,direct", "logit", "alti-logit", "attention"),
+        ("alti,alti", ",", *HOSTILE),
+    ),
     "prompts": (
         ("../inputs/prompts.txt", "../inputs/prompts.jsonl"),
         ("/dev/zero", "/dev/full", "/dev/null", "../inputs/long.txt", "../inputs/deep.jsonl",
@@ -117,7 +121,7 @@ OPTIONS = {
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",
         "--show": "show", "--method": "show", "--top-k": "rows", "--rows": "rows",
-        "--cmap": "cmap", "--title": "text",
+        "--cmap": "cmap", "--title": "text", "--head": "head",
     },
     "generate": {
         **MODEL, **OUTPUT, "--prompt": "text", "--prompts": "prompts",

@@ -329,7 +329,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     def full(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mingpt.loading.checkpoint.save_file", full)
+    monkeypatch.setattr("mingpt.loading.tensor_files.save_file", full)
     with pytest.raises(OSError, match="No space"):
         mingpt.save(make_model(seed=1, n_layer=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

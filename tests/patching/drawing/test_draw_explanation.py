@@ -8,6 +8,7 @@ import torch
 from helpers import make_model
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from patching import (
     DrawingError,
@@ -94,10 +95,9 @@ def test_nothing_is_clipped_or_overlaps(T, n_layer, name):
 
 
 def texts_of(figure) -> str:
-    parts = [figure._supxlabel.get_text()] if figure._supxlabel else []
-    for axes in figure.axes:
-        parts += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
-    return " ".join(" ".join(parts).split())
+    texts = [text.get_text() for axes in figure.axes for text in axes.findobj(Text)]
+    texts += [text.get_text() for text in figure.texts]  # the title and the caption of all axes
+    return " ".join(" ".join(texts).split())
 
 
 def test_the_bars_are_the_method_that_is_named_with_the_embeddings_on_the_last_token():
@@ -160,6 +160,46 @@ def test_in_the_heatmap_of_alti_darker_is_more_and_no_row_is_off_the_scale():
     assert darkness[0, 0] > darkness[1, :2].max()  # row 0 is all its own token, row 1 is not
 
 
+def test_all_heads_are_small_panels_and_one_is_large():
+    found = explained(6, n_layer=3, n_head=2, n_embd=8)
+    *panels, _ = figure_of(found, "attention").axes
+    assert [axes.get_title() for axes in panels] == ["0.0", "0.1", "1.0", "1.1", "2.0", "2.1"]
+    for number, axes in enumerate(panels):
+        drawn = axes.images[0].get_array()
+        assert np.array_equal(drawn.data, found.pattern[divmod(number, 2)])
+        assert drawn.mask[0].tolist() == [False, *[True] * 5]  # what comes later is not read
+    axes, _ = draw_explanation(found, figure="attention", head=(2, 1)).axes
+    assert np.array_equal(axes.images[0].get_array().data, found.pattern[2, 1])
+    assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == 6
+    with pytest.raises(DrawingError, match=r"no head 3\.0: there are 3 layers of 2 heads"):
+        draw_explanation(found, figure="attention", head=(3, 0))
+
+
+def test_of_a_pair_the_target_reads_the_source():
+    found = explained(6)
+    tokens = {**found.tokens, int(found.ids[3]): "<|sep|>"}
+    pair = dataclasses.replace(found, tokens=tokens, ids=np.array([1, 2, 4, 9, 5, 6]))
+    names = {1: "The", 2: " red", 4: " cars", 9: "<|sep|>", 5: " Los", 6: " coches", 8: "x"}
+    pair = dataclasses.replace(pair, tokens=names, target=1, foil=8, top_ids=np.array([1]))
+    axes, _ = draw_explanation(pair, figure="attention", head=(0, 0)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["The", "␣red", "␣cars"]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["<|sep|>", "␣Los", "␣coches"]
+    drawn = axes.images[0].get_array()
+    assert np.array_equal(np.ma.getdata(drawn), found.pattern[0, 0][3:, :3])
+    assert not np.ma.getmaskarray(drawn).any()
+
+
+def test_scores_of_heads_are_panels_with_their_numbers():
+    found = explained(4)
+    *panels, _ = figure_of(found, "head-scores").axes
+    names = ["previous token", "duplicate token", "induction"]
+    assert [axes.get_title() for axes in panels] == names
+    for axes, scores in zip(panels, found.head_scores, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), scores)
+        assert [text.get_text() for text in axes.texts] == [f"{one:.2f}" for one in scores.ravel()]
+
+
 def test_the_lens_shows_its_tokens_and_the_way_of_the_choice():
     found = explained(4, n_layer=2)
     upper, lower = figure_of(found, "lens").axes[:2]
@@ -213,7 +253,7 @@ def test_notes_titles_and_colour_maps(tmp_path):
     for name in FIGURES:
         text = texts_of(figure_of(found, name))
         assert f"model {found.model_name}; prompt: " in text
-        if name not in ("alti", "lens"):
+        if name not in ("alti", "lens", "attention", "head-scores"):
             assert "> 0 favours ␣keys" in text
             assert "< 0 favours The" in text
     plain = written(tmp_path / "a.png", found, "alti")
