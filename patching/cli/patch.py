@@ -9,19 +9,23 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from click import FLOAT, Choice, IntRange, Option
 
 from mingpt.sites import SITES, heads_at
+from patching.cli import patch_output
 from patching.cli.common import output
 from patching.cli.common.arguments import IndexList, parse_rows, parse_texts
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries, load_model
-from patching.cli.common.options import look_options, model_options, output_options
-from patching.interrupts import check_interrupted
+from patching.cli.common.options import (
+    files,
+    look_options,
+    model_options,
+    output_options,
+)
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
 from patching.sweep.request import DIRECTIONS, METHODS, Request
@@ -31,10 +35,9 @@ if TYPE_CHECKING:
     from patching.cli.common.models import LoadedModel
     from patching.prompts import PromptPair
     from patching.sweep.agreement import Agreement
-    from patching.sweep.figures import Look
     from patching.sweep.result import SweepResult
 
-COMMAND = "mingpt-patch"
+COMMAND = patch_output.COMMAND
 EXAMPLE = {
     "clean": "Michelle Jones was a top-notch student. Michelle",
     "corrupt": "Michelle Smith was a top-notch student. Michelle",
@@ -42,10 +45,6 @@ EXAMPLE = {
     "foil": "Smith",
 }
 
-# Settings that the name of a run's files stands for. Site and direction are in it as words;
-# where heads are patched at each position, `positions` is not None.
-LOOK = ("cmap", "title", "scale", "vmin", "vmax", "cell_values")  # options of the figure
-NAMED_SETTINGS = ("layers", "heads", "positions", "window", "method", "tf32", "rows")
 
 DESCRIPTION = """\
 Activation patching: which vector carries the answer?
@@ -112,6 +111,8 @@ examples:
       --target Mary --foil John --metric recovery --model builtin
   {COMMAND} --model builtin --site z --direction noise --metric recovery,kl
       without which heads is the answer lost?
+  {COMMAND} --model builtin --report hand-in/
+      a folder with figure, caption, tables and numbers
   {COMMAND} --model gpt2 --site mlp_out --window 5 --out run/
       the MLPs of five layers at a time, as causal tracing does
   {COMMAND} --model gpt2 --layers 0,3,5-7 --positions -1 --json --out run/
@@ -172,7 +173,12 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["cell_values", "--values/--no-values"], default=None,
                help="write each cell's number into it; default: up to 60 cells"),
     ],
-    "output": output_options(Request.rows),
+    "output": [
+        *output_options(Request.rows),
+        Option(["--report"], metavar="DIR", shell_complete=files,
+               help="write a folder to hand in, in place of --out: figures (PNG, SVG), tables"
+               " (Markdown, LaTeX), numbers, command, versions and a caption"),
+    ],
 })  # fmt: skip
 
 
@@ -202,7 +208,8 @@ def run(arguments: SimpleNamespace) -> None:
         arguments.vmax,
         arguments.cell_values,
     )
-    place = _place(arguments, request)
+    folder = patch_output.report_folder(arguments)
+    place = None if folder is not None else patch_output.place(arguments, request)
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
@@ -221,7 +228,10 @@ def run(arguments: SimpleNamespace) -> None:
 
         agreement = compare_sweeps(result, results[1])
         say(f"\n{patch_report.agreement_table(result, results[1], agreement)}\n")
-    written = _write(results, place, loaded, look)
+    if place is not None:
+        written = patch_output.write(results, place, loaded, look)
+    else:
+        written = patch_output.write_report(result, folder, look)
     output.say_written(say, written)
     if arguments.json:
         more: dict[str, Any] = {}
@@ -280,17 +290,6 @@ def _indices(arguments: SimpleNamespace, config: GPTConfig, T: int) -> dict[str,
     }
 
 
-def _place(arguments: SimpleNamespace, request: Request) -> output.OutputPlace:
-    """Return the place for the figures (one for each metric) and the results."""
-    metrics = request.metrics
-    ends = [f"-{metric.name}" if len(metrics) > 1 else "" for metric in metrics]
-    results = [""]
-    if arguments.compare_exact:
-        ends += [f"{end}-compared" for end in ends]
-        results.append("-exact")
-    return output.OutputPlace.of(arguments, ends, results)
-
-
 def _sweep(
     arguments: SimpleNamespace,
     loaded: LoadedModel,
@@ -305,7 +304,7 @@ def _sweep(
     requests = [request]
     if arguments.compare_exact:
         requests.append(replace(request, method="fast"))
-    asked = (*output.MODEL_ARGUMENTS, *LOOK, "format", "compare_exact")
+    asked = (*output.MODEL_ARGUMENTS, *patch_output.LOOK, "format", "compare_exact")
     results = []
     for one in requests:
         progress = False if arguments.quiet else None
@@ -321,47 +320,3 @@ def _sweep(
     # The methods differ by rounding: all results get the tables that are printed.
     clean, corrupt = results[0].clean_next, results[0].corrupt_next
     return [replace(found, clean_next=clean, corrupt_next=corrupt) for found in results]
-
-
-def _run_name(result: SweepResult, loaded: LoadedModel) -> str:
-    """Return a file name that is the same for equal runs and differs for others."""
-    pair, command = result.pair, result.command or {}
-    is_fallback = loaded.fallback is not None
-    defining = (
-        output.model_identity(loaded.model, result.checksum, is_fallback=is_fallback),
-        ([getattr(result, name) for name in NAMED_SETTINGS], [*result.metrics]),
-        [command[name] for name in ("seed", "compare_exact", *LOOK)],
-        (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids),
-        (result.versions["device"], result.versions["dtype"]),
-    )
-    return output.run_name(pair.clean_text, result.site, result.direction, defining=defining)
-
-
-def _write(
-    results: Sequence[SweepResult], place: output.OutputPlace, loaded: LoadedModel, look: Look
-) -> dict[Path, bool]:
-    """Write figures and results; return path -> True if it replaced a file."""
-    from patching.drawing.style import save_figure
-    from patching.drawing.sweep import check_drawable, draw_heatmaps
-    from patching.result_files import saved_checksum
-    from patching.sweep.figures import draw_agreement, heatmaps
-
-    metrics = list(results[0].metrics)
-    plots = [heatmaps(results[0], metric, look=look) for metric in metrics]
-    for plot in plots:
-        check_drawable(plot)  # before a file is written
-    name = _run_name(results[0], loaded)
-    files = place.files(name)
-    existed = {path: path.exists() for path in files}
-    check_interrupted()
-    checksums = []
-    for result, end in zip(results, place.results, strict=True):
-        _, readable = result.save(place.stem(name, end))
-        checksums.append(saved_checksum(readable))
-    for plot, path in zip(plots, files, strict=False):
-        save_figure(draw_heatmaps(plot), path, checksums[:1])
-    if len(results) > 1:
-        for metric, path in zip(metrics, files[len(metrics) :], strict=False):
-            figure = draw_agreement(results[0], results[1], metric=metric, cmap=look.cmap)
-            save_figure(figure, path, checksums)
-    return existed

@@ -116,7 +116,7 @@ OPTIONS = {
         "--by-position": "flag", "--window": "count", "--method": "method",
         "--compare-exact": "flag", "--max-memory": "size", "--tf32": "flag", "--top-k": "rows",
         "--rows": "rows", "--cmap": "cmap", "--title": "text", "--scale": "scale", "--vmin": "real",
-        "--vmax": "real", "--values": "flag", "--no-values": "flag",
+        "--vmax": "real", "--values": "flag", "--no-values": "flag", "--report": "out",
     },
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",

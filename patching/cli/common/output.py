@@ -156,36 +156,36 @@ def say_written(say: Callable[..., None], existed: dict[Path, bool]) -> None:
 # --------------------------------------------------------------------- paths
 
 
-def check_name(path: Path) -> None:
+def check_name(path: Path, option: str = "--out") -> None:
     """Raise UsageError if the name is too long for any file system, or is only a suffix."""
     if path.name != ".." and path.stem == ".":  # "..png", to which pathlib gives no other suffix
-        raise UsageError(f"--out {path}: the file has no name before its suffix")
+        raise UsageError(f"{option} {path}: the file has no name before its suffix")
     if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise UsageError(f"--out {shortened(str(path), 80)}: the name is too long for a file")
+        raise UsageError(f"{option} {shortened(str(path), 80)}: the name is too long for a file")
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "--out") -> None:
     """Check that a file can be written at `path`; nothing is left behind.
 
     Raises:
         UsageError: `path` is a folder, its name is too long, or its folder
             cannot be made or written.
     """
-    check_name(path)
+    check_name(path, option)
     if path.is_dir():
-        raise UsageError(f"--out {path}: a folder has this name")
+        raise UsageError(f"{option} {path}: a folder has this name")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         if folder.is_symlink():
-            raise UsageError(f"--out {path}: the link {folder} leads nowhere")
+            raise UsageError(f"{option} {path}: the link {folder} leads nowhere")
         folder = folder.parent
     if not folder.is_dir():
-        raise UsageError(f"--out {path}: {folder} is not a folder")
+        raise UsageError(f"{option} {path}: {folder} is not a folder")
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UsageError(
-            f"--out {path}: no file can be made in {folder}: {error.strerror}"
+            f"{option} {path}: no file can be made in {folder}: {error.strerror}"
         ) from None
 
 
