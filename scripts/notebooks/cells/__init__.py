@@ -1,0 +1,1 @@
+"""The cells of the notebooks, one file each."""
