@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -39,7 +40,9 @@ def curves(result: TrainingResult, title: str | None = None) -> Curves:
     return Curves(
         title=(own if title is None else title,),
         steps=tuple(one.step for one in result.history),
-        train_loss=tuple(one.train_loss for one in result.history),
+        train_loss=tuple(
+            math.nan if one.train_loss is None else one.train_loss for one in result.history
+        ),
         val_loss=tuple(one.val_loss for one in result.history),
         learning_rate=tuple(one.learning_rate for one in result.history),
         best_step=result.best.step,

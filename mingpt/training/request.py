@@ -11,7 +11,7 @@ from mingpt.checks import check_positive, check_whole
 from mingpt.config import GPTConfig
 from mingpt.errors import TrainingError
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 # The knobs of a model that a request may set; the vocabulary gives vocab_size.
 KNOBS = tuple(field.name for field in dataclasses.fields(GPTConfig) if field.name != "vocab_size")
 # More than anybody waits for, or any memory holds.
@@ -66,7 +66,7 @@ class TrainingRequest:
     test_fraction: float = 0.1  # for the perplexity at the end
     eval_every: int | None = None  # steps between evaluations; None: a twentieth of the steps
     patience: int = 5  # evaluations without a new best before the run stops; 0: never
-    precision: str = "float32"  # of matrix products
+    precision: str = "auto"  # of matrix products; "auto": bfloat16 where the device has it
     seed: int = 0
 
     def __post_init__(self) -> None:

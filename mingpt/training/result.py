@@ -28,7 +28,7 @@ class Evaluation:
     """The losses at one moment of a run, in nats a token."""
 
     step: int
-    train_loss: float  # mean over the steps since the last evaluation
+    train_loss: float | None  # mean over the steps since the last evaluation; None at step 0
     val_loss: float
     learning_rate: float
 

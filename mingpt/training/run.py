@@ -7,12 +7,11 @@ validation loss), its tokenizer, the checkpoint to go on from, and training.json
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,29 @@ import torch
 from torch import Tensor, nn
 
 from mingpt.bpe import BPETokenizer
-from mingpt.config import GPTConfig
 from mingpt.errors import TrainingError
-from mingpt.loading.model_files import load, load_model, save
+from mingpt.loading.model_files import load_model, save
 from mingpt.memory import enough_memory
 from mingpt.model import GPT
-from mingpt.trainer import Trainer, TrainerConfig
+from mingpt.trainer import Trainer
 from mingpt.training import checkpoint
 from mingpt.training.data import (
     MOST_EVALUATED,
     MOST_TESTED,
     Batch,
-    PairSequences,
     Parts,
     Sequences,
-    TextSequences,
-    read_pairs,
-    read_texts,
 )
-from mingpt.training.request import DROPOUTS, TrainingRequest
+from mingpt.training.preparation import (
+    make_model,
+    make_sequences,
+    precision_on,
+    read_parts,
+    trainer_config,
+)
+from mingpt.training.request import TrainingRequest
 from mingpt.training.result import Evaluation, TrainingResult
 from mingpt.training.translation import score, translate
-from mingpt.training.vocabulary import SEPARATOR, make_vocabulary
 from mingpt.version import __version__
 
 OUT_OF_MEMORY = (
@@ -101,19 +101,11 @@ def train(
     path = directory / checkpoint.NAME
     _check_folder(directory, path, resume=resume)
     header = checkpoint.read_header(path) if resume else {}
-    parts = _parts(request)
+    request = replace(request, precision=precision_on(request, torch.device(device)))
+    parts = read_parts(request)
     if resume and header.get("checksum") != parts.checksum:
         raise TrainingError(f"{path} was made with other texts: the files have changed")
-    model, tokenizer = _model(request, parts, device)
-    sequences = _sequences(request, parts, tokenizer, model.config)
-    run = Run(
-        request,
-        model,
-        tokenizer,
-        dict(zip(PARTS, (one.n_tokens for one in sequences), strict=True)),
-    )
-    trainer = Trainer(model, _constants(request), _batches(sequences[0], request, device, run),
-                      loss_function=_loss(request.precision), progress=progress)  # fmt: skip
+    run, trainer, sequences = _prepared(request, parts, device, progress)
     if resume:
         checkpoint.restore_checkpoint(trainer, path)
         run.history = [Evaluation(**one) for one in header["history"]]
@@ -121,6 +113,8 @@ def train(
     session = _Session(run, trainer, sequences[1], parts.checksum, path, evaluated, should_stop)
     session.losses = list(header.get("losses", []))
     started(run)
+    for part in directory.glob(".*.part*"):  # of a run that was killed while it wrote
+        part.unlink(missing_ok=True)
     with enough_memory(TrainingError(OUT_OF_MEMORY)):
         session.go()
         return _finish(run, session, sequences[2], parts)
@@ -151,6 +145,8 @@ class _Session:
         if self._is_patience_over():  # a run that had ended, and is asked to go on
             self.ended = "patience"
             return
+        if self.run.request.start is not None and not self.run.history:
+            self._evaluate()  # the weights to go on from are kept unless others are better
         self._since = time.perf_counter()
         self.trainer.run()
 
@@ -176,8 +172,13 @@ class _Session:
         """Measure the validation loss, keep the weights if they are the best, save a checkpoint."""
         run, trainer = self.run, self.trainer
         val_loss, _ = mean_loss(run.model, self.val, run.request, MOST_EVALUATED)
-        rate = trainer.config.learning_rate_at(trainer.step - 1)
-        train_loss = sum(self.losses) / len(self.losses)
+        if not math.isfinite(val_loss):
+            raise TrainingError(
+                f"the validation loss is {val_loss} at step {trainer.step}: try a smaller"
+                " learning_rate (--learning-rate)"
+            )
+        rate = trainer.config.learning_rate_at(max(trainer.step - 1, 0))
+        train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         is_best = all(val_loss < one.val_loss for one in run.history)
         run.history.append(Evaluation(trainer.step, train_loss, val_loss, rate))
         self.losses = []
@@ -229,7 +230,7 @@ def mean_loss(
 ) -> tuple[float, int]:
     """Return the mean loss of a part in nats a token, and the number of tokens it is over."""
     device, was_training = model.device, model.training
-    loss_of = _loss(request.precision)
+    loss_of = loss_function(request.precision)
     total, count = 0.0, 0
     model.eval()
     with torch.no_grad():
@@ -239,6 +240,27 @@ def mean_loss(
             count += read
     model.train(was_training)
     return total / count, count
+
+
+def _prepared(
+    request: TrainingRequest,
+    parts: Parts,
+    device: torch.device | str,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Run, Trainer, list[Sequences]]:
+    """Return the run before its first step, its trainer, and the tokens of each part."""
+    model, tokenizer = make_model(request, parts, device)
+    sequences = make_sequences(request, parts, tokenizer, model.config)
+    counts = [one.n_tokens for one in sequences]
+    run = Run(request, model, tokenizer, dict(zip(PARTS, counts, strict=True)))
+    trainer = Trainer(
+        model,
+        trainer_config(request),
+        _batches(sequences[0], request, device, run),
+        loss_function=loss_function(request.precision),
+        progress=progress,
+    )
+    return run, trainer, sequences
 
 
 def _check_folder(directory: Path, path: Path, *, resume: bool) -> None:
@@ -255,61 +277,6 @@ def _check_folder(directory: Path, path: Path, *, resume: bool) -> None:
         raise TrainingError(f"{directory} holds a model already: choose another folder")
 
 
-def _parts(request: TrainingRequest) -> Parts:
-    if request.pairs is not None:
-        return read_pairs(request.pairs, request.val_fraction, request.test_fraction, request.seed)
-    return read_texts(request.texts, request.val_fraction, request.test_fraction)
-
-
-def _model(
-    request: TrainingRequest, parts: Parts, device: torch.device | str
-) -> tuple[GPT, BPETokenizer]:
-    """Return a fresh model with its vocabulary, or the one to go on from, on the device."""
-    if request.start is not None:
-        model, tokenizer = load(request.start)
-        if request.pairs is not None and SEPARATOR not in tokenizer.vocab:
-            raise TrainingError(f"{request.start} has no token {SEPARATOR}, which pairs need")
-        fresh = GPT(_with_dropout(model.config, request))
-        fresh.load_state_dict(model.state_dict())
-        return fresh.to(device), tokenizer
-    texts = [line.replace("\t", "\n ") for line in parts.train] if request.pairs else parts.train
-    tokenizer = make_vocabulary(request.vocab, texts, separator=request.pairs is not None)
-    torch.manual_seed(request.seed)
-    return GPT(request.config(tokenizer.vocab_size)).to(device), tokenizer
-
-
-def _with_dropout(config: GPTConfig, request: TrainingRequest) -> GPTConfig:
-    """Return a model's configuration with the request's dropout, the only knobs it may turn."""
-    if other := [name for name in request.knobs if name not in DROPOUTS]:
-        raise TrainingError(f"{other[0]} is the model's, which {request.start} has already")
-    return dataclasses.replace(config, **request.knobs)
-
-
-def _sequences(
-    request: TrainingRequest, parts: Parts, tokenizer: BPETokenizer, config: GPTConfig
-) -> list[Sequences]:
-    T = config.block_size
-    if request.pairs is not None:
-        return [PairSequences(lines, tokenizer, T) for lines in parts]
-    names = ("training", "validation", "test")
-    return [
-        TextSequences(texts, tokenizer, T, name) for texts, name in zip(parts, names, strict=True)
-    ]
-
-
-def _constants(request: TrainingRequest) -> TrainerConfig:
-    return TrainerConfig(
-        steps=request.step_count,
-        learning_rate=request.highest_rate,
-        final_learning_rate=request.highest_rate / 10,
-        warmup_steps=request.warmup,
-        weight_decay=request.weight_decay,
-        grad_norm_clip=request.grad_norm_clip,
-        accumulate=request.accumulate,
-        seed=request.seed,
-    )
-
-
 def _batches(
     sequences: Sequences, request: TrainingRequest, device: torch.device | str, run: Run
 ) -> Iterator[Batch]:
@@ -324,7 +291,7 @@ def _batches(
         yield ids.to(device), targets.to(device)
 
 
-def _loss(precision: str) -> Callable[[nn.Module, Batch], Tensor]:
+def loss_function(precision: str) -> Callable[[nn.Module, Batch], Tensor]:
     """Return the loss of a batch: the mean over the tokens that count, in nats."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -350,7 +317,8 @@ def _finish(run: Run, session: _Session, test: Sequences, parts: Parts) -> Train
     found: dict[str, Any] = {}
     if session.ended != "interrupted" and run.history:
         best = load_model(directory).to(run.model.device)
-        loss, _ = mean_loss(best, test, run.request, MOST_TESTED)
+        exact = replace(run.request, precision="float32")
+        loss, _ = mean_loss(best, test, exact, MOST_TESTED)
         found = {"test_loss": loss, "test_bytes_per_token": test.n_bytes / test.n_scored}
         if run.request.pairs is not None:
             pairs = [line.split("\t") for line in parts.test[:MOST_TRANSLATED]]

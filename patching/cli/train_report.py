@@ -43,7 +43,8 @@ class Report:
         count = sum(parameter.numel() for parameter in run.model.parameters())
         self.say(
             f"model: {config.n_layer} layers, {config.n_head} heads, width {config.n_embd}, context"
-            f" {config.block_size}, {count:,} parameters on {run.model.device}"
+            f" {config.block_size}, {count:,} parameters; products in {run.request.precision} on"
+            f" {run.model.device}"
         )
         asked = self.request.vocab
         size = config.vocab_size
@@ -62,11 +63,12 @@ class Report:
         """Print a line with the losses, and a sample."""
         last = run.history[-1]
         best = min(one.val_loss for one in run.history)
+        train = "" if last.train_loss is None else f" loss {last.train_loss:.3f},"
         line = (
-            f"step {last.step} of {self.request.step_count}: loss {last.train_loss:.3f},"
+            f"step {last.step} of {self.request.step_count}:{train}"
             f" validation {last.val_loss:.3f}{' (best)' if last.val_loss == best else ''}"
         )
-        if run.tokens_per_second > 0:
+        if run.steps_here and run.tokens_per_second > 0:
             rest = (self.request.step_count - run.step) * run.seen / run.steps_here
             minutes = rest / run.tokens_per_second / 60
             line += f"; {run.tokens_per_second:,.0f} tokens/s, {minutes:.1f} min left"

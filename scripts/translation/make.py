@@ -2,7 +2,7 @@
 
     python scripts/make_translator.py --out runs/translator
 
-In about ten minutes on 2 cores. One in ten combinations of a noun and an adjective is in no
+In three minutes on 2 cores that multiply bfloat16, or seven in float32. One in ten combinations of a noun and an adjective is in no
 training pair; the score is over pairs that hold one of these, so that agreement must have
 been learned, and not the phrases. The figure patches "The red cars" / "The red houses"
 (gender) and "The red car" / "The red cars" (number).

@@ -139,6 +139,51 @@ def test_pairs_are_trained_on(tmp_path):
     assert (tmp_path / "run" / "added_tokens.json").exists()
 
 
+def test_auto_is_one_of_both_and_is_saved(tmp_path):
+    train(request(text_file(tmp_path), precision="auto"), tmp_path / "run")
+    assert saved_request(tmp_path / "run").precision in ("float32", "bfloat16")
+
+
+def test_fine_tuning_keeps_the_base_where_nothing_is_better(tmp_path):
+    asked = request(text_file(tmp_path))
+    train(asked, tmp_path / "base")
+    bad = TrainingRequest(
+        texts=asked.texts, start=str(tmp_path / "base"), steps=6, batch_size=4, eval_every=2,
+        learning_rate=0.3, warmup_steps=0,
+    )  # fmt: skip
+    result = train(bad, tmp_path / "tuned")
+    assert [one.step for one in result.history] == [0, 2, 4, 6]
+    assert result.best.step == 0
+    assert result.history[0].train_loss is None
+    assert (
+        mingpt.load(tmp_path / "tuned")[0].checksum()
+        == mingpt.load(tmp_path / "base")[0].checksum()
+    )
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("mingpt.training.run.mean_loss", lambda *arguments: (math.nan, 1))
+    with pytest.raises(TrainingError, match=r"validation loss is nan at step 10: try a smaller"):
+        train(request(text_file(tmp_path)), tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("knobs", [{"n_layer": 2**24}, {"n_embd": 2**16}])
+def test_a_model_that_is_larger_than_the_memory_is_refused_before_it_is_made(tmp_path, knobs):
+    asked = request(text_file(tmp_path), knobs={**SMALL, **knobs})
+    with pytest.raises(TrainingError, match=r"^training [\d,.]+M parameters needs about"):
+        train(asked, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_run_left_half_written_is_deleted(tmp_path):
+    asked = request(text_file(tmp_path))
+    train(asked, tmp_path / "run", should_stop=lambda: True)
+    (tmp_path / "run" / ".abc.part.safetensors").write_bytes(b"half")
+    train(asked, tmp_path / "run", resume=True)
+    assert not [*(tmp_path / "run").glob(".*")]
+
+
 def test_bfloat16_learns_too(tmp_path):
     exact, rough = (
         train(request(text_file(tmp_path), precision=one), tmp_path / one)

@@ -24,6 +24,7 @@ def request(path: Path, **fields) -> TrainingRequest:
     """Return a request of a second's training."""
     settings = {
         "knobs": SMALL, "steps": 30, "batch_size": 4, "eval_every": 10, "learning_rate": 1e-2,
+        "precision": "float32",
     }  # fmt: skip
     return TrainingRequest(texts=(str(path),), **{**settings, **fields})
 
