@@ -75,14 +75,15 @@ def _run_name(result: SweepResult, loaded: LoadedModel) -> str:
 
 
 def write_report(result: SweepResult, folder: Path | None, look: Look) -> dict[Path, bool]:
-    """Write the folder to hand in; return path -> True if the folder was there before."""
+    """Write the folder to hand in; return path -> True if it replaced a file."""
     from patching.sweep.hand_in import write_folder
 
     if folder is None:
         return {}
-    was_there = folder.exists()
+    before = {*folder.iterdir()} if folder.is_dir() else set()
     command = shlex.join([COMMAND, *sys.argv[1:]])
-    return dict.fromkeys(write_folder(result, folder, command=command, look=look), was_there)
+    paths = write_folder(result, folder, command=command, look=look)
+    return {path: path in before for path in paths}
 
 
 def write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from patching.interrupts import held, is_noted, tell
 from patching.progress import bar
 
 if TYPE_CHECKING:
+    from mingpt.training.run import Run
+
     pass
 
 COMMAND = "mingpt-train"
@@ -199,16 +202,23 @@ def run(arguments: SimpleNamespace) -> None:
         request = saved_request(directory)
     say = output.make_say(arguments)
     report = train_report.Report(say, request, arguments.prompt, samples=not arguments.quiet)
+    steps = ExitStack()
+
+    def started(run: Run) -> None:
+        report.started(run)
+        # From here on, a step is never broken off: its weights would be neither the old nor the
+        # new ones.
+        steps.enter_context(held())
+
     try:
-        # A step is never broken off: its weights would be neither the old nor the new ones.
-        with bar("training", quiet=arguments.quiet) as progress, held():
+        with bar("training", quiet=arguments.quiet) as progress, steps:
             result = train(
                 request,
                 directory,
                 resume=arguments.resume,
                 device=device,
                 progress=progress,
-                started=report.started,
+                started=started,
                 evaluated=report.evaluated,
                 should_stop=is_noted,
             )

@@ -2,10 +2,10 @@
 
     python scripts/make_translator.py --out runs/translator
 
-In three minutes on 2 cores that multiply bfloat16, or seven in float32. One in ten combinations of a noun and an adjective is in no
-training pair; the score is over pairs that hold one of these, so that agreement must have
-been learned, and not the phrases. The figure patches "The red cars" / "The red houses"
-(gender) and "The red car" / "The red cars" (number).
+In three minutes on 2 cores that multiply bfloat16, or seven in float32. One in ten combinations
+of a noun and an adjective is in no training pair; the score is over pairs that hold one of these,
+so that agreement must have been learned, and not the phrases. The figures patch "The red cars" /
+"The red houses" (gender) and "The red cars" / "The red car" (number).
 """
 
 from __future__ import annotations
