@@ -28,6 +28,10 @@ class VerificationError(MinGPTError, ValueError):
     """A verification that cannot be run."""
 
 
+class EmbeddingsError(MinGPTError, ValueError):
+    """A look at embeddings that cannot be taken: too many words, a number out of its range."""
+
+
 class CountError(MinGPTError, ValueError):
     """A pattern that cannot be counted."""
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from helpers import ROOT
 
-from patching.cli import explain, generate, patch, tokens, train
+from patching.cli import embeddings, explain, generate, patch, tokens, train
 
 READMES = [
     path
@@ -27,6 +27,7 @@ MAIN = {
     "mingpt-tokens": tokens.main,
     "mingpt-generate": generate.main,
     "mingpt-train": train.main,
+    "mingpt-embeddings": embeddings.main,
 }
 COMMANDS = sorted(
     {
@@ -67,10 +68,10 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, fold
 
 def test_there_are_examples_to_run():
     assert {*PYTHON} == {
-        ".", "mingpt", "mingpt/training",
+        ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation",
     }  # fmt: skip
-    assert len(COMMANDS) == 16
+    assert len(COMMANDS) == 17
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -85,6 +86,9 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
         return
     if command == "mingpt-train":
         assert (tmp_path / "runs" / "readme" / "curves.png").exists()
+        return
+    if command == "mingpt-embeddings":
+        assert len([*(tmp_path / "figures").iterdir()]) == 3
         return
     if command == "mingpt-generate":
         assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".json", ".png"]

@@ -101,6 +101,8 @@ RUNS = {
                         [".json", ".png"]),
     "mingpt-tokens": ("--model builtin one", "one", []),
     "mingpt-fetch": ("--list", "folder", []),
+    "mingpt-embeddings": ("--model builtin --words Paris Rome --out run/", "cosine",
+                          [".json", ".png", ".png"]),
     "mingpt-train": ("--text words.txt --steps 2 --out run/ --vocab bpe:300", "all steps are done",
                      [".json", ".json", ".json", ".png", ".safetensors", ".safetensors", ".txt"]),
     "mingpt-verify": ("--model builtin --samples 1 --out run/x.json", "rows hold", [".json"]),

@@ -45,6 +45,11 @@ def train() -> int:
     return _start("train")
 
 
+def embeddings() -> int:
+    """Run mingpt-embeddings and return its exit code."""
+    return _start("embeddings")
+
+
 def _start(name: str) -> int:
     def body() -> int:
         code: int = import_module(f"patching.cli.{name}").main()

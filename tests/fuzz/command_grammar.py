@@ -90,6 +90,7 @@ KINDS = {
          "../inputs/fifo", *HOSTILE),
     ),
     "pairs": (("../inputs/pairs.tsv",), ("../inputs/train.txt", "/dev/zero", *HOSTILE)),
+    "words": (("Paris", "Rome", "key"), ("id:7", "no such", LETTERS, *HOSTILE)),
     "vocab": (("bytes", "bpe:300"), ("gpt2", "bpe:1", "bpe:99999999", "words", *HOSTILE)),
     "preset": (("nano",), ("huge", *HOSTILE)),
     "share": (("0.1", "0.2"), ("0.5", "1", *REALS)),
@@ -135,6 +136,10 @@ OPTIONS = {
         **MODEL, "--long": "flag", "--samples": "samples", "--out": "out", "--json": "flag",
         "--quiet": "flag",
     },
+    "embeddings": {
+        **MODEL, **OUTPUT, "--words": "words", "--rows": "rows", "--components": "count",
+        "--cmap": "cmap", "--title": "text",
+    },
     "train": {
         "--text": "training_text", "--pairs": "pairs", "--vocab": "vocab",
         "--val-fraction": "share", "--test-fraction": "share", "--preset": "preset",
@@ -161,7 +166,7 @@ OPTIONS = {
 
 def command_line(draw: random.Random) -> tuple[str, list[str]]:
     """Return a command and its arguments: all of them good, one odd, or many odd."""
-    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 2, 3, 1])[0]
+    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 1, 2, 3, 1])[0]
     options = OPTIONS[command]
     chosen = draw.choices([*options], k=draw.choice((0, 1, 2, 3, 4, 6)))
     if "--model" in options and draw.random() < 0.9:
