@@ -1,4 +1,4 @@
-"""Turn the result of a training run into its figure."""
+"""Turn the results of training runs into their figures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mingpt.training.comparison import Comparison
 from mingpt.training.result import ENDS, TrainingResult
-from patching.drawing.training import Curves, draw_training
+from patching.drawing.training import Curves, KnobBars, draw_knob_bars, draw_training
 
 
 def draw_curves(
@@ -27,6 +28,31 @@ def draw_curves(
         DrawingError: another suffix.
     """
     return draw_training(curves(result, title), path)
+
+
+def draw_comparison_of(
+    found: Comparison, path: str | Path | None = None, *, title: str | None = None
+) -> Figure:
+    """Draw models that differ in one knob: validation loss, cache, time a token.
+
+    Args:
+        path, title: as for draw_curves.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DrawingError: another suffix.
+    """
+    bars = KnobBars(
+        title=(f"Models that differ in {found.knob}" if title is None else title,),
+        names=tuple(f"{found.knob} {one.value}" for one in found.models),
+        val_loss=tuple(one.val_loss for one in found.models),
+        cache_bytes=tuple(one.cache_bytes for one in found.models),
+        ms_cached=tuple(one.ms_cached for one in found.models),
+        ms_uncached=tuple(one.ms_uncached for one in found.models),
+    )
+    return draw_knob_bars(bars, path)
 
 
 def curves(result: TrainingResult, title: str | None = None) -> Curves:

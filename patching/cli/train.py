@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from patching.interrupts import held, is_noted, tell
 from patching.progress import bar
 
 if TYPE_CHECKING:
+    import torch
+
     from mingpt.training.run import Run
 
     pass
@@ -83,6 +86,7 @@ examples:
   {COMMAND} --text shakespeare.txt --out runs/shakespeare --vocab bpe:2000 --preset mini
   {COMMAND} --resume --out runs/shakespeare
   {COMMAND} --pairs eng-spa.tsv --out runs/translator --vocab bpe:1000 --preset micro
+  {COMMAND} --text shakespeare.txt --out runs/heads --preset micro --compare n-kv-head=4,2,1
   {COMMAND} --from builtin --text README.md --out runs/tuned --steps 100
   mingpt-generate --model runs/shakespeare --prompt "ROMEO:" --num-samples 3
 
@@ -162,6 +166,11 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--seed"], type=Seed(), metavar="N", help="of weights, batches and dropout"
                "  [default: 0]"),
         Option(["--resume"], is_flag=True, help="go on with the run in --out"),
+        Option(["--compare"], metavar="KNOB=LIST",
+               help="train a model for each value of a knob, as n-kv-head=4,2,1, each in a folder"
+               " of its own in --out, and compare losses, cache and time"),
+        Option(["--sentence"], multiple=True, metavar="TEXT",
+               help="with --compare: state each model's ln p of this text; repeat it for several"),
     ],
     "output": [
         Option(["--out"], metavar="DIR", shell_complete=files, help="the folder of the run"),
@@ -184,6 +193,7 @@ def run(arguments: SimpleNamespace) -> None:
     """Train, print and write."""
     directory = _directory(arguments)
     request = None if arguments.resume else _request(arguments)
+    knob, values = _compared(arguments)
     if arguments.resume:
         _check_alone(arguments)
     output.check_writable(directory / CURVES)
@@ -201,6 +211,9 @@ def run(arguments: SimpleNamespace) -> None:
     if request is None:
         request = saved_request(directory)
     say = output.make_say(arguments)
+    if knob is not None:
+        _compare(arguments, request, directory, knob, values, device, say)
+        return
     report = train_report.Report(say, request, arguments.prompt, samples=not arguments.quiet)
     steps = ExitStack()
 
@@ -234,6 +247,67 @@ def run(arguments: SimpleNamespace) -> None:
     if arguments.json:
         fields = {**result.to_dict(), "paths": [str(path) for path in paths]}
         print_line(json.dumps(fields, allow_nan=False), sys.stdout)
+
+
+def _compared(arguments: SimpleNamespace) -> tuple[str | None, list[Any]]:
+    """Return the knob of --compare and its values; None and [] without it.
+
+    Raises:
+        UsageError: it is not KNOB=LIST, or --resume or --sentence does not go with it.
+    """
+    if arguments.compare is None:
+        if arguments.sentence:
+            raise UsageError("--sentence needs --compare")
+        return None, []
+    if arguments.resume:
+        raise UsageError("--compare does not go with --resume")
+    knob, _, listed = arguments.compare.partition("=")
+    knob = knob.strip().lstrip("-").replace("-", "_")
+    try:
+        values = [json.loads(one) for one in listed.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--compare {arguments.compare!r}: write a knob and its values, as n-kv-head=4,2,1"
+        ) from None
+    return knob, values
+
+
+def _compare(
+    arguments: SimpleNamespace,
+    request: TrainingRequest,
+    directory: Path,
+    knob: str,
+    values: list[Any],
+    device: torch.device,
+    say: Callable[..., None],
+) -> None:
+    """Train a model for each value of a knob; print and draw the comparison."""
+    from mingpt.training.comparison import check_comparison, compare
+    from patching.cli import train_report
+    from patching.training_curves import draw_comparison_of
+
+    check_comparison(request, knob, values)
+    report = train_report.Report(say, request, arguments.prompt, samples=False)
+    with bar("training", quiet=arguments.quiet) as progress, held():
+        found = compare(
+            request,
+            directory,
+            knob,
+            values,
+            sentences=arguments.sentence or (),
+            device=device,
+            progress=progress,
+            started=report.started,
+            evaluated=report.evaluated,
+            should_stop=is_noted,
+        )
+    path = directory / "comparison.png"
+    draw_comparison_of(found, path, title=arguments.title)
+    say(train_report.comparison_table(found), always=True)
+    for written in (path, directory / "comparison.json"):
+        say(f"wrote {written}", always=True)
+    if arguments.json:
+        print_line(json.dumps(asdict(found), allow_nan=False), sys.stdout)
 
 
 def _directory(arguments: SimpleNamespace) -> Path:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mingpt.training.result import ENDS, TrainingResult
+from patching.cli.common.tables import table
 from patching.text import counted, escaped, readable
 
 if TYPE_CHECKING:
+    from mingpt.training.comparison import Comparison
     from mingpt.training.request import TrainingRequest
     from mingpt.training.run import Run
 
@@ -91,6 +93,28 @@ class Report:
         )  # fmt: skip
         text = readable((prompt or "") + run.tokenizer.decode(sample.ids))
         return escaped(" ".join(text.split()))
+
+
+def comparison_table(found: Comparison) -> str:
+    """Return the table of models that differ in one knob."""
+    rows = [(found.knob, "parameters", "validation", "test", "cache", "ms", "ms, no cache",
+             *(f"ln p {number}" for number in range(1, len(found.sentences) + 1)))]  # fmt: skip
+    for one in found.models:
+        rows.append(
+            (
+                str(one.value),
+                f"{one.n_parameters:,}",
+                f"{one.val_loss:.4f}",
+                "" if one.test_loss is None else f"{one.test_loss:.4f}",
+                f"{one.cache_bytes:,} B",
+                f"{one.ms_cached:.2f}",
+                f"{one.ms_uncached:.2f}",
+                *(f"{value:.2f}" for value in one.log_likelihoods),
+            )
+        )
+    lines = [table(rows, right=range(1, len(rows[0])))]
+    lines += [f"ln p {n}: {escaped(text)}" for n, text in enumerate(found.sentences, 1)]
+    return "\n".join(lines)
 
 
 def summary(result: TrainingResult) -> str:

@@ -70,3 +70,47 @@ def _training(curves: Curves) -> Figure:
     ended = f" (dotted: the end, {curves.ended})" if curves.ended else ""
     lower.set_xlabel(f"step{ended}")
     return figure
+
+
+@dataclass(frozen=True)
+class KnobBars:
+    """Models that differ in one knob: a bar for each in every panel."""
+
+    title: tuple[str, ...]  # lines
+    names: tuple[str, ...]  # of the models
+    val_loss: tuple[float, ...]  # nats a token
+    cache_bytes: tuple[float, ...]  # a token
+    ms_cached: tuple[float, ...]  # a token
+    ms_uncached: tuple[float, ...]
+
+
+def draw_knob_bars(bars: KnobBars, path: str | Path | None = None) -> Figure:
+    """Draw loss, cache and time of models side by side; arguments and errors as draw_training."""
+    return style.render(lambda: _knob_bars(bars), path)
+
+
+def _knob_bars(bars: KnobBars) -> Figure:
+    heading = style.wrapped(bars.title, int(9 * CHARACTERS_PER_INCH))
+    figure = style.new_figure(9, 3.4 + style.TITLE_LINE * heading.count("\n"))
+    loss, cache, times = figure.subplots(1, 3)
+    rows = range(len(bars.names))
+    loss.bar(rows, bars.val_loss, 0.6, color="#2166ac")
+    loss.set_ylabel("least validation loss, nats a token")
+    low, high = min(bars.val_loss), max(bars.val_loss)
+    loss.set_ylim(max(0, low - 2 * (high - low) - 0.01), high + 0.5 * (high - low) + 0.01)
+    cache.bar(rows, bars.cache_bytes, 0.6, color="#762a83")
+    cache.set_ylabel("keys and values, bytes a token")
+    times.bar([row - 0.2 for row in rows], bars.ms_cached, 0.38, color="#1b7837", label="cache")
+    times.bar([row + 0.2 for row in rows], bars.ms_uncached, 0.38, color="#969696",
+              label="no cache")  # fmt: skip
+    times.set_ylabel("ms a token")
+    times.legend(fontsize=8)
+    for axes in (loss, cache, times):
+        axes.set_xticks(rows, bars.names)
+        axes.tick_params(labelsize=8)
+    for row, value in enumerate(bars.val_loss):
+        loss.text(row, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+    for row, value in enumerate(bars.cache_bytes):
+        cache.text(row, value, f"{value:,.0f}", ha="center", va="bottom", fontsize=8)
+    figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
+    return figure

@@ -157,6 +157,10 @@ def test_a_killed_run_loses_at_most_its_last_interval(here):
         ("--text text.txt --out run --from builtin --vocab bytes", "--vocab does not go with"),
         ("--text text.txt --out run --from builtin --n-layer 2", "--n-layer is the model's"),
         ("--text text.txt --out text.txt", "text.txt is not a folder"),
+        ("--text text.txt --out run --compare n_kv_head", "write a knob and its values, as n-kv"),
+        ("--text text.txt --out run --compare n_layer=2", "needs two different values of"),
+        ("--text text.txt --out run --sentence x", "--sentence needs --compare"),
+        ("--resume --out run --compare n_layer=1,2", "--compare does not go with --resume"),
         ("--resume --out run", "run holds no run to go on with"),
         ("--resume --out run --steps 5", "--steps does not go with --resume"),
         ("--text text.txt --out taken", "taken holds a model already"),
@@ -188,6 +192,17 @@ def test_the_curves_say_what_they_show(here):
     assert "all steps are done" in lower.get_xlabel()
     assert "text.txt" in upper.get_title(loc="left")
     assert draw_curves(result, title="Mine").axes[0].get_title(loc="left") == "Mine"
+
+
+def test_models_that_differ_in_a_knob(here, capsys):
+    asked = ["--text", "text.txt", "--out", "run", *QUICK, "--compare", "n-kv-head=2,1"]
+    assert main([*asked, "--sentence", "the cat", "--quiet"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split()[:4] == ["n_kv_head", "parameters", "validation", "test"]
+    assert [line.split()[0] for line in out[1:3]] == ["2", "1"]
+    assert out[3] == "ln p 1: the cat"
+    assert imread("run/comparison.png").shape[1] >= 800
+    assert mingpt.load("run/n_kv_head-1")[0].config.n_kv_head == 1
 
 
 def test_help_needs_no_pytorch():
