@@ -94,22 +94,28 @@ def _knob_bars(bars: KnobBars) -> Figure:
     figure = style.new_figure(9, 3.4 + style.TITLE_LINE * heading.count("\n"))
     loss, cache, times = figure.subplots(1, 3)
     rows = range(len(bars.names))
-    loss.bar(rows, bars.val_loss, 0.6, color="#2166ac")
+    # Points and not bars, because this axis does not begin at 0.
+    loss.plot(rows, bars.val_loss, "o", markersize=7, color="#2166ac")
+    loss.set_xlim(-0.5, len(bars.names) - 0.5)
     loss.set_ylabel("least validation loss, nats a token")
     low, high = min(bars.val_loss), max(bars.val_loss)
-    loss.set_ylim(max(0, low - 2 * (high - low) - 0.01), high + 0.5 * (high - low) + 0.01)
+    loss.set_ylim(low - 0.3 * (high - low) - 0.01, high + 0.3 * (high - low) + 0.01)
     cache.bar(rows, bars.cache_bytes, 0.6, color="#762a83")
     cache.set_ylabel("keys and values, bytes a token")
     times.bar([row - 0.2 for row in rows], bars.ms_cached, 0.38, color="#1b7837", label="cache")
     times.bar([row + 0.2 for row in rows], bars.ms_uncached, 0.38, color="#969696",
               label="no cache")  # fmt: skip
     times.set_ylabel("ms a token")
-    times.legend(fontsize=8)
+    times.set_ylim(0, 1.25 * max(*bars.ms_cached, *bars.ms_uncached))  # room for the legend
+    times.legend(fontsize=8, ncols=2, loc="upper center")
     for axes in (loss, cache, times):
         axes.set_xticks(rows, bars.names)
         axes.tick_params(labelsize=8)
     for row, value in enumerate(bars.val_loss):
-        loss.text(row, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+        loss.annotate(
+            f"{value:.3f}", (row, value), xytext=(0, 6), textcoords="offset points", ha="center",
+            fontsize=8,
+        )  # fmt: skip
     for row, value in enumerate(bars.cache_bytes):
         cache.text(row, value, f"{value:,.0f}", ha="center", va="bottom", fontsize=8)
     figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
