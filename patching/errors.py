@@ -28,6 +28,14 @@ class VerificationError(MinGPTError, ValueError):
     """A verification that cannot be run."""
 
 
+class PairsError(MinGPTError, ValueError):
+    """A file of prompt pairs that cannot be read, or a family that cannot be made."""
+
+
+class StudyError(MinGPTError, ValueError):
+    """A study that cannot be run or read, or statistics of too few pairs."""
+
+
 class EmbeddingsError(MinGPTError, ValueError):
     """A look at embeddings that cannot be taken: too many words, a number out of its range."""
 
