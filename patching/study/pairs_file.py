@@ -94,13 +94,13 @@ def read_pairs(
     table = read_rows(path)
     chosen = choose_columns(table, columns)
     if roles not in (None, MARKS) and not _has_roles(table, str(roles)):
-        raise PairsError(f"{table.path} has no column {roles!r}; {_found(table)}")
+        raise PairsError(
+            f"{table.path} has no column {roles!r}; found {named_columns(table.columns)}"
+        )
     decoded = check_indices(tokenizer, table, chosen)
     reader = _Reader(tokenizer, chosen, roles, most_tokens)
     pairs = reader.read(table)
-    taken = {*chosen.to_dict().values()}
-    kept = [name for name in table.columns if name not in taken and not reader.is_role(name)]
-    rows = [table.rows[number] for number in reader.numbers]
+    kept = reader.further(table)
     report = PairsReport.of(
         table,
         chosen.to_dict(),
@@ -111,19 +111,9 @@ def read_pairs(
         decoded=decoded,
         notes=tuple(_notes(reader, pairs)),
     )
-    if reader.left_out and (strict or not pairs):
-        why = "; ".join(
-            f"{one.reason} ({listed(one.places, report.unit)})" for one in report.left_out
-        )
-        what = f"{report.rows - report.pairs} of {report.rows} rows" if pairs else "no row"
-        raise PairsError(f"{table.path}: {what} can{'not' * bool(pairs)} be used: {why}")
-    return Pairs(
-        pairs=tuple(pairs),
-        places=tuple(row.place for row in rows),
-        columns={name: tuple(row.cells.get(name) for row in rows) for name in kept},
-        roles=tuple(reader.roles_of_pairs) if roles else None,
-        sha256=table.sha256,
-    ), report
+    if strict or not pairs:
+        _check_used(report)
+    return reader.with_columns(table, pairs, kept), report
 
 
 @dataclass
@@ -163,9 +153,26 @@ class _Reader:
             self.roles_of_pairs.append(roles)
         return pairs
 
-    def is_role(self, name: str) -> bool:
-        """Return True for the column of the roles, or one that JSON's object became."""
-        return self.roles is not None and (f"{name}.".startswith(f"{self.roles}."))
+    def with_columns(self, table: Table, pairs: Sequence[PromptPair], kept: Sequence[str]) -> Pairs:
+        """Return the pairs with their places, roles and the columns `kept`."""
+        rows = [table.rows[number] for number in self.numbers]
+        return Pairs(
+            pairs=tuple(pairs),
+            places=tuple(row.place for row in rows),
+            columns={name: tuple(row.cells.get(name) for row in rows) for name in kept},
+            roles=tuple(self.roles_of_pairs) if self.roles else None,
+            sha256=table.sha256,
+        )
+
+    def further(self, table: Table) -> list[str]:
+        """Return the columns that make neither pairs nor roles."""
+        taken = {*self.columns.to_dict().values()}
+        of_roles = f"{self.roles}."  # a JSON object of roles became several columns
+        return [
+            name
+            for name in table.columns
+            if name not in taken and not f"{name}.".startswith(of_roles)
+        ]
 
     def _pair(self, row: Row) -> tuple[PromptPair, Roles]:
         texts, marks = [], []
@@ -233,8 +240,15 @@ def _has_roles(table: Table, name: str) -> bool:
     return any(f"{column}.".startswith(f"{name}.") for column in table.columns)
 
 
-def _found(table: Table) -> str:
-    return f"found {named_columns(table.columns)}"
+def _check_used(report: PairsReport) -> None:
+    """Raise PairsError if any row was left out."""
+    if not report.left_out:
+        return
+    why = "; ".join(f"{one.reason} ({listed(one.places, report.unit)})" for one in report.left_out)
+    what = "no row can be used"
+    if report.pairs:
+        what = f"{report.rows - report.pairs} of {report.rows} rows cannot be used"
+    raise PairsError(f"{report.path}: {what}: {why}")
 
 
 def _notes(reader: _Reader, pairs: Sequence[PromptPair]) -> Iterator[str]:
