@@ -100,8 +100,8 @@ def _year_column(
     if found["target"] not in (None, year):
         return None
     for row in table.rows:
-        prompt, digits = row.cells.get(clean), str(row.cells.get(year))
-        end = re.search(r"\d\d$", prompt) if isinstance(prompt, str) else None
+        prompt, digits = str(row.cells.get(clean)), str(row.cells.get(year))
+        end = re.search(r"\d\d$", prompt)
         if end is None or re.fullmatch(r"\d{1,2}", digits, re.ASCII) is None:
             return None
         if f"{end[0]}{int(digits):02d}" not in prompt:
