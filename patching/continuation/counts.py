@@ -12,7 +12,6 @@ import regex
 from patching.errors import CountError
 from patching.text import shortened
 
-Z95 = 1.959963984540054  # standard deviations around the mean with 95 % of a normal distribution
 LONGEST_SHOWN = 60  # characters of a pattern in a message
 SECONDS = 5.0  # longest search for a pattern in one text
 LONGEST_PATTERN = 10_000  # characters
@@ -147,21 +146,19 @@ def count(patterns: Sequence[Pattern], prompt: str, texts: Sequence[str]) -> lis
     ]
 
 
-def wilson(found: int, samples: int, z: float = Z95) -> tuple[float, float]:
+def wilson(found: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, p. 209).
 
     Args:
         found, samples: the share is found / samples.
-        z: standard deviations on either side; 1.96 for 95 %.
+        confidence: how often such an interval holds the probability; 0.95 for 95 %.
 
     Raises:
         CountError: `found` is not from 0 to `samples`, or there are no samples.
     """
+    from scipy.stats import binomtest  # late: importing it takes a second
+
     if not (samples >= 1 and 0 <= found <= samples):
         raise CountError(f"{found} of {samples} samples is no share")
-    share = found / samples
-    centre = share + z * z / (2 * samples)
-    reach = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
-    low, high = ((centre + sign * reach) / (1 + z * z / samples) for sign in (-1, 1))
-    # A share of 0 or 1 is an end of its interval. Rounding would move that end inwards.
-    return (0.0 if found == 0 else low), (1.0 if found == samples else high)
+    low, high = binomtest(found, samples).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
