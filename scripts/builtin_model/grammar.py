@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from builtin_model.words import (
+from patching.study.generators.words import (
     ABOUT,
     CAPITAL_TO_COUNTRY,
     CAPITALS,

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mingpt
-from builtin_model import grammar, words
+from builtin_model import grammar
 from builtin_model.evaluate import evaluate
 from mingpt.bpe import END_OF_TEXT, BPETokenizer
 from mingpt.config import GPTConfig
@@ -48,6 +48,7 @@ from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.model import GPT
 from mingpt.trainer import LossFunction, Trainer, TrainerConfig
 from mingpt.training.vocabulary import train_merges
+from patching.study.generators import words
 
 RAREST = 5  # occurrences of a pair of symbols that is merged
 Rows = Iterator[tuple[list[int], list[bool]]]

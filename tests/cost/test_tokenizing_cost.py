@@ -8,15 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from helpers import ROOT, median_seconds
+from helpers import median_seconds
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mingpt.loading.gpt2_tokenizer import gpt2_tokenizer_files
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import read_tokenizer
-
-sys.path.insert(0, str(ROOT / "scripts"))
-from builtin_model import words
+from patching.study.generators import words
 
 pytestmark = pytest.mark.cost
 

@@ -11,9 +11,10 @@ from helpers import ROOT
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from patching import PromptPair, patch_sweep
 from patching.cli.patch import EXAMPLE
+from patching.study.generators import words
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from builtin_model import evaluate, grammar, words
+from builtin_model import evaluate, grammar
 
 DEMONSTRATIONS = [  # one for each family of the grammar: prompt, answer, the other answer
     ("Michelle Jones was a top-notch student. Michelle", " Jones", " Smith"),

@@ -1,6 +1,6 @@
-"""Words and sentence frames for the synthetic English that the shipped model is trained on.
+"""Words and sentence frames of the synthetic English that the shipped model is trained on.
 
-grammar.py makes sentences of them.
+scripts/builtin_model/grammar.py makes the training texts of them, sentences.py pairs of prompts.
 """
 
 from __future__ import annotations

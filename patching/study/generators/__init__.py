@@ -1,0 +1,1 @@
+"""Make pairs of prompts: families of sentences in which one word decides the next."""
