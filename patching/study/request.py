@@ -1,0 +1,123 @@
+"""The request for a study: what is patched and read for every pair. No tensor is touched here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mingpt.checks import check_whole
+from mingpt.errors import ConfigError
+from mingpt.sites import DEFAULT_SITE, HEAD_SITES
+from patching.errors import StudyError, SweepError
+from patching.study.align import ALIGNMENTS
+from patching.sweep.metrics import METRICS, Metric, parse_metrics
+from patching.sweep.request import Request
+
+BATCH = 32  # pairs of one length that run together, and are one file on disk
+MAX_MEMORY = 2**30  # bytes of a batch's runs; a fixed number, because it decides the rounding
+RECOVERY = "recovery"  # computed from logit_diff, over all pairs
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """The settings of a study, apart from model and pairs; checked when they are made.
+
+    Raises:
+        StudyError: an unknown site, metric, direction or alignment, one of them twice,
+            or a number out of its range.
+    """
+
+    sites: tuple[str, ...] = (DEFAULT_SITE,)
+    metrics: tuple[str, ...] = ("logit_diff",)
+    direction: str = "denoise"
+    align: str | None = None  # a name in ALIGNMENTS; None: chosen from the pairs
+    by_position: bool = False  # heads: patch each position alone, instead of all at once
+    batch: int = BATCH
+    max_memory: int = MAX_MEMORY
+    # The sweep of each site; made from the settings above.
+    sweeps: tuple[Request, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("sites", "metrics"):
+            object.__setattr__(self, name, _names(name[:-1], getattr(self, name)))
+        if self.align is not None and self.align not in ALIGNMENTS:
+            raise StudyError(f"no alignment {self.align!r}; there are {', '.join(ALIGNMENTS)}")
+        try:
+            for name in ("batch", "max_memory"):
+                check_whole(name, getattr(self, name), 1)
+            sweeps = tuple(
+                Request(
+                    site=site,
+                    metric=[metric.name for metric in self.read],
+                    direction=self.direction,
+                    by_position=self.by_position and site in HEAD_SITES,
+                    max_memory=self.max_memory,
+                )
+                for site in self.sites
+            )
+        except (SweepError, ConfigError) as error:
+            raise StudyError(str(error)) from None
+        if self.by_position and not any(site in HEAD_SITES for site in self.sites):
+            raise StudyError(f"by_position is for {', '.join(HEAD_SITES)}")
+        object.__setattr__(self, "sweeps", sweeps)
+
+    @property
+    def read(self) -> list[Metric]:
+        """The metrics that are read off the runs: logit_diff in place of recovery.
+
+        Recovery is a ratio of sums over pairs, so it is computed from them at the end. The
+        recovery of a single pair would divide by its own gap, however small.
+        """
+        names = ["logit_diff" if name == RECOVERY else name for name in self.metrics]
+        return parse_metrics(list(dict.fromkeys(names)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings in types that JSON has."""
+        fields = (one.name for one in dataclasses.fields(self) if one.init)
+        values = {name: getattr(self, name) for name in fields}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> StudyRequest:
+        """Read what `to_dict` returned, and ignore any other field."""
+        return cls(**{one.name: fields[one.name] for one in dataclasses.fields(cls) if one.init})
+
+
+def _names(what: str, asked: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names from one text with commas between them, or from a list.
+
+    Raises:
+        StudyError: none, one twice, something else than a name, or an unknown metric.
+    """
+    given = asked.split(",") if isinstance(asked, str) else list(asked)
+    if not all(isinstance(one, str) for one in given):
+        raise StudyError(f"a study takes a {what} by its name, not {given!r:.80}")
+    names = tuple(one.strip() for one in given)
+    again = next((name for name in names if names.count(name) > 1), None)
+    if not names:
+        raise StudyError(f"no {what}")
+    if again is not None:
+        raise StudyError(f"the {what} {again} is asked for twice")
+    if what == "metric":
+        other = next((name for name in names if name not in METRICS), None)
+        if other is not None:
+            raise StudyError(f"no metric {other!r}; there are {', '.join(METRICS)}")
+    return names
+
+
+def cut(lengths: Sequence[int], batch: int) -> list[list[int]]:
+    """Return batches of pair numbers: at most `batch` pairs of one length in each.
+
+    The cuts depend on the pairs and on `batch` alone, so that a study that goes on has the
+    same batches on whatever machine.
+    """
+    by_length: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(number)
+    return [
+        numbers[first : first + batch]
+        for _, numbers in sorted(by_length.items())
+        for first in range(0, len(numbers), batch)
+    ]
