@@ -330,5 +330,5 @@ def _empty(rows: int, columns: int, max_memory: int) -> np.ndarray:
     """Return an array (rows, columns), in a temporary file if it is larger than max_memory."""
     if 8 * rows * columns <= max_memory:
         return np.empty((rows, columns))
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the array)
-    return np.memmap(file, dtype=float, mode="w+", shape=(rows, columns))
+    with tempfile.TemporaryFile() as file:  # the array keeps it open
+        return np.memmap(file, dtype=float, mode="w+", shape=(rows, columns))

@@ -74,25 +74,22 @@ def run_study(
         FileError: the folder cannot be written.
     """
     request = StudyRequest(
-        sites=site,  # type: ignore[arg-type]  # the request makes a tuple of it
-        metrics=metric,  # type: ignore[arg-type]
-        direction=direction,
-        align=align,
-        by_position=by_position,
-        batch=batch,
-        max_memory=max_memory,
-    )
+        site, metric, direction, align, by_position, batch, max_memory,  # type: ignore[arg-type]
+    )  # fmt: skip
     on_disk.pyarrow_parquet()  # to fail before the first run
     work = _Work(model, pairs, request)
     with progress_or_bar(progress, "studying") as report:
-        if out is not None:
-            return work.study_in(expanded(out), report)
-        folder = tempfile.mkdtemp(prefix="study-")
-        try:
-            study = work.study_in(Path(folder), report)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        return _in_temporary(work, report) if out is None else work.study_in(expanded(out), report)
+
+
+def _in_temporary(work: _Work, progress: Progress | None) -> Study:
+    """Return the study in a folder that is removed with it."""
+    folder = tempfile.mkdtemp(prefix="study-")
+    try:
+        study = work.study_in(Path(folder), progress)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     weakref.finalize(study, shutil.rmtree, folder, ignore_errors=True)
     return study
 

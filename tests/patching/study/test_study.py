@@ -37,6 +37,16 @@ def some_pairs(count: int, lengths=(6,), at=2, seed: int = 0) -> list[PromptPair
     return pairs
 
 
+def answered(model, pairs) -> list[PromptPair]:
+    """Return the pairs with answers that the model tells apart: the gap has one sign."""
+    found = []
+    for pair in pairs:
+        apart = last(model, pair.clean_ids) - last(model, pair.corrupt_ids)
+        ids = int(apart.argmax()), int(apart.argmin())
+        found.append(PromptPair.from_ids(pair.clean_ids, pair.corrupt_ids, *ids))
+    return found
+
+
 def with_roles(pairs, roles) -> Pairs:
     return Pairs(tuple(pairs), tuple(range(len(pairs))), {}, tuple(roles))
 
@@ -73,7 +83,7 @@ def test_cells_are_the_sweeps_of_each_pair(model, site, by_position, direction):
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 def test_the_summary_is_that_of_plain_means(model, direction):
-    pairs = some_pairs(12)
+    pairs = answered(model, some_pairs(12))
     study = run_study(
         model, pairs, metric="logit_diff,recovery", direction=direction, progress=False
     )
@@ -115,7 +125,11 @@ def test_a_mean_of_recoveries_leaves_out_and_counts_pairs_of_a_small_gap(model):
 
 
 def test_only_pairs_that_are_answered_rightly_can_be_chosen(model):
-    pairs = some_pairs(20)
+    pairs = some_pairs(20, at=5)
+    for number, pair in enumerate(pairs[:10]):
+        best = [int(last(model, ids).argmax()) for ids in (pair.clean_ids, pair.corrupt_ids)]
+        if best[0] != best[1]:
+            pairs[number] = PromptPair.from_ids(pair.clean_ids, pair.corrupt_ids, *best)
     study = run_study(model, pairs, progress=False)
     right = {}
     for run, answers in (("clean", ("target", "foil")), ("corrupt", ("foil", "target"))):
