@@ -28,8 +28,10 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.errors import CountError as CountError
     from patching.errors import DrawingError as DrawingError
     from patching.errors import ExplanationError as ExplanationError
+    from patching.errors import PairsError as PairsError
     from patching.errors import PromptError as PromptError
     from patching.errors import ResultError as ResultError
+    from patching.errors import StudyError as StudyError
     from patching.errors import SweepError as SweepError
     from patching.explanation.figures import draw_explanation as draw_explanation
     from patching.explanation.result import Explanation as Explanation
@@ -37,6 +39,9 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.prompts import PromptPair as PromptPair
     from patching.prompts import Question as Question
     from patching.prompts import answer_id as answer_id
+    from patching.study.pairs_file import read_pairs as read_pairs
+    from patching.study.result import Study as Study
+    from patching.study.run import run_study as run_study
     from patching.sweep.agreement import compare_sweeps as compare_sweeps
     from patching.sweep.figures import draw_agreement as draw_agreement
     from patching.sweep.figures import draw_heatmap as draw_heatmap
@@ -66,7 +71,12 @@ _HOME = {
     "Continuations": "patching.continuation.result",
     "draw_choice": "patching.continuation.figures",
     "draw_counts": "patching.continuation.figures",
+    "read_pairs": "patching.study.pairs_file",
+    "run_study": "patching.study.run",
+    "Study": "patching.study.result",
     "PromptError": "patching.errors",
+    "PairsError": "patching.errors",
+    "StudyError": "patching.errors",
     "SweepError": "patching.errors",
     "ResultError": "patching.errors",
     "DrawingError": "patching.errors",

@@ -31,6 +31,15 @@ def public() -> dict[str, dict[str, object]]:
     }
 
 
+def studied(t: "Things") -> patching.Study:
+    folder = t.directory / "study"
+    rows = [("Michelle", "Anna"), ("Anna", "Mary"), ("Mary", "Michelle")]
+    lines = [f"{a} Jones,{b} Jones,{a},{b}" for a, b in rows]
+    (t.directory / "pairs.csv").write_text("\n".join(["clean,corrupt,target,foil", *lines]))
+    pairs, _ = patching.read_pairs(t.tokenizer, t.directory / "pairs.csv")
+    return patching.run_study(t.model, pairs, out=folder, progress=False)
+
+
 class Things:
     """The objects that the calls below use."""
 
@@ -191,8 +200,13 @@ CALLS = {
             patching.draw_choice(t.choice()[0], samples=t.choice()[1])
         ),
         "draw_counts": lambda t: is_figure(patching.draw_counts(t.counts(), title="How often")),
+        "read_pairs": lambda t: len(studied(t).pairs["place"]) == 3,
+        "run_study": lambda t: studied(t).is_complete,
+        "Study": lambda t: len(patching.Study.load(studied(t).folder).summary(draws=9)) == 3 * 2,
         **error_calls(
             patching,
+            "PairsError",
+            "StudyError",
             "PromptError",
             "SweepError",
             "ResultError",

@@ -42,6 +42,7 @@ WRITTEN = {
     ".": ["michelle.json", "michelle.npz", "michelle.png"],
     "patching/explanation": ["cabinet.json", "cabinet.npz", "lens.png"],
     "mingpt/training": ["README.md", "runs"],
+    "patching/study": ["ioi.csv", "runs"],
 }
 
 
@@ -69,7 +70,7 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, fold
 def test_there_are_examples_to_run():
     assert {*PYTHON} == {
         ".", "mingpt", "mingpt/training", "patching/embeddings",
-        "patching/sweep", "patching/explanation", "patching/continuation",
+        "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
     }  # fmt: skip
     assert len(COMMANDS) == 17
 

@@ -101,14 +101,15 @@ class _PairPlan:
     def of(cls, pair: PromptPair, grid: Grid, direction: str) -> _PairPlan:
         experiments: list[Experiment] = []
         known: dict[str, list[Cell]] = {BASE: [], SOURCE: []}
+        differing = pair.differing
         for cell in grid.cells():
-            planned = plan_cell(grid, cell, pair.differing)
+            planned = plan_cell(grid, cell, differing)
             if isinstance(planned, Experiment):
                 experiments.append(planned)
             else:
                 known[planned].append(cell)
         base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
-        job = Job(base_ids, source_ids, pair.differing[0], experiments)
+        job = Job(base_ids, source_ids, differing[0], experiments)
         return cls(pair, direction, grid, job, known)
 
     def reader(self, model: GPT, runs: PackedRuns, metrics: Sequence[Metric]) -> Reader:
