@@ -1,8 +1,11 @@
 """Pairs from files: every family's columns, what is left out, what is refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+from helpers import ROOT
 
 from mingpt import BPETokenizer
 from mingpt.loading.sources import BUILTIN_DIRECTORY
@@ -280,3 +283,15 @@ def test_places_are_listed_up_to_twenty():
     assert listed([3]) == "line 3"
     assert listed([3, 7], "row") == "rows 3 and 7"
     assert listed(range(23)).endswith("18, 19 and 3 more")
+
+
+def test_pairs_are_read_and_made_without_the_slow_imports():
+    code = (
+        "import sys, patching.study.pairs_file, patching.study.generators.make,"
+        " patching.study.request, patching.study.result, patching.study.summary;"
+        " print({'torch', 'scipy', 'pandas', 'pyarrow', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"

@@ -394,3 +394,13 @@ def test_nothing_is_lost_or_repeated_when_the_process_is_killed(model, tmp_path)
             folders, seen = folders + 1, {}
     print(f"{kills} kills, {folders} studies finished")
     assert folders >= 2
+
+
+def test_pairs_without_a_foil_serve_metrics_that_read_none(model):
+    pairs = [PromptPair.from_ids(one.clean_ids, one.corrupt_ids, 7) for one in some_pairs(4)]
+    study = run_study(model, pairs, metric="kl,log_prob", progress=False)
+    assert len(study.summary(draws=50)) == 2 * 3 * 6
+    assert np.isnan(study.accuracy()["clean"]["preferred"])
+    assert 0 <= study.accuracy()["clean"]["top"] <= 1
+    with pytest.raises(StudyError, match="pair 0 .*the pair has none"):
+        run_study(model, pairs, metric="recovery", progress=False)
