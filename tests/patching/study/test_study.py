@@ -402,5 +402,5 @@ def test_pairs_without_a_foil_serve_metrics_that_read_none(model):
     assert len(study.summary(draws=50)) == 2 * 3 * 6
     assert np.isnan(study.accuracy()["clean"]["preferred"])
     assert 0 <= study.accuracy()["clean"]["top"] <= 1
-    with pytest.raises(StudyError, match="pair 0 .*the pair has none"):
+    with pytest.raises(StudyError, match=r"pair 0 .*the pair has none"):
         run_study(model, pairs, metric="recovery", progress=False)
