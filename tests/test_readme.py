@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from helpers import ROOT
 
-from patching.cli import embeddings, explain, generate, patch, tokens, train
+from patching.cli import embeddings, explain, generate, patch, study, tokens, train
 
 READMES = [
     path
@@ -28,15 +28,19 @@ MAIN = {
     "mingpt-generate": generate.main,
     "mingpt-train": train.main,
     "mingpt-embeddings": embeddings.main,
+    "mingpt-study": study.main,
 }
-COMMANDS = sorted(
-    {
-        line.strip()
-        for text in TEXTS.values()
-        for line in text.replace("\\\n", "").splitlines()
-        if line.startswith(tuple(f"    {name} " for name in MAIN))
-    }
-)
+IN_A_ROW = "patching/study"  # the folder of a README whose commands go on from one another
+
+
+def commands_of(folder: str) -> list[str]:
+    """Return the command lines that a README shows."""
+    starts = tuple(f"    {name} " for name in MAIN)
+    lines = TEXTS[folder].replace("\\\n", "").splitlines()
+    return [line.strip() for line in lines if line.startswith(starts)]
+
+
+COMMANDS = sorted({line for folder in TEXTS if folder != IN_A_ROW for line in commands_of(folder)})
 # Folder of a README -> the files that its examples write.
 WRITTEN = {
     ".": ["michelle.json", "michelle.npz", "michelle.png"],
@@ -72,7 +76,8 @@ def test_there_are_examples_to_run():
         ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
     }  # fmt: skip
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 18
+    assert len(commands_of(IN_A_ROW)) == 3
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -91,6 +96,9 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     if command == "mingpt-embeddings":
         assert len([*(tmp_path / "figures").iterdir()]) == 3
         return
+    if command == "mingpt-study":
+        assert (tmp_path / "runs" / "ioi" / "summary.csv").exists()
+        return
     if command == "mingpt-generate":
         assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".json", ".png"]
         return
@@ -99,6 +107,14 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     if command == "mingpt-explain":
         figures = 2 if "--show" in line else 5  # lens and direct; attention and head-scores
     assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * (1 + compared)
+
+
+def test_the_commands_of_a_study_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for line in commands_of(IN_A_ROW):
+        command, *arguments = shlex.split(line)
+        assert MAIN[command](arguments) == 0, capsys.readouterr().err
+    assert "40 of 40 pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.parent.relative_to(ROOT)))

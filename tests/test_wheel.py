@@ -105,6 +105,7 @@ RUNS = {
                           [".json", ".png", ".png"]),
     "mingpt-train": ("--text words.txt --steps 2 --out run/ --vocab bpe:300", "all steps are done",
                      [".json", ".json", ".json", ".png", ".safetensors", ".safetensors", ".txt"]),
+    "mingpt-study": ("make ioi --n 3 --model builtin --out run/a.csv", "distinct pairs", [".csv"]),
     "mingpt-verify": ("--model builtin --samples 1 --out run/x.json", "rows hold", [".json"]),
 }  # fmt: skip
 

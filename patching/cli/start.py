@@ -50,6 +50,11 @@ def embeddings() -> int:
     return _start("embeddings")
 
 
+def study() -> int:
+    """Run mingpt-study and return its exit code."""
+    return _start("study")
+
+
 def _start(name: str) -> int:
     def body() -> int:
         code: int = import_module(f"patching.cli.{name}").main()

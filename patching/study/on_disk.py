@@ -40,6 +40,7 @@ _TABLE = {
     "why": text,
     "batches": whole(1),
     "pairs_file_sha256": optional(text),
+    "pairs_report": optional(dictionary),
     "versions": dictionary,
     "created": text,
 }
@@ -227,7 +228,8 @@ def open_parquet(path: Path, study: str) -> Any:
     import pyarrow as pa
 
     try:
-        file = parquet.ParquetFile(path)
+        # Read by Python: pyarrow would take some names of files for addresses.
+        file = parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
     except (OSError, pa.ArrowException) as error:
         raise ResultError(f"{path} cannot be read: {_first_line(error)}") from None
     metadata = file.schema_arrow.metadata or {}

@@ -38,7 +38,7 @@ class Pairs(Sequence[PromptPair]):
     places: tuple[int, ...]  # each pair's line or row in the file
     columns: dict[str, tuple[Any, ...]]  # further columns: name -> a value for each pair
     roles: tuple[Roles, ...] | None  # each pair's roles, where they were read
-    sha256: str | None = None  # of the file's bytes, hex
+    report: PairsReport | None = None  # of the whole file
 
     @overload
     def __getitem__(self, index: int) -> PromptPair: ...
@@ -49,7 +49,7 @@ class Pairs(Sequence[PromptPair]):
     def __getitem__(self, index: int | slice) -> PromptPair | Pairs:
         if not isinstance(index, slice):
             return self.pairs[index]
-        return Pairs(  # without the file's checksum, because these are not its pairs
+        return Pairs(  # without the report, which is of other pairs
             self.pairs[index],
             self.places[index],
             {name: values[index] for name, values in self.columns.items()},
@@ -113,7 +113,7 @@ def read_pairs(
     )
     if strict or not pairs:
         _check_used(report)
-    return reader.with_columns(table, pairs, kept), report
+    return reader.with_columns(table, pairs, kept, report), report
 
 
 @dataclass
@@ -153,15 +153,21 @@ class _Reader:
             self.roles_of_pairs.append(roles)
         return pairs
 
-    def with_columns(self, table: Table, pairs: Sequence[PromptPair], kept: Sequence[str]) -> Pairs:
-        """Return the pairs with their places, roles and the columns `kept`."""
+    def with_columns(
+        self,
+        table: Table,
+        pairs: Sequence[PromptPair],
+        kept: Sequence[str],
+        report: PairsReport,
+    ) -> Pairs:
+        """Return the pairs with their places, roles, the columns `kept`, and the report."""
         rows = [table.rows[number] for number in self.numbers]
         return Pairs(
             pairs=tuple(pairs),
             places=tuple(row.place for row in rows),
             columns={name: tuple(row.cells.get(name) for row in rows) for name in kept},
             roles=tuple(self.roles_of_pairs) if self.roles else None,
-            sha256=table.sha256,
+            report=report,
         )
 
     def further(self, table: Table) -> list[str]:

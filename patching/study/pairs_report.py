@@ -110,6 +110,18 @@ class PairsReport:
             fields[name] = {str(key): count for key, count in fields[name].items()}
         return fields
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> PairsReport:
+        """Read what `to_dict` returned."""
+        read = dict(fields)
+        for name in ("lengths", "differing", "positions"):
+            read[name] = {int(key): int(count) for key, count in read[name].items()}
+        for name in ("kept", "spaced", "notes"):
+            read[name] = tuple(read[name])
+        left_out = read["left_out"]
+        read["left_out"] = tuple(LeftOut(one["reason"], tuple(one["places"])) for one in left_out)
+        return cls(**read)
+
 
 def _counted(values: Any) -> dict[int, int]:
     return dict(sorted(Counter(values).items()))

@@ -108,7 +108,7 @@ class Study:
         done = sum(len(self.batches[number]) for number in self.finished)
         base, source = DIRECTIONS[self.request.direction]
         return (
-            f"Study of {escaped(str(self.fields['model']['name']))} in {self.folder}:"
+            f"Study of {escaped(str(self.fields['model']['name']))} in {escaped(str(self.folder))}:"
             f" {done:,} of {len(self):,} pairs, {', '.join(self.request.sites)},"
             f" {', '.join(self.request.metrics)}, {source} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"

@@ -106,13 +106,13 @@ def named_columns(columns: Iterable[str]) -> str:
 def _bytes_of(path: Path) -> bytes:
     check_readable(path, PairsError)
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        if path.stat().st_size > MOST_BYTES:
+            raise PairsError(
+                f"{path} is too large: a file of pairs has at most {MOST_BYTES:,} bytes"
+            )
+        return path.read_bytes()
     except OSError as error:
         raise PairsError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise PairsError(f"{path} is too large: a file of pairs has at most {MOST_BYTES:,} bytes")
-    return data
 
 
 def _text_of(path: Path, data: bytes) -> str:

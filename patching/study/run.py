@@ -161,6 +161,7 @@ class _Work:
 
     def _fields(self) -> dict[str, Any]:
         keys = json.dumps([self.align, self.keys])
+        report = None if self.given is None else self.given.report
         fields = {
             "schema": on_disk.SCHEMA,
             "request": self.request.to_dict(),
@@ -181,7 +182,8 @@ class _Work:
                 for sweep in self.request.sweeps
             },
             "batches": len(self.batches),
-            "pairs_file_sha256": None if self.given is None else self.given.sha256,
+            "pairs_file_sha256": None if report is None else report.sha256,
+            "pairs_report": None if report is None else report.to_dict(),
             "versions": versions(self.model),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -19,6 +19,7 @@ from patching.study.statistics import (
     DRAWS,
     FLIPS,
     Interval,
+    benjamini_hochberg,
     bootstrap,
     bootstrap_ratio,
     pair_ratios,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from patching.study.result import Cells, Study
 
 KINDS_OF_RECOVERY = ("ratio", "mean")
+CORRECTIONS = ("max-t", "bh")
 # A pair's own recovery is left out where its gap is below so much of the mean gap.
 LEAST_GAP = 0.1
 AXES = ("layer", "head", "position", "role")
@@ -46,6 +48,7 @@ def summarize(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
     flips: int = FLIPS,
+    correction: str = "max-t",
     seed: int = 0,
     max_memory: int = MEMORY,
 ) -> pandas.DataFrame:
@@ -53,8 +56,8 @@ def summarize(
 
     `mean` is the mean patched value, `sd` its standard deviation over pairs (ddof 1), `low`
     and `high` the ends of its bootstrap interval. `p` is by sign flips of patched minus base,
-    `p_corrected` the same corrected by max-t over the map's cells that can change. Cells
-    constant by construction have p NaN. Recovery is the ratio of means, without an sd; its p
+    `p_corrected` the same corrected over the map's cells that can change. Cells constant by
+    construction have p NaN. Recovery is the ratio of means, without an sd; its p
     is that of the logit difference.
 
     Args:
@@ -62,6 +65,7 @@ def summarize(
         recovery: "ratio" of means, or "mean" of each pair's own recovery, without the pairs
             whose gap is below a tenth of the mean gap: n counts the others.
         method: "percentile" or "bca".
+        correction: "max-t", or "bh" for Benjamini and Hochberg's, which is for screening.
         max_memory: bytes beside a map, and of a map in memory.
 
     Raises:
@@ -70,6 +74,8 @@ def summarize(
     """
     if recovery not in KINDS_OF_RECOVERY:
         raise StudyError(f"recovery is {' or '.join(KINDS_OF_RECOVERY)}, not {recovery!r}")
+    if correction not in CORRECTIONS:
+        raise StudyError(f"a correction is {' or '.join(CORRECTIONS)}, not {correction!r}")
     interval = {"confidence": confidence, "draws": draws, "method": method, "seed": seed}
     tables = []
     for site in study.request.sites:
@@ -83,7 +89,10 @@ def summarize(
             else:
                 columns = _patched(cells, interval, max_memory)
             tests = sign_flips(cells.effects, flips=flips, seed=seed, max_memory=max_memory)
-            columns |= {"p": tests.p, "p_corrected": tests.p_corrected}
+            corrected = tests.p_corrected
+            if correction == "bh":
+                corrected = benjamini_hochberg(tests.p)
+            columns |= {"p": tests.p, "p_corrected": corrected}
             tables.append({"site": site, "metric": metric, **cells.axes, **columns})
     return _stacked(tables)
 
@@ -181,13 +190,18 @@ def _tidy(study: Study, site: str, metric: str, pd: Any) -> pandas.DataFrame:
     return found[list(on_disk.COLUMNS)].reset_index(drop=True)
 
 
+def summary_paths(stem: str | Path) -> list[Path]:
+    """Return the paths of a summary's files."""
+    return [Path(f"{stem}{suffix}") for suffix in FORMATS]
+
+
 def save_summary(table: pandas.DataFrame, stem: str | Path) -> list[Path]:
     """Write a summary as Parquet, CSV and JSON (a list of rows); return the paths.
 
     Args:
         stem: the files' path without a suffix.
     """
-    paths = [Path(f"{stem}{suffix}") for suffix in FORMATS]
+    paths = summary_paths(stem)
     for path in paths:
         with replacing(path) as part:
             if path.suffix == ".parquet":

@@ -90,6 +90,31 @@ KINDS = {
          "../inputs/fifo", *HOSTILE),
     ),
     "pairs": (("../inputs/pairs.tsv",), ("../inputs/train.txt", "/dev/zero", *HOSTILE)),
+    "family": (("ioi", "agreement", "induction"), ("IOI", "docstring", "x", *HOSTILE)),
+    "few_pairs": (("1", "2", "7"), ("99999999", *INTEGERS)),
+    "pairs_out": (
+        ("a.csv", "b.tsv", "run/c.jsonl", "d.json"),
+        ("a.txt", "..csv", ".csv", "run/", "/dev/full/a.csv", "../inputs/prompts.txt/a.csv",
+         "n" * 300 + ".csv", *HOSTILE),
+    ),
+    "pairs_file": (
+        ("../inputs/ioi.csv", "../inputs/ioi.csv", "../inputs/marks.jsonl"),
+        ("../inputs/prompts.txt", "../inputs/prompts.jsonl", "../inputs/deep.jsonl", "/dev/zero",
+         "../inputs/pairs.tsv", "../inputs/fifo", "../inputs", *HOSTILE),
+    ),
+    "columns": (("target=target", "clean=clean,foil=target"), ("x", "clean=x", "=,=", *HOSTILE)),
+    "roles": (("roles", "none", "marks"), ("template", *HOSTILE)),
+    "sites": (("z", "resid_post,z", "k,mlp_out"), ("z,z", ",", "resid", *HOSTILE)),
+    "align": (("start", "end", "first-diff", "last-diff", "roles"), HOSTILE),
+    "folder": (("run/", "deep/er/run"), ("../inputs/prompts.txt", "/dev/null", *HOSTILE)),
+    "study": (("../inputs/study",), ("../inputs", "../models/wide", "/dev/zero", *HOSTILE)),
+    "order": (("ABBA", "BABA", "both"), HOSTILE),
+    "corruption": (("swap", "new"), HOSTILE),
+    "of_recovery": (("ratio", "mean"), HOSTILE),
+    "interval": (("percentile", "bca"), HOSTILE),
+    "correction": (("max-t", "bh"), HOSTILE),
+    "draws": (("100", "500"), ("1", "9999999", *INTEGERS)),
+    "confidence": (("0.9", "0.5"), ("0", "1", "0.999999999", *REALS)),
     "compare": (("n_kv_head=3,1", "n_layer=1,2"), ("n_kv_head", "x=1,2", "n_layer=1", *HOSTILE)),
     "words": (("Paris", "Rome", "key"), ("id:7", "no such", LETTERS, *HOSTILE)),
     "vocab": (("bytes", "bpe:300"), ("gpt2", "bpe:1", "bpe:99999999", "words", *HOSTILE)),
@@ -108,6 +133,11 @@ MODEL = {
     "--seed": "seed",
     "--threads": "threads",
 }
+STATISTICS = {
+    "--only-correct": "flag", "--both-correct": "flag", "--recovery": "of_recovery",
+    "--interval": "interval", "--confidence": "confidence", "--correction": "correction",
+    "--draws": "draws", "--flips": "draws", "--seed": "seed",
+}  # fmt: skip
 OUTPUT = {"--out": "out", "--format": "format", "--json": "flag", "--quiet": "flag"}
 # Command -> option -> kind of its value; "" is the positional arguments.
 OPTIONS = {
@@ -158,6 +188,21 @@ OPTIONS = {
         "--compare": "compare", "--sentence": "text",
         "--out": "out", "--prompt": "text", "--title": "text", "--json": "flag", "--quiet": "flag",
     },
+    "study make": {
+        **SOURCE, "--n": "few_pairs", "--seed": "seed", "--order": "order",
+        "--corruption": "corruption", "--template": "count", "--length": "count",
+        "--out": "pairs_out", "--json": "flag", "--quiet": "flag", "": "family",
+    },
+    "study run": {
+        **MODEL, **STATISTICS, "--columns": "columns", "--roles": "roles", "--strict": "flag",
+        "--dry-run": "flag", "--site": "sites", "--metric": "metric", "--direction": "direction",
+        "--align": "align", "--by-position": "flag", "--batch": "count", "--max-memory": "size",
+        "--out": "folder", "--json": "flag", "--quiet": "flag", "": "pairs_file",
+    },
+    "study show": {
+        **STATISTICS, "--compare": "study", "--cmap": "cmap", "--title": "text", "--rows": "rows",
+        "--out": "folder", "--json": "flag", "--quiet": "flag", "": "study",
+    },
     "tokens": {**SOURCE, "--suggest": "suggest", "--json": "flag", "--quiet": "flag", "": "text"},
     "fetch": {
         "--list": "flag", "--verify": "flag", "--remove": "flag",
@@ -168,13 +213,15 @@ OPTIONS = {
 
 def command_line(draw: random.Random) -> tuple[str, list[str]]:
     """Return a command and its arguments: all of them good, one odd, or many odd."""
-    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 1, 2, 3, 1])[0]
+    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 1, 2, 1, 2, 2, 3, 1])[0]
     options = OPTIONS[command]
-    chosen = draw.choices([*options], k=draw.choice((0, 1, 2, 3, 4, 6)))
+    takes_one = command.startswith("study")  # one text, where others take several or none
+    named = [option for option in options if option or not takes_one]
+    chosen = draw.choices(named, k=draw.choice((0, 1, 2, 3, 4, 6)))
     if "--model" in options and draw.random() < 0.9:
         chosen.append("--model")
     if "" in options and draw.random() < 0.8:
-        chosen += [""] * draw.choice((1, 2, 2))
+        chosen += [""] * (1 if takes_one else draw.choice((1, 2, 2)))
     odd, which = draw.choice((0.0, 0.0, 0.0, 0.4)), -1
     if odd == 0 and draw.random() < 0.7:
         which = draw.randrange(len(chosen) + 1)
@@ -186,6 +233,10 @@ def command_line(draw: random.Random) -> tuple[str, list[str]]:
         parts.append(["--max-new-tokens", "3"])
     if command == "train" and draw.random() < 0.9:
         parts += [["--steps", "2"], ["--text", "../inputs/train.txt"], ["--out", "run/"]]
+    if command == "study run" and draw.random() < 0.9:
+        parts += [["--draws", "100"], ["--flips", "100"]]
+    if command == "study show" and "--out" not in chosen:  # it would write into the study's folder
+        parts.append(["--out", "run/"])
     if draw.random() < 0.4:
         parts += [[option, text] for option, text in TOGETHER.get(command, {}).items()]
     if odd:

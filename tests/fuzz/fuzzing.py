@@ -210,10 +210,11 @@ def run_in_process(command: str, argv: list[str], encoding: str = "utf-8") -> Ra
     """Call a command's main as its script does, and capture what it prints.
 
     Args:
-        command: the module in patching.cli.
+        command: the module in patching.cli, and the words that come first: "study run".
         encoding: of the streams.
     """
-    main = importlib.import_module(f"patching.cli.{command}").main
+    module, *words = command.split()
+    main = importlib.import_module(f"patching.cli.{module}").main
     streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="\n") for _ in range(2)]
     kind = None
     with (
@@ -222,7 +223,7 @@ def run_in_process(command: str, argv: list[str], encoding: str = "utf-8") -> Ra
         contextlib.redirect_stderr(streams[1]),
     ):
         try:
-            code = main(argv)
+            code = main([*words, *argv])
         except SystemExit as end:  # after --help
             code = end.code or 0
         except BaseException as error:

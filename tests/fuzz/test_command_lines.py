@@ -36,7 +36,10 @@ from fuzzing import (
 )
 from helpers import ROOT, make_model
 
+import mingpt
 from mingpt.loading.sources import BUILTIN_DIRECTORY
+from patching import read_pairs, run_study
+from patching.study.generators.make import make_pairs, write_rows
 from patching.text import escaped
 
 pytestmark = pytest.mark.slow  # thousands of runs of whole commands
@@ -77,7 +80,7 @@ def run(number: int, folder: Path) -> Problem | None:
     _empty(work)
     if problem is None:
         return None
-    line = shlex.join([f"mingpt-{command}", *argv])
+    line = f"mingpt-{command} {shlex.join(argv)}"
     return Problem(f"{command}: {problem.kind}", f"{line[:600]!r}\n{problem.details[-1200:]}")
 
 
@@ -123,7 +126,8 @@ def _files_problem(command: str, ran: Ran, argv: list[str], work: Path) -> Probl
     said = re.findall(r"^(?:wrote|overwrote) (.*)$", ran.out + ran.err, re.MULTILINE)
     there = {escaped(str(one)) for path in paths for one in (path, path.relative_to(work))}
     lost = [path for path in said if path not in there]
-    is_folder = command == "train"  # which fills one, and names some of its files
+    # These fill a folder, and name some of its files.
+    is_folder = command in ("train", "study run")
     if ran.code == 0 and (lost or (len(said) != len(paths) and not is_folder)):
         return Problem("files differ from those it says it wrote", f"{said}\n{sorted(there)}")
     if ran.code == 0 and "--json" in argv and not {*argv} & NO_JSON:
@@ -146,7 +150,8 @@ def _check_json(text: str) -> None:
 
 def _problem_as_process(command: str, argv: list[str], ran: Ran, work: Path) -> Problem | None:
     """Run the command as a process too; return what is wrong, or differs."""
-    script = [sys.executable, str(ROOT / "scripts" / f"{command}.py")]
+    name, *words = command.split()
+    script = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *words]
     _empty(work)
     limit_time(0, SECONDS_IN_ALL)  # the other process's computing does not count here
     try:
@@ -191,6 +196,12 @@ def folder(tmp_path) -> Path:
     (inputs / "dangling").symlink_to("nowhere/at/all")
     (inputs / "train.txt").write_text("The keys to the cabinet are here.\n" * 90, "utf-8")
     (inputs / "pairs.tsv").write_text("".join(f"{n}\t{n + 1}\n" for n in range(40)), "utf-8")
+    tokenizer = mingpt.load_tokenizer("builtin")
+    write_rows(inputs / "ioi.csv", make_pairs("ioi", tokenizer, 5).rows)
+    marked = '{"clean": "{S:Mary} saw", "corrupt": "John saw", "target": "her", "foil": "him"}\n'
+    (inputs / "marks.jsonl").write_text(marked, "utf-8")
+    pairs, _ = read_pairs(tokenizer, inputs / "ioi.csv", roles="roles")
+    run_study(mingpt.load("builtin")[0], pairs, out=inputs / "study", progress=False)
     (inputs / "prompts.txt").write_text("The keys\nThe cabinet \n\nna\xefve\n", encoding="utf-8")
     (inputs / "prompts.jsonl").write_text('"The keys"\n{"prompt": "The \\u00e9"}\n')
     (inputs / "deep.jsonl").write_text("[" * 100_000)

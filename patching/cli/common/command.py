@@ -64,6 +64,11 @@ class Command(click.Command):
         )
         click.version_option(__version__, message=f"{name} {__version__}")(self)
 
+    @property
+    def completed(self) -> click.Command:
+        """The command whose options a shell completes: this one."""
+        return self
+
     def parse(self, args: Sequence[str]) -> SimpleNamespace | None:
         """Return the options by name; None if help, or what a shell completes, was printed.
 
@@ -72,7 +77,7 @@ class Command(click.Command):
         """
         variable = f"_{re.sub('[-.]', '_', self.prog)}_COMPLETE".upper()
         if asked := os.environ.get(variable):
-            shell_complete(self, {}, self.prog, variable, asked)
+            shell_complete(self.completed, {}, self.prog, variable, asked)
             return None
         try:
             return SimpleNamespace(**self.make_context(self.prog, list(args)).params)

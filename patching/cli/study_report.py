@@ -1,0 +1,167 @@
+"""Write a study as text for a terminal: what was run, what was left out, the largest effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from patching.cli.common.tables import probability, table
+from patching.study.pairs_report import PairsReport
+from patching.study.summary import AXES
+from patching.text import counted, escaped
+
+if TYPE_CHECKING:
+    import pandas
+
+    from patching.study.result import Study
+
+ALPHA = 0.05  # cells with a smaller corrected p are counted as survivors
+# What a metric is in every pair.
+WORDS = {
+    "logit_diff": "logit(foil) - logit(target)",
+    "target_logit": "logit(target), patched minus clean",
+    "log_prob": "ln p(target)",
+    "prob_diff": "p(foil) - p(target)",
+    "kl": "KL(clean || patched), nats",
+    "recovery": "recovery of the logit difference: 0 corrupt, 1 clean",
+}
+_NAMES = {"top": "likeliest of all tokens", "preferred": "likelier than the other answer"}
+
+
+def facts(study: Study, *, with_pairs: bool) -> str:
+    """Return what was run, what was left out and why, and the unpatched runs' accuracy.
+
+    Args:
+        with_pairs: say what was found in the file of pairs.
+    """
+    lines = [repr(study)]
+    report = study.fields["pairs_report"]
+    if report is not None and with_pairs:
+        read = PairsReport.from_dict(report)
+        lines.append(f"pairs from {escaped(read.path)}:")
+        lines += [f"  {line}" for line in read.lines()]
+    if not study.is_complete:
+        missing = len(study) - sum(len(study.batches[number]) for number in study.finished)
+        lines.append(
+            f"{counted(missing, 'pair')} not run yet: mingpt-study run goes on with the folder"
+        )
+    for run, shares in study.accuracy().items():
+        answer = "target" if run == "clean" else "foil"
+        said = [f"{shares[name]:.1%} {_NAMES[name]}" for name in shares if _known(shares[name])]
+        if said:
+            lines.append(f"{run} run, its answer (the {answer}) is: {', '.join(said)}")
+    return "\n".join(lines)
+
+
+def maps(
+    study: Study, summary: pandas.DataFrame, how: Mapping[str, Any], rows: int
+) -> Iterator[str]:
+    """Yield a table of each map's largest effects.
+
+    Args:
+        summary: Study.summary(**how).
+        rows: of each table.
+    """
+    for (site, metric), found in summary.groupby(["site", "metric"], sort=False):
+        yield _largest(study, str(site), str(metric), found, how, rows)
+
+
+def notes(summary: pandas.DataFrame, how: Mapping[str, Any]) -> str:
+    """Return what a reader of the tables should know."""
+    count = len(summary.groupby(["site", "metric"]))
+    lines = []
+    n = int(summary["n"].min())
+    if 2 / 2**n >= ALPHA:
+        lines.append(f"of {n} pairs the smallest p is {2 / 2**n:g}: no cell can survive")
+    if how["correction"] == "bh":
+        lines.append("p corrected by Benjamini and Hochberg: for screening, not a proof of a cell")
+    if count > 1:
+        lines.append(f"the {count} maps are not corrected for one another")
+    lines.append(
+        "sign flips assume that pairs are independent, with effects symmetric about 0 where there"
+        " is none"
+    )
+    return "\n".join(f"note: {line}" for line in lines)
+
+
+def _largest(
+    study: Study,
+    site: str,
+    metric: str,
+    found: pandas.DataFrame,
+    how: Mapping[str, Any],
+    rows: int,
+) -> str:
+    """Return one map's headline and its cells with the largest effects."""
+    clean, corrupt = unpatched_means(study, metric, how["only_correct"])
+    base = corrupt if study.request.direction == "denoise" else clean
+    tested = found[found["p_corrected"].notna()].assign(effect=found["mean"] - base)
+    survivors = int((tested["p_corrected"] < ALPHA).sum())
+    head = (
+        f"{site}, {WORDS[metric]}: {counted(int(found['n'].iloc[0]), 'pair')};"
+        f" clean {clean:z.4f}, corrupt {corrupt:z.4f}; {survivors} of"
+        f" {counted(len(tested), 'cell')} that can change survive {how['correction']}"
+        f" (p < {ALPHA:g})"
+    )
+    # Without an effect column where it would repeat the mean.
+    numbers = ["effect"] * (base != 0) + ["mean", "low", "high"]
+    return f"{head}\n{_ranked(tested, 'effect', numbers, how['confidence'], rows)}"
+
+
+def difference(
+    site: str, metric: str, found: pandas.DataFrame, confidence: float, rows: int
+) -> str:
+    """Return a table of the cells in which two studies' effects differ most.
+
+    Args:
+        found: what compare_studies returned.
+    """
+    n, other = int(found["n"].iloc[0]), int(found["n_other"].iloc[0])
+    tested = found[found["p_corrected"].notna()]
+    if len(tested):
+        said = (
+            f"{counted(n, 'same pair')}, compared pair by pair;"
+            f" {int((tested['p_corrected'] < ALPHA).sum())} of {counted(len(tested), 'cell')}"
+            f" differ (max-t, p < {ALPHA:g})"
+        )
+    else:
+        tested = found
+        said = f"other pairs, {n:,} and {other:,}: intervals by resampling both, and no p"
+    ranked = _ranked(tested, "difference", ["difference", "low", "high"], confidence, rows)
+    return f"{site}, {WORDS[metric]}, effect in A minus effect in B: {said}\n{ranked}"
+
+
+def _ranked(
+    found: pandas.DataFrame, size: str, numbers: Sequence[str], confidence: float, rows: int
+) -> str:
+    """Return the cells whose column `size` is largest, with their place and numbers."""
+    axes = [name for name in AXES if name in found and found[name].notna().any()]
+    order = found[size].abs().sort_values(ascending=False, kind="stable").index[:rows]
+    heads = {"low": f"{confidence:.0%} from", "high": "to"}
+    cells = [(*axes, *(heads.get(name, name) for name in numbers), "p corrected")]
+    for _, row in found.loc[order].iterrows():
+        p = float(row["p_corrected"])
+        cells.append(
+            (
+                *(escaped(str(row[name])) for name in axes),
+                *(f"{row[name]:z.4f}" for name in numbers),
+                "" if math.isnan(p) else probability(p),
+            )
+        )
+    return table(cells, right=range(len(cells[0])))
+
+
+def unpatched_means(study: Study, metric: str, only_correct: str | None) -> tuple[float, float]:
+    """Return a metric's means over pairs in the clean and the corrupt run; recovery's are 1, 0."""
+    if metric == "recovery":
+        return 1.0, 0.0
+    pairs = study.chosen(only_correct)
+    clean, corrupt = (
+        float(study.unpatched(run)[metric][pairs].mean()) for run in ("clean", "corrupt")
+    )
+    return clean, corrupt
+
+
+def _known(value: float) -> bool:
+    return not math.isnan(value)
