@@ -15,7 +15,7 @@ from patching.study.align import ALIGNMENTS
 from patching.sweep.metrics import METRICS, Metric, parse_metrics
 from patching.sweep.request import Request
 
-BATCH = 32  # pairs of one length that run together, and are one file on disk
+BATCH = 64  # pairs of one length that run together, and are one file on disk
 MAX_MEMORY = 2**30  # bytes of a batch's runs; a fixed number, because it decides the rounding
 RECOVERY = "recovery"  # computed from logit_diff, over all pairs
 

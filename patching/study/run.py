@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import weakref
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mingpt.files import expanded
 from patching.errors import StudyError, SweepError, named
@@ -230,9 +232,8 @@ class _Work:
                     allowed=self.request.max_memory,
                     strict=False,
                 )
-                cells = sum(1 for _ in grids[0].cells())
-                for one in found:
-                    one.check(sweep.metrics, self.model.dtype, cells)
+                for one, grid in zip(found, grids, strict=True):
+                    one.check(sweep.metrics, self.model.dtype, grid.n_cells)
                 unpatched = unpatched or self._unpatched(pairs, found, names)
             for place, name in enumerate(names):
                 values = torch.stack([one.values[place] for one in found])  # (B, layers, ...)
@@ -256,18 +257,33 @@ class _Work:
             finals = torch.stack([getattr(one, f"{run}_final") for one in found])  # (B, C)
             logits = self.model.lm_head(finals)  # (B, V)
             check_finite(logits, self.model.dtype)
-            rows = {
-                name: np.array([float(getattr(one, run)[place]) for one in found])
-                for place, name in enumerate(names)
-            }
+            read = torch.stack([getattr(one, run) for one in found]).cpu().double()  # (B, M)
+            rows = dict(zip(names, read.numpy().T, strict=True))
             rows |= {name: np.full(len(pairs), np.nan) for name in ("top", "preferred")}
-            for number, (row, best) in enumerate(zip(logits, logits.argmax(-1), strict=True)):
-                answers = (pairs[number].target_ids, pairs[number].foil_ids)
-                ours, theirs = answers if run == "clean" else answers[::-1]
-                if ours:
-                    rows["top"][number] = int(best) in ours
-                if ours and theirs:
-                    one, other = (row[list(ids)].logsumexp(-1) for ids in (ours, theirs))
-                    rows["preferred"][number] = bool(one > other)
+            answers = [(pair.target_ids, pair.foil_ids) for pair in pairs]
+            ours, theirs = zip(*(a if run == "clean" else a[::-1] for a in answers), strict=True)
+            best = logits.argmax(-1).tolist()
+            one, other = (_logits_of(logits, ids) for ids in (ours, theirs))
+            for number, (answer, apart) in enumerate(
+                zip(ours, (one - other).tolist(), strict=True)
+            ):
+                if answer:
+                    rows["top"][number] = best[number] in answer
+                if not math.isnan(apart):
+                    rows["preferred"][number] = apart > 0
             values[run] = rows
         return values
+
+
+def _logits_of(logits: Tensor, answers: Sequence[Sequence[int]]) -> Tensor:
+    """Return the logit (B,) of each row's set of tokens; NaN for an empty one.
+
+    Args:
+        logits: (B, V).
+        answers: of each row, the ids of a set.
+    """
+    if all(len(ids) == 1 for ids in answers):
+        one = torch.tensor([ids[0] for ids in answers], device=logits.device)
+        return logits.gather(1, one[:, None])[:, 0]
+    rows = [row[list(ids)].logsumexp(-1) for row, ids in zip(logits, answers, strict=True)]
+    return torch.stack([x if ids else x * math.nan for x, ids in zip(rows, answers, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -159,6 +160,11 @@ class Grid:
     def shape(self) -> tuple[int, ...]:
         """Shape of the values: (n_layer, T), (n_layer, heads) or (n_layer, heads, T)."""
         return tuple(self.sizes.values())
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells that are patched."""
+        return math.prod(len(chosen) for chosen in self.axes.values())
 
     def cells(self) -> Iterator[Cell]:
         """Yield every cell to patch, in the order of the values."""

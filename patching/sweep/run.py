@@ -254,7 +254,7 @@ def _measure(
         measured = _measure_one_by_one(model, pairs, grids, request, progress)
     for number, (grid, found) in enumerate(zip(grids, measured, strict=True)):
         with named(number, len(pairs)):
-            found.check(metrics, model.dtype, sum(1 for _ in grid.cells()))
+            found.check(metrics, model.dtype, grid.n_cells)
     return measured
 
 
@@ -269,7 +269,7 @@ def _measure_one_by_one(
     direction, metrics = request.direction, request.metrics
     is_loop = request.method == "loop"
     if is_loop:
-        work = sum(1 for grid in grids for _ in grid.cells())
+        work = sum(grid.n_cells for grid in grids)
     else:
         work = attribution.passes(metrics) * len(pairs)
     step = steps(progress, work)

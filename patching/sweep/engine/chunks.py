@@ -26,6 +26,17 @@ class Size(NamedTuple):
     rows: int = 0
     run_rows: int = 0  # how many of `rows` are the base and source runs'
 
+    def plus_all(self, job: Job) -> Size:
+        """Return the size after adding a job with all its experiments."""
+        T, experiments = len(job.base_ids), job.experiments
+        own = sum(T - one.first_position for one in experiments)
+        return Size(
+            max(self.T, T),
+            self.sequences + 2 + max(len(experiments), 1),
+            self.rows + own + job.n_run_rows,
+            self.run_rows + job.n_run_rows,
+        )
+
     def plus(self, job: Job, experiment: Experiment | None, *, is_new: bool) -> Size:
         """Return the size after adding one experiment.
 
@@ -61,6 +72,11 @@ def cut(
     chunk: Chunk = []
     size = Size()
     for number, job in enumerate(jobs):
+        whole = size.plus_all(job)
+        if whole.rows <= CHUNK_ROWS and needed(whole) <= allowed:  # the usual case, quickly
+            chunk.append((number, list(job.experiments)))
+            size = whole
+            continue
         # A job without experiments is run too, because its two runs are read.
         for one in job.experiments or (None,):
             is_new = not chunk or chunk[-1][0] != number

@@ -8,7 +8,7 @@ block, only the values that the last position needs are computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,15 @@ from torch.nn import functional as F
 
 from mingpt.model import GPT, Block
 from patching.attention import keys_values, of_each_query, queries, split
-from patching.sweep.engine.packing import Batch, BlockRuns, Job, Layout, by_rows, rows_of
+from patching.sweep.engine.packing import (
+    Batch,
+    BlockRuns,
+    Job,
+    Joining,
+    Layout,
+    by_rows,
+    rows_of,
+)
 from patching.sweep.engine.plan import READ_LATER, Experiment
 from patching.sweep.engine.site_rules import RULES, new_rows
 
@@ -81,36 +89,45 @@ def _with_new_rows(
 ) -> Tensor:
     """Return x (N, C) followed by the rows of the experiments whose first block is `layer`."""
     rows = [x]
-    for number, joining in batch.joining(layer):
-        runs = batch.block_runs(number, block, recorded, at_top=at_top)
+    for joining in batch.joining(layer):
+        runs = batch.block_runs(joining.jobs, block, recorded, at_top=at_top)
         new = new_rows(site, runs, joining)
         if x.device.type == "cpu":  # on others, reading values waits for the device
             joining, unchanged, new = _without_unchanged(runs, joining, new)
-            batch.unchanged[number] += unchanged
-        batch.add(number, joining)
+            for number, one in unchanged:
+                batch.unchanged[number].append(one)
+        batch.add(joining)
         rows.append(new)
     return torch.cat(rows) if len(rows) > 1 else x
 
 
 def _without_unchanged(
-    runs: BlockRuns, joining: list[Experiment], rows: Tensor
-) -> tuple[list[Experiment], list[Experiment], Tensor]:
+    runs: BlockRuns, joining: Joining, rows: Tensor
+) -> tuple[Joining, list[tuple[int, Experiment]], Tensor]:
     """Split off the experiments whose rows equal the base run's bit for bit.
 
     Returns:
-        The experiments that are kept, those that are split off, and the rows (R, C)
-        of those that are kept.
+        The experiments that are kept; those that are split off, with the numbers of their
+        jobs; and the rows (R, C) of those that are kept.
     """
-    positions, owner = runs.positions_of(joining)
-    base = rows_of(runs.base("resid_post"), torch.from_numpy(positions - runs.first_position))
-    differs = (rows != base).any(1).numpy()  # (R,)
-    is_kept = np.array([one.window_end > one.first_block for one in joining])  # by a window
+    experiments = joining.experiments
+    positions, owner = runs.positions_of(experiments)
+    base = runs.base("resid_post")
+    place = joining.job[owner] * base.size(1) + positions - runs.first_position
+    same = rows_of(base.flatten(0, 1), torch.from_numpy(place))
+    differs = (rows != same).any(1).numpy()  # (R,)
+    is_kept = np.array([one.window_end > one.first_block for one in experiments])  # by a window
     np.logical_or.at(is_kept, owner, differs)
     if is_kept.all():
         return joining, [], rows
-    kept = [one for one, keep in zip(joining, is_kept, strict=True) if keep]
-    unchanged = [one for one, keep in zip(joining, is_kept, strict=True) if not keep]
-    return kept, unchanged, rows[torch.from_numpy(is_kept[owner])]
+    kept = [one for one, keep in zip(experiments, is_kept, strict=True) if keep]
+    unchanged = [
+        (joining.jobs[job], one)
+        for one, job, keep in zip(experiments, joining.job, is_kept, strict=True)
+        if not keep
+    ]
+    rest = replace(joining, experiments=kept, job=joining.job[is_kept])
+    return rest, unchanged, rows[torch.from_numpy(is_kept[owner])]
 
 
 def _run_block(

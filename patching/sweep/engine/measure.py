@@ -36,7 +36,8 @@ def measure(
 
     Args:
         model: in eval mode.
-        grids: the grid of each pair; all have the same site and window.
+        grids: the grid of each pair; all have the same site and window, and those of pairs of
+            the same length are equal.
         allowed: bytes that may be held at a time, beside the model.
         strict: True to refuse an experiment that needs more by itself; False to run
             it alone.
@@ -45,7 +46,7 @@ def measure(
     Raises:
         SweepError: too little memory is allowed, or a metric is undefined for a pair.
     """
-    plans = [_PairPlan.of(pair, grid, direction) for pair, grid in zip(pairs, grids, strict=True)]
+    plans = plan_pairs(pairs, grids, direction)
     jobs, site = [plan.job for plan in plans], grids[0].site
     chunks = list(cut(jobs, _memory(model, metrics, site), allowed, strict=strict))
     total = sum(work(jobs, chunk, model.config.n_layer) for chunk in chunks)
@@ -87,30 +88,54 @@ def _memory(model: GPT, metrics: Sequence[Metric], site: str) -> Callable[[Size]
     return needed
 
 
-@dataclass(frozen=True)
-class _PairPlan:
-    """The job of one pair, and the cells that need no run of their own."""
+def plan_pairs(
+    pairs: Sequence[PromptPair], grids: Sequence[Grid], direction: str
+) -> list[PairPlan]:
+    """Return each pair's plan. Pairs of one length that differ at the same positions share it."""
+    cells: dict[tuple[int, tuple[int, ...]], _CellPlan] = {}
+    plans = []
+    for pair, grid in zip(pairs, grids, strict=True):
+        key = len(pair), pair.differing
+        if key not in cells:
+            cells[key] = _CellPlan.of(grid, pair.differing)
+        base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
+        job = Job(base_ids, source_ids, pair.differing[0], cells[key].experiments)
+        plans.append(PairPlan(pair, direction, cells[key], job))
+    return plans
 
-    pair: PromptPair
-    direction: str
+
+@dataclass(frozen=True)
+class _CellPlan:
+    """The cells of a grid: those that are run, and those that need no run of their own."""
+
     grid: Grid
-    job: Job
+    experiments: list[Experiment]
     known: dict[str, list[Cell]]  # BASE, SOURCE -> the cells that have that run's value
+    places: dict[tuple[int, ...], int]  # a cell's index -> its place in the flattened grid
 
     @classmethod
-    def of(cls, pair: PromptPair, grid: Grid, direction: str) -> _PairPlan:
+    def of(cls, grid: Grid, differing: tuple[int, ...]) -> _CellPlan:
         experiments: list[Experiment] = []
         known: dict[str, list[Cell]] = {BASE: [], SOURCE: []}
-        differing = pair.differing
         for cell in grid.cells():
             planned = plan_cell(grid, cell, differing)
             if isinstance(planned, Experiment):
                 experiments.append(planned)
             else:
                 known[planned].append(cell)
-        base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
-        job = Job(base_ids, source_ids, differing[0], experiments)
-        return cls(pair, direction, grid, job, known)
+        indices = [cell.index for cell in grid.cells()]
+        places = np.ravel_multi_index(np.array(indices).T, grid.shape).tolist()
+        return cls(grid, experiments, known, dict(zip(indices, places, strict=True)))
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """The job of one pair, and how its results are read."""
+
+    pair: PromptPair
+    direction: str
+    cells: _CellPlan
+    job: Job
 
     def reader(self, model: GPT, runs: PackedRuns, metrics: Sequence[Metric]) -> Reader:
         """Return the reader of this pair's metrics, after checking its unpatched runs."""
@@ -121,9 +146,9 @@ class _PairPlan:
     def unpatched(self, reader: Reader, runs: PackedRuns) -> Measured:
         """Return the values of the cells in `known`, with NaN in all others."""
         clean, corrupt = reader.clean, reader.corrupt  # (M,)
-        values = clean.new_full((len(clean), *self.grid.shape), torch.nan)
+        values = clean.new_full((len(clean), *self.cells.grid.shape), torch.nan)
         measured = Measured(values, clean, corrupt, *self._clean_and_corrupt(runs))
-        for run, cells in self.known.items():
+        for run, cells in self.cells.known.items():
             self._put(measured, cells, self._value_of(run, measured))
         return measured
 
@@ -145,5 +170,5 @@ class _PairPlan:
     def _put(self, measured: Measured, cells: Sequence[Cell], values: torch.Tensor) -> None:
         """Write values (M, len(cells)), or (M, 1) for all of them, into the grid."""
         if cells:
-            flat = np.ravel_multi_index(np.array([c.index for c in cells]).T, self.grid.shape)
+            flat = np.array([self.cells.places[cell.index] for cell in cells])
             measured.values.flatten(1)[:, to_device(flat, values.device)] = values

@@ -24,6 +24,9 @@ from patching.sweep.engine.plan import READ_LATER, Experiment
 
 ATTENTION_ROWS = 16384  # at a time: every run's keys are written out, shared ones too
 MLP_ROWS = 4096  # at a time: the MLP's hidden layer is the widest thing in a block
+# Of base runs whose experiments join together; a single job may have more. Larger groups are
+# hardly faster, and every site's rule holds several tensors of so many rows.
+JOINING_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -42,41 +45,60 @@ class Job:
 
 
 @dataclass(frozen=True)
-class BlockRuns:
-    """The activations of one job's base and source run in the block that was just run.
+class Joining:
+    """Experiments that join the batch together, of jobs with the same number of tokens."""
 
-    After the last block, k and v are there for every position, and all other sites
-    for the last position only.
+    jobs: list[int]  # (J,) the jobs' numbers
+    experiments: list[Experiment]  # (E,), job after job
+    job: np.ndarray  # (E,) of each experiment, the place of its job in `jobs`
+
+
+@dataclass(frozen=True)
+class BlockRuns:
+    """The activations of J jobs' base and source runs in the block that was just run.
+
+    The jobs have the same number of tokens. After the last block, k and v are there for
+    every position, and all other sites for the last position only.
     """
 
     block: Block | None  # None: the embedding, which has resid_post only
     T: int
     at_top: bool  # True after the last block
     _recorded: dict[str, Tensor]  # site -> the rows of all jobs' base and source runs
-    _first_difference: int
-    _base_row: int  # first row of this job's base run, where every position has a row
-    _job: int  # the job's number
+    _jobs: np.ndarray  # (J,) the jobs' numbers
+    _base_rows: np.ndarray  # (J,) first row of each base run, where every position has a row
+    _first_differences: np.ndarray  # (J,) the source run's first position with a row of its own
 
     @property
     def first_position(self) -> int:
         """The position of the first row that `base` and `source` return."""
         return self.T - 1 if self.at_top else 0
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the activations."""
+        return self._recorded["resid_post"].device
+
     def base(self, site: str) -> Tensor:
-        """Return the base run's activation (T - first_position, C); of k and v (T, nkv hs)."""
-        rows = self._recorded[site]
+        """Return the base runs' activation (J, T - first_position, C); of k and v (J, T, nkv hs).
+
+        Of a single job it is a view.
+        """
         if self._only_last(site):
-            return rows[2 * self._job, None]
-        return rows[self._base_row : self._base_row + self.T]
+            return self._taken(site, 2 * self._jobs[:, None])
+        if len(self._jobs) == 1:
+            row = int(self._base_rows[0])
+            return self._recorded[site][None, row : row + self.T]
+        return self._taken(site, self._base_rows[:, None] + np.arange(self.T))
 
     def source(self, site: str) -> Tensor:
-        """Return the source run's activation, in the shape of the base run's."""
-        rows = self._recorded[site]
+        """Return the source runs' activation, in the shape of the base runs'."""
         if self._only_last(site):
-            return rows[2 * self._job + 1, None]
-        shared = rows[self._base_row :][: self._first_difference]  # the base run's rows
-        own = rows[self._base_row + self.T :][: self.T - self._first_difference]
-        return torch.cat((shared, own))
+            return self._taken(site, 2 * self._jobs[:, None] + 1)
+        position, first = np.arange(self.T), self._first_differences[:, None]
+        # Before the first difference it is the base run's row.
+        own = np.where(position < first, position, self.T + position - first)
+        return self._taken(site, self._base_rows[:, None] + own)
 
     def positions_of(self, experiments: Sequence[Experiment]) -> tuple[np.ndarray, np.ndarray]:
         """Return two arrays (R,): each row's position, and the number of its experiment."""
@@ -85,6 +107,11 @@ class BlockRuns:
 
     def _only_last(self, site: str) -> bool:
         return self.at_top and site not in READ_LATER
+
+    def _taken(self, site: str, rows: np.ndarray) -> Tensor:
+        """Return a site's rows (J, P, ...) by their numbers (J, P)."""
+        taken = rows_of(self._recorded[site], to_device(rows.ravel(), self.device))
+        return taken.unflatten(0, rows.shape)
 
 
 @dataclass(frozen=True)
@@ -154,29 +181,54 @@ class Batch:
                 positions += range(first, len(run))
         return to_device(np.array(ids), self.device), to_device(np.array(positions), self.device)
 
-    def joining(self, layer: int) -> list[tuple[int, list[Experiment]]]:
-        """Take the experiments whose first block is `layer` out of the queue, by job number."""
-        found = []
+    def joining(self, layer: int) -> list[Joining]:
+        """Take the experiments whose first block is `layer` out of the queue.
+
+        Jobs of the same number of tokens are taken together, as many as JOINING_ROWS allows.
+        """
+        found: dict[int, list[list[int]]] = {}  # tokens -> groups of jobs
+        taken: dict[int, list[Experiment]] = {}
         for number, waiting in enumerate(self._waiting):
             others = (i for i, one in enumerate(waiting) if one.first_block != layer)
             count = next(others, len(waiting))
-            if count:
-                found.append((number, waiting[:count]))
-                del waiting[:count]
-        return found
+            if not count:
+                continue
+            taken[number] = waiting[:count]
+            del waiting[:count]
+            T = int(self._T[number])
+            groups = found.setdefault(T, [[]])
+            if groups[-1] and (len(groups[-1]) + 1) * T > JOINING_ROWS:
+                groups.append([])
+            groups[-1].append(number)
+        return [
+            Joining(
+                jobs=group,
+                experiments=[one for number in group for one in taken[number]],
+                job=np.repeat(np.arange(len(group)), [len(taken[number]) for number in group]),
+            )
+            for groups in found.values()
+            for group in groups
+        ]
 
     def block_runs(
-        self, number: int, block: Block | None, recorded: dict[str, Tensor], *, at_top: bool
+        self, jobs: Sequence[int], block: Block | None, recorded: dict[str, Tensor], *, at_top: bool
     ) -> BlockRuns:
-        """Return the activations in `block` of the two runs of job `number`."""
-        T, first = int(self._T[number]), self.jobs[number].first_difference
-        return BlockRuns(block, T, at_top, recorded, first, self._base_rows[number], number)
+        """Return the activations in `block` of both runs of jobs with the same number of tokens."""
+        return BlockRuns(
+            block,
+            int(self._T[jobs[0]]),
+            at_top,
+            recorded,
+            np.array(jobs),
+            np.array([self._base_rows[number] for number in jobs]),
+            np.array([self.jobs[number].first_difference for number in jobs]),
+        )
 
-    def add(self, number: int, joining: Sequence[Experiment]) -> None:
-        """Append experiments of job `number` to the sequences."""
-        self._job_of += [number] * len(joining)
-        self._first_positions += [one.first_position for one in joining]
-        self._experiments += joining
+    def add(self, joining: Joining) -> None:
+        """Append experiments to the sequences."""
+        self._job_of += [joining.jobs[place] for place in joining.job]
+        self._first_positions += [one.first_position for one in joining.experiments]
+        self._experiments += joining.experiments
 
     def results(self, number: int) -> tuple[list[Experiment], Tensor]:
         """Return the experiments (E) of job `number` that were run, and their sequences (E,)."""

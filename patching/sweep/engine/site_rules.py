@@ -4,13 +4,13 @@ A rule gets the activations of base and source run in the patched block, and
 returns the residual stream after that block, in the rows that the patch changes.
 From there on forward.py runs all experiments' rows alike, whatever the site.
 
-Shapes: n changed rows; g query heads that read the patched head (1, unless several
-share keys and values); P positions of the base and source run's activations.
+Shapes: J jobs of T tokens; n changed rows; g query heads that read the patched head (1,
+unless several share keys and values); P positions of the base and source runs' activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -23,21 +23,25 @@ from torch import Tensor
 from mingpt.model import Block
 from mingpt.sites import SHARED_SITES
 from patching.attention import pattern_of
-from patching.sweep.engine.packing import BlockRuns, by_rows, rows_of, to_device
-from patching.sweep.engine.plan import Experiment
+from patching.sweep.engine.packing import BlockRuns, Joining, by_rows, rows_of, to_device
 
 
-def new_rows(site: str, runs: BlockRuns, experiments: Sequence[Experiment]) -> Tensor:
-    """Return the rows (R, C) of joining experiments, one experiment after another."""
-    function = RULES[site].resid_post
+def new_rows(site: str, runs: BlockRuns, joining: Joining) -> Tensor:
+    """Return the rows (R, C) of joining experiments, one experiment after another.
+
+    Args:
+        runs: the runs of the joining jobs.
+    """
+    function, experiments = RULES[site].resid_post, joining.experiments
     positions, owner = runs.positions_of(experiments)  # (R,), (R,)
     if not experiments[0].single_position:  # the patch changes every row
-        return function(ChangedRows.of(site, runs, experiments, positions, owner))
+        return function(ChangedRows.of(site, runs, joining, positions, owner))
     # The patch changes the first row of each experiment; the others are the base run's.
-    base = runs.base("resid_post")
-    rows = rows_of(base, to_device(positions - runs.first_position, base.device))  # (R, C)
+    base = runs.base("resid_post")  # (J, P, C)
+    place = joining.job[owner] * base.size(1) + positions - runs.first_position
+    rows = rows_of(base.flatten(0, 1), to_device(place, base.device))  # (R, C)
     first = np.flatnonzero(np.diff(owner, prepend=-1))  # (E,)
-    changed = ChangedRows.of(site, runs, experiments, positions[first], owner[first])
+    changed = ChangedRows.of(site, runs, joining, positions[first], owner[first])
     rows[to_device(first, base.device)] = function(changed)
     return rows
 
@@ -48,35 +52,38 @@ class ChangedRows:
 
     site: str
     runs: BlockRuns
-    row: Tensor  # (n,) the row in runs.base and runs.source
+    job: Tensor  # (n,) the place of the row's job in runs.base and runs.source
+    row: Tensor  # (n,) the row in that job's runs
     head: Tensor  # (n,) the patched head; 0 at a site without heads
     position: Tensor | None  # (n,) the patched position; None: every position is patched
-    head_slices: list[tuple[int, slice]]  # the rows of each patched head, in order
+    head_slices: list[tuple[int, int, slice]]  # (job, patched head, its rows), in order
 
     @classmethod
     def of(
         cls,
         site: str,
         runs: BlockRuns,
-        experiments: Sequence[Experiment],
+        joining: Joining,
         positions: np.ndarray,
         owner: np.ndarray,
     ) -> ChangedRows:
         """Return the rows at `positions` (n,); row i belongs to experiments[owner[i]]."""
-        device = runs.base("resid_post").device
-        cells = [one.cell for one in experiments]
-        head = np.array([cell.head or 0 for cell in cells])[owner]
-        ends = [0, *(np.flatnonzero(np.diff(head)) + 1).tolist(), len(head)]
+        cells = [one.cell for one in joining.experiments]
+        job, head = joining.job[owner], np.array([cell.head or 0 for cell in cells])[owner]
+        changes = np.flatnonzero(np.diff(head) | np.diff(job)) + 1
+        ends = [0, *changes.tolist(), len(head)]
         position = None
         if cells[0].position is not None:
-            position = to_device(np.array([cell.position for cell in cells])[owner], device)
+            at = np.array([cell.position for cell in cells])[owner]
+            position = to_device(at, runs.device)
         return cls(
             site,
             runs,
-            row=to_device(positions - runs.first_position, device),
-            head=to_device(head, device),
+            job=to_device(job, runs.device),
+            row=to_device(positions - runs.first_position, runs.device),
+            head=to_device(head, runs.device),
             position=position,
-            head_slices=[(int(head[a]), slice(a, b)) for a, b in pairwise(ends)],
+            head_slices=[(int(job[a]), int(head[a]), slice(a, b)) for a, b in pairwise(ends)],
         )
 
     @property
@@ -86,18 +93,21 @@ class ChangedRows:
 
     def base(self, site: str) -> Tensor:
         """Return the base run's activation in these rows (n, C)."""
-        return rows_of(self.runs.base(site), self.row)
+        return self._rows(self.runs.base(site))
 
     def source(self, site: str) -> Tensor:
         """Return the source run's activation in these rows (n, C)."""
-        return rows_of(self.runs.source(site), self.row)
+        return self._rows(self.runs.source(site))
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return rows_of(x.flatten(0, 1), self.job * x.size(1) + self.row)
 
     def base_heads(self, site: str) -> Tensor:
-        """Return the base run's activation, head by head (nh or nkv, P, hs)."""
+        """Return the base runs' activation, head by head (J, nh or nkv, P, hs)."""
         return self.block.attn.heads(self.runs.base(site))
 
     def source_heads(self, site: str) -> Tensor:
-        """Return the source run's activation, head by head (nh or nkv, P, hs)."""
+        """Return the source runs' activation, head by head (J, nh or nkv, P, hs)."""
         return self.block.attn.heads(self.runs.source(site))
 
     @cached_property
@@ -107,9 +117,13 @@ class ChangedRows:
         g = attn.n_head // attn.kv_heads if self.site in SHARED_SITES else 1
         return self.head[:, None] * g + torch.arange(g, device=self.head.device)
 
-    def of_readers(self, x: Tensor) -> Tensor:
-        """Return x (nh, P, ...) at the readers of each row: (n, g, ...)."""
-        return x[self.readers, self.row[:, None]]
+    def of_readers(self, x: Tensor, *at: Tensor) -> Tensor:
+        """Return x (J, nh, P, ...) at the readers of each row: (n, g, ...).
+
+        Args:
+            at: an index (n, 1) of the axis after P.
+        """
+        return x[(self.job[:, None], self.readers, self.row[:, None], *at)]
 
     @cached_property
     def future(self) -> Tensor:
@@ -175,7 +189,7 @@ def _pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
 
 def _by_pattern(changed: ChangedRows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     attn = changed.block.attn
-    pattern = pattern_of(attn, q, k, changed.future)  # (nh, P, T)
+    pattern = pattern_of(attn, q, k, changed.future)  # (J, nh, P, T)
     z = changed.of_readers(attn.mix(pattern, changed.base_heads("v")))  # (n, 1, hs)
     before = pattern_of(attn, changed.base_heads("q"), changed.base_heads("k"), changed.future)
     return z, changed.of_readers((pattern == before).all(-1)).squeeze(-1)
@@ -185,19 +199,19 @@ def _k(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     attn, q = changed.block.attn, changed.base_heads("q")
     is_same = _is_same_head(changed)
     if changed.position is None:
-        pattern = pattern_of(attn, q, changed.source_heads("k"), changed.future)  # (nh, P, T)
+        pattern = pattern_of(attn, q, changed.source_heads("k"), changed.future)  # (J, nh, P, T)
         return changed.of_readers(attn.mix(pattern, changed.base_heads("v"))), is_same
     # One key changes: replace its column of the scores, and take the softmax again.
     at = changed.position[:, None]  # (n, 1)
     scores = changed.of_readers(attn.scores(q, changed.base_heads("k")))  # (n, g, T)
-    patched = attn.scores(q, changed.source_heads("k"))[changed.readers, changed.row[:, None], at]
+    patched = changed.of_readers(attn.scores(q, changed.source_heads("k")), at)  # (n, g)
     patched = patched[..., None]  # (n, g, 1)
     scores.scatter_(-1, at[..., None].expand_as(patched), patched)
     scores.masked_fill_(changed.future[changed.row[:, None]], float("-inf"))
-    v = changed.base_heads("v")  # (nkv, T, hs)
+    v = changed.base_heads("v")  # (J, nkv, T, hs)
     weights = scores.softmax(-1).to(v.dtype)  # (n, g, T); the scores may be wider
     # Rows of the same head are adjacent, so each head needs one product with its values.
-    z = torch.cat([weights[rows] @ v[head] for head, rows in changed.head_slices])
+    z = torch.cat([weights[rows] @ v[job, head] for job, head, rows in changed.head_slices])
     return z, is_same
 
 
@@ -209,8 +223,9 @@ def _v(changed: ChangedRows) -> tuple[Tensor, Tensor]:
         return changed.of_readers(attn.mix(pattern, changed.source_heads("v"))), is_same
     # One value changes: z changes by the difference times the weight of its position.
     at = changed.position
-    weight = pattern[changed.readers, changed.row[:, None], at[:, None]]  # (n, g)
-    difference = (changed.source_heads("v") - changed.base_heads("v"))[changed.head, at]  # (n, hs)
+    weight = changed.of_readers(pattern, at[:, None])  # (n, g)
+    apart = changed.source_heads("v") - changed.base_heads("v")  # (J, nkv, T, hs)
+    difference = apart[changed.job, changed.head, at]  # (n, hs)
     before = changed.of_readers(changed.base_heads("z"))  # (n, g, hs)
     return before + weight[..., None] * difference[:, None], is_same
 
@@ -218,8 +233,10 @@ def _v(changed: ChangedRows) -> tuple[Tensor, Tensor]:
 def _is_same_head(changed: ChangedRows) -> Tensor:
     """Return a mask (n,): True where the patched k or v is equal in both runs."""
     site, at = changed.site, changed.position
-    equal = (changed.source_heads(site) == changed.base_heads(site)).all(-1)  # (nkv, T)
-    return equal.all(-1)[changed.head] if at is None else equal[changed.head, at]
+    equal = (changed.source_heads(site) == changed.base_heads(site)).all(-1)  # (J, nkv, T)
+    if at is None:
+        return equal.all(-1)[changed.job, changed.head]
+    return equal[changed.job, changed.head, at]
 
 
 def _after_heads(

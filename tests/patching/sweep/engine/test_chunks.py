@@ -45,10 +45,8 @@ def test_little_memory_means_several_passes_and_the_same_numbers(several, varian
 def jobs(several) -> list[Job]:
     """Return the experiments of `v` by position, of several pairs, in 3 layers of 2 heads."""
     request, config = Request("v", by_position=True), make_model().config
-    return [
-        measure._PairPlan.of(pair, request.grid(config, len(pair)), "denoise").job
-        for pair in several
-    ]
+    grids = [request.grid(config, len(pair)) for pair in several]
+    return [plan.job for plan in measure.plan_pairs(several, grids, "denoise")]
 
 
 def test_a_chunk_never_holds_more_than_is_allowed(jobs):

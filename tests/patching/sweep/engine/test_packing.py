@@ -2,6 +2,7 @@
 
 import doctest
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,8 +24,8 @@ def batch_at(layer: int, *experiments: Experiment) -> Batch:
     """Return the batch that block `layer` gets, of one pair of 4 tokens that differ at 1."""
     batch = Batch([Job((5, 6, 7, 8), (5, 9, 7, 8), 1, experiments)], CPU)
     for block in range(layer + 1):
-        for number, joining in batch.joining(block):
-            batch.add(number, joining)
+        for joining in batch.joining(block):
+            batch.add(joining)
     return batch
 
 
@@ -89,8 +90,8 @@ def test_two_jobs_of_unequal_lengths():
     assert ids.tolist() == [5, 6, 7, 1, 2, 3, 4, 2, 3]
     assert positions.tolist() == [0, 1, 1, 0, 1, 2, 0, 1, 2]
     assert batch.joining(0) == []
-    for number, joining in batch.joining(1):
-        batch.add(number, joining)
+    for joining in batch.joining(1):
+        batch.add(joining)
     assert batch.joining(1) == []
     layout = batch.layout(2)
     two, three = layout.groups
@@ -114,15 +115,35 @@ def test_base_and_source_before_and_at_the_top():
     """The source run's rows before the first difference are the base run's."""
     every = torch.arange(14.0).view(14, 1)  # job 0 has rows 0 to 6, job 1 rows 7 to 13
     last = torch.arange(4.0).view(4, 1)  # one row a run
-    runs = BlockRuns(None, 4, False, {"q": every, "k": every}, 1, 7, 1)
+    one, both = ((np.array(places), 7 * np.array(places)) for places in ([1], [0, 1]))
+    recorded = {"q": every, "k": every, "resid_post": every}
+    runs = BlockRuns(None, 4, False, recorded, *one, np.array([1]))
     assert runs.base("q").flatten().tolist() == [7, 8, 9, 10]
     assert runs.source("q").flatten().tolist() == [7, 11, 12, 13]
-    top = BlockRuns(None, 4, True, {"q": last, "k": every}, 1, 7, 1)
-    assert (top.base("q").tolist(), top.source("q").tolist()) == ([[2.0]], [[3.0]])
+    together = BlockRuns(None, 4, False, recorded, *both, np.array([1, 1]))
+    assert together.base("q")[..., 0].tolist() == [[0, 1, 2, 3], [7, 8, 9, 10]]
+    assert together.source("q")[..., 0].tolist() == [[0, 4, 5, 6], [7, 11, 12, 13]]
+    top = BlockRuns(None, 4, True, {**recorded, "q": last}, *one, np.array([1]))
+    assert (top.base("q").tolist(), top.source("q").tolist()) == ([[[2.0]]], [[[3.0]]])
     assert top.source("k").flatten().tolist() == [7, 11, 12, 13]
     two = [experiment(1, 2), experiment(1, 3)]
     assert [part.tolist() for part in runs.positions_of(two)] == [[2, 3, 3], [0, 0, 1]]
     assert [part.tolist() for part in top.positions_of(two)] == [[3, 3], [0, 1]]
+
+
+def test_jobs_of_one_length_join_together_as_many_as_the_rows_allow(monkeypatch):
+    lengths = (4, 3, 4, 4)
+    jobs = [
+        Job((5, 6, 7, 8)[:T], (5, 9, 7, 8)[:T], 1, [experiment(1, 1), experiment(1, 2)])
+        for T in lengths
+    ]
+    monkeypatch.setattr(packing, "JOINING_ROWS", 8)
+    found = Batch(jobs, CPU).joining(1)
+    assert [(one.jobs, one.job.tolist()) for one in found] == [
+        ([0, 2], [0, 0, 1, 1]),
+        ([3], [0, 0]),
+        ([1], [0, 0]),
+    ]
 
 
 def test_rows_a_few_at_a_time(monkeypatch):

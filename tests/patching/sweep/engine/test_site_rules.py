@@ -10,7 +10,7 @@ from mingpt.sites import HEAD_SITES, SITES
 from patching import patch_sweep
 from patching.sweep.engine import measure
 from patching.sweep.engine.forward import PackedRuns
-from patching.sweep.engine.packing import BlockRuns
+from patching.sweep.engine.packing import BlockRuns, Joining
 from patching.sweep.engine.plan import plan_cell
 from patching.sweep.engine.site_rules import RULES, new_rows
 from patching.sweep.request import Request
@@ -53,11 +53,12 @@ def test_a_rule_gives_the_stream_after_the_patched_block(pair, request_, n_kv_he
     stacked = {
         site: torch.cat([_flat(rows[site]), _flat(source_rows[site])[2:]]) for site in rows
     }  # the source run's rows from the first difference, position 2, on
-    runs = BlockRuns(model.transformer.h[1], len(pair), False, stacked, 2, 0, 0)
+    zero, first = np.array([0]), np.array([2])
+    runs = BlockRuns(model.transformer.h[1], len(pair), False, stacked, zero, zero, first)
     grid = request_.grid(model.config, len(pair))
     cells = [cell for cell in grid.cells() if cell.layer == 1]
     planned = [one for c in cells if not isinstance(one := plan_cell(grid, c, (2,)), str)]
-    new = new_rows(request_.site, runs, planned)
+    new = new_rows(request_.site, runs, Joining([0], planned, np.zeros(len(planned), dtype=int)))
     for one in planned:
         model(clean, record=SITES)
         model(corrupt, record="resid_post", patch=grid.patches(one.cell))
