@@ -81,8 +81,8 @@ def _common_cells(ours: Cells, theirs: Cells) -> tuple[dict[str, Any], list[np.n
 
 def _same_pairs(a: Study, ours: Cells, b: Study, theirs: Cells) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the pairs that both maps have, in each of them."""
-    place = {b.pairs["hash"][pair]: row for row, pair in enumerate(theirs.pairs)}
-    hashes = [a.pairs["hash"][pair] for pair in ours.pairs]
+    place = {b.column("hash")[pair]: row for row, pair in enumerate(theirs.pairs)}
+    hashes = [a.column("hash")[pair] for pair in ours.pairs]
     both = [(row, place[one]) for row, one in enumerate(hashes) if one in place]
     rows = np.array(both, dtype=int).reshape(-1, 2)
     return rows[:, 0], rows[:, 1]

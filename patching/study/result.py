@@ -45,6 +45,7 @@ class Study:
         self.folder = folder
         self.fields = fields
         self.request = StudyRequest.from_dict(fields["request"])
+        self._columns: dict[str, list[Any]] = {}  # of pairs.parquet, those that were asked for
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
@@ -81,17 +82,30 @@ class Study:
     def pairs(self) -> dict[str, list[Any]]:
         """The columns of pairs.parquet: clean_text, target_tokens, length, further, ..."""
         file = on_disk.open_parquet(self.folder / on_disk.PAIRS, self.fields["id"])
-        table = on_disk.rows_of(file, range(file.num_row_groups), file.schema_arrow.names)
-        return dict(table.to_pydict())
+        return {name: self.column(name) for name in file.schema_arrow.names}
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column of pairs.parquet.
+
+        Raises:
+            ResultError: there is none of this name.
+        """
+        if name not in self._columns:
+            file = on_disk.open_parquet(self.folder / on_disk.PAIRS, self.fields["id"])
+            if name not in file.schema_arrow.names:
+                raise ResultError(f"{self.folder / on_disk.PAIRS} has no column {name}")
+            table = on_disk.rows_of(file, range(file.num_row_groups), [name])
+            self._columns[name] = table[name].to_pylist()
+        return self._columns[name]
 
     def __len__(self) -> int:
         """Return the number of pairs, those that have not been run included."""
-        return len(self.pairs["pair"])
+        return len(self.column("pair"))
 
     @cached_property
     def batches(self) -> list[list[int]]:
         """The numbers of the pairs of each batch."""
-        return cut(self.pairs["length"], self.request.batch)
+        return cut(self.column("length"), self.request.batch)
 
     @property
     def finished(self) -> list[int]:
@@ -278,7 +292,7 @@ class Study:
         return {str(name): int(size) for name, size in self.fields["axes"][site]}
 
     def _keys(self, pair: int) -> list[Key]:
-        keys = self.pairs["keys"][pair]
+        keys = self.column("keys")[pair]
         return list(keys) if self.align == "roles" else [int(key) for key in keys]
 
     def _weights(self, keys: list[Key]) -> Callable[[int], np.ndarray]:
@@ -309,7 +323,7 @@ class Study:
     def _values(self, number: int, group: int, sizes: dict[str, int]) -> np.ndarray:
         """Return the values (B, layers, ...) of one map in one shard."""
         batch = self.batches[number]
-        T = self.pairs["length"][batch[0]]
+        T = self.column("length")[batch[0]]
         shape = [len(batch), *(T if name == "position" else n for name, n in sizes.items())]
         table = on_disk.rows_of(self._shard(number), [group], ("value",))
         values = table["value"].to_numpy()

@@ -1,11 +1,16 @@
 """Studies: their numbers against single sweeps, their folder, what is refused."""
 
+import errno
 import gc
 import json
 import os
 import random
 import signal
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -243,7 +248,7 @@ def test_another_study_in_the_same_folder_is_refused_with_the_difference_named(m
     for how, message in (
         ({"direction": "noise"}, "direction: denoise there, noise asked for"),
         ({"site": "z"}, "sites: resid_post there, z asked for"),
-        ({"batch": 3}, "batch: 32 there, 3 asked for"),
+        ({"batch": 3}, "batch: 64 there, 3 asked for"),
     ):
         with pytest.raises(StudyError, match=f"holds another study \\({message}"):
             run_study(model, pairs, out=tmp_path / "s", progress=False, **how)
@@ -300,6 +305,57 @@ def test_a_folder_that_cannot_be_made_is_refused(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="is not a folder"):
         run_study(model, some_pairs(3), out=tmp_path / "file" / "s", progress=False)
+
+
+def test_a_full_disk_ends_the_run_and_damages_nothing(model, tmp_path, monkeypatch):
+    pairs, how = some_pairs(6), {"batch": 2, "out": tmp_path / "s", "progress": False}
+    whole = run_study(model, pairs, batch=2, progress=False).summary(draws=100)
+    written, shards = Path.write_bytes, []
+
+    def full(path, data):
+        shards.append(path.parent.name == "shards")
+        if sum(shards) == 2:
+            written(path, data[:100])
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return written(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        run_study(model, pairs, **how)
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "s" / "shards").iterdir()) == ["000000.parquet"]
+    found = run_study(model, pairs, **how).summary(draws=100)
+    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_must_not_be_written_is_refused(model, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(FileError):
+        run_study(model, some_pairs(3), out=tmp_path / "s", progress=False)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
+    """Run 400 and 4,000 pairs, each in a process of its own, and compare the peaks."""
+    script = """
+        import resource, sys, mingpt
+        from patching import read_pairs, run_study
+        from patching.study.generators.make import make_pairs, write_rows
+
+        count, folder = int(sys.argv[1]), sys.argv[2]
+        model, tokenizer = mingpt.load("builtin")
+        write_rows(f"{folder}/{count}.csv", make_pairs("ioi", tokenizer, 4000).rows)
+        pairs, _ = read_pairs(tokenizer, f"{folder}/{count}.csv", roles="roles")
+        run_study(model, pairs[:count], out=f"{folder}/{count}", progress=False, batch=32)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    """
+    peaks = {}
+    for count in (400, 4000):
+        arguments = [sys.executable, "-c", textwrap.dedent(script), str(count), str(tmp_path)]
+        peaks[count] = int(subprocess.run(arguments, capture_output=True, check=True).stdout)
+    print(f"peak memory in MB, by pairs: {peaks}")
+    assert peaks[4000] < peaks[400] + 30
 
 
 def test_the_temporary_folder_vanishes_with_its_study(model):
