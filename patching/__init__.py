@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.prompts import PromptPair as PromptPair
     from patching.prompts import Question as Question
     from patching.prompts import answer_id as answer_id
+    from patching.study.figures import draw_study as draw_study
+    from patching.study.figures import draw_study_pairs as draw_study_pairs
     from patching.study.pairs_file import read_pairs as read_pairs
     from patching.study.result import Study as Study
     from patching.study.run import run_study as run_study
@@ -74,6 +76,8 @@ _HOME = {
     "read_pairs": "patching.study.pairs_file",
     "run_study": "patching.study.run",
     "Study": "patching.study.result",
+    "draw_study": "patching.study.figures",
+    "draw_study_pairs": "patching.study.figures",
     "PromptError": "patching.errors",
     "PairsError": "patching.errors",
     "StudyError": "patching.errors",

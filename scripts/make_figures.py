@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from patching.continuation.step_candidates import Candidate, keep_first
 from patching.explanation.figures import draw_explanation
 from patching.explanation.run import explain
 from patching.prompts import PromptPair, Question
+from patching.study.figures import draw_study
+from patching.study.generators.make import make_pairs, write_rows
+from patching.study.pairs_file import read_pairs
+from patching.study.run import run_study
 from patching.sweep.figures import draw_heatmap
 from patching.sweep.run import patch_sweep
 
@@ -41,6 +46,7 @@ SWEEPS = {
         {"metric": "recovery"},
     ),
 }
+STUDIED = 200  # pairs
 CONTINUED = "The doctor said that"
 EXPLAINED = {"readme-alti-logit.png": "alti-logit", "readme-lens.png": "lens"}
 
@@ -73,6 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = sorted(known.values(), key=lambda one: one.rank)
     path = folder / "readme-choice.png"
     draw_choice(first, path, samples=samples)
+    print(f"wrote {path}")
+    path = folder / "readme-study.png"
+    with tempfile.TemporaryDirectory() as made:
+        rows = make_pairs("ioi", tokenizer, STUDIED).rows
+        pairs, _ = read_pairs(tokenizer, write_rows(f"{made}/ioi.csv", rows), roles="roles")
+    draw_study(run_study(model, pairs, progress=False), path)
     print(f"wrote {path}")
     return 0
 

@@ -202,6 +202,8 @@ CALLS = {
         "draw_counts": lambda t: is_figure(patching.draw_counts(t.counts(), title="How often")),
         "read_pairs": lambda t: len(studied(t).pairs["place"]) == 3,
         "run_study": lambda t: studied(t).is_complete,
+        "draw_study": lambda t: is_figure(patching.draw_study(studied(t), draws=9)),
+        "draw_study_pairs": lambda t: is_figure(patching.draw_study_pairs(studied(t), draws=9)),
         "Study": lambda t: len(patching.Study.load(studied(t).folder).summary(draws=9)) == 3 * 2,
         **error_calls(
             patching,

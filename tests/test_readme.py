@@ -46,7 +46,7 @@ WRITTEN = {
     ".": ["michelle.json", "michelle.npz", "michelle.png"],
     "patching/explanation": ["cabinet.json", "cabinet.npz", "lens.png"],
     "mingpt/training": ["README.md", "runs"],
-    "patching/study": ["ioi.csv", "runs"],
+    "patching/study": ["ioi.csv", "map.png", "runs"],
 }
 
 

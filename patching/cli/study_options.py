@@ -11,6 +11,7 @@ from patching.cli.common.command import UsageError
 
 MOST_DRAWS = 10**6
 MOST_ROWS = 10**6
+FORMATS = ("png", "svg", "pdf")  # patching.drawing.style's, whose import is slow
 TABLE_ROWS = 10  # of each map's table
 
 

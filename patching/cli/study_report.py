@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from patching.cli.common.tables import probability, table
 from patching.study.pairs_report import PairsReport
 from patching.study.summary import AXES
+from patching.study.words import ALPHA, METRIC_WORDS, unpatched_means
 from patching.text import counted, escaped
 
 if TYPE_CHECKING:
@@ -16,16 +17,6 @@ if TYPE_CHECKING:
 
     from patching.study.result import Study
 
-ALPHA = 0.05  # cells with a smaller corrected p are counted as survivors
-# What a metric is in every pair.
-WORDS = {
-    "logit_diff": "logit(foil) - logit(target)",
-    "target_logit": "logit(target), patched minus clean",
-    "log_prob": "ln p(target)",
-    "prob_diff": "p(foil) - p(target)",
-    "kl": "KL(clean || patched), nats",
-    "recovery": "recovery of the logit difference: 0 corrupt, 1 clean",
-}
 _NAMES = {"top": "likeliest of all tokens", "preferred": "likelier than the other answer"}
 
 
@@ -99,7 +90,7 @@ def _largest(
     tested = found[found["p_corrected"].notna()].assign(effect=found["mean"] - base)
     survivors = int((tested["p_corrected"] < ALPHA).sum())
     head = (
-        f"{site}, {WORDS[metric]}: {counted(int(found['n'].iloc[0]), 'pair')};"
+        f"{site}, {METRIC_WORDS[metric]}: {counted(int(found['n'].iloc[0]), 'pair')};"
         f" clean {clean:z.4f}, corrupt {corrupt:z.4f}; {survivors} of"
         f" {counted(len(tested), 'cell')} that can change survive {how['correction']}"
         f" (p < {ALPHA:g})"
@@ -121,7 +112,7 @@ def difference(
     tested = found[found["p_corrected"].notna()]
     if len(tested):
         said = (
-            f"{counted(n, 'same pair')}, compared pair by pair;"
+            f"{counted(n, 'pair')}, the same in both, compared pair by pair;"
             f" {int((tested['p_corrected'] < ALPHA).sum())} of {counted(len(tested), 'cell')}"
             f" differ (max-t, p < {ALPHA:g})"
         )
@@ -129,7 +120,7 @@ def difference(
         tested = found
         said = f"other pairs, {n:,} and {other:,}: intervals by resampling both, and no p"
     ranked = _ranked(tested, "difference", ["difference", "low", "high"], confidence, rows)
-    return f"{site}, {WORDS[metric]}, effect in A minus effect in B: {said}\n{ranked}"
+    return f"{site}, {METRIC_WORDS[metric]}, effect in A minus effect in B: {said}\n{ranked}"
 
 
 def _ranked(
@@ -150,17 +141,6 @@ def _ranked(
             )
         )
     return table(cells, right=range(len(cells[0])))
-
-
-def unpatched_means(study: Study, metric: str, only_correct: str | None) -> tuple[float, float]:
-    """Return a metric's means over pairs in the clean and the corrupt run; recovery's are 1, 0."""
-    if metric == "recovery":
-        return 1.0, 0.0
-    pairs = study.chosen(only_correct)
-    clean, corrupt = (
-        float(study.unpatched(run)[metric][pairs].mean()) for run in ("clean", "corrupt")
-    )
-    return clean, corrupt
 
 
 def _known(value: float) -> bool:

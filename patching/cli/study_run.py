@@ -177,7 +177,8 @@ def run(arguments: SimpleNamespace) -> None:
     table = study.summary(**how)
     written = study_show.write_summary(study, table)
     study_show.report(study, table, how, say, with_pairs=False)
-    written |= study_show.draw(study, table, how, arguments, folder / study_show.FIGURES)
+    figures = folder / study_show.FIGURES
+    written |= study_show.draw(study, table, how, figures, study_show.Look())
     output.say_written(say, written)
     if arguments.json:
         found = study_show.as_json(study, table, how)

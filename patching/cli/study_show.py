@@ -6,11 +6,12 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from click import Argument, IntRange, Option
+from click import Argument, Choice, IntRange, Option
 
 from mingpt.files import expanded
 from patching.cli.common import output
@@ -18,6 +19,7 @@ from patching.cli.common.command import Command, Several, UsageError, print_line
 from patching.cli.common.models import import_libraries
 from patching.cli.common.options import Seed, files, look_options
 from patching.cli.study_options import (
+    FORMATS,
     MOST_ROWS,
     TABLE_ROWS,
     check_libraries,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 COMMAND = "mingpt-study show"
 COMPARED = ("confidence", "draws", "flips", "seed")  # the statistics that a comparison has
+OF_PAIRS = ("only_correct", "confidence", "draws", "method", "seed")
 FIGURES = "figures"  # the folder of figures in a study's folder
 DESCRIPTION = """\
 Show a study: tables of the largest effects, maps, what was left out and why.
@@ -57,7 +60,13 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         *statistics_options(),
         Option(["--seed"], type=Seed(), default=0, metavar="N", help="seed of the statistics"),
     ],
-    "figures": look_options(),
+    "figures": [
+        Option(["--cell"], metavar="CELL", multiple=True,
+               help="draw this cell's single pairs, as 3:S2 (layer and role or position), or 4.2"
+               " (a head); repeat it for several  [default: the largest effects]"),
+        *look_options(),
+        Option(["--format"], type=Choice(FORMATS), default="png"),
+    ],
     "output": [
         Option(["--rows"], type=IntRange(1, MOST_ROWS), default=TABLE_ROWS, metavar="N",
                help="rows of each map's table"),
@@ -87,14 +96,15 @@ def run(arguments: SimpleNamespace) -> None:
     check_cmap(arguments.cmap)
     say = output.make_say(arguments)
     studies = [Study.load(path) for path in paths]
+    look = Look(arguments.format, arguments.cmap, arguments.title, tuple(arguments.cell or ()))
     out = expanded(arguments.out) if arguments.out else studies[0].folder / FIGURES
-    output.check_writable(out / "map.png")
+    output.check_writable(out / f"map.{look.format}")
     if len(studies) == 2:
-        compare(studies, how, arguments, say)
+        compare(studies, how, arguments, say, out, look)
         return
     table = studies[0].summary(**how)
     report(studies[0], table, how, say, rows=arguments.rows)
-    written = draw(studies[0], table, how, arguments, out)
+    written = draw(studies[0], table, how, out, look)
     output.say_written(say, written)
     if arguments.json:
         found = as_json(studies[0], table, how)
@@ -123,36 +133,53 @@ def compare(
     how: Mapping[str, Any],
     arguments: SimpleNamespace,
     say: Callable[..., None],
+    folder: Path,
+    look: Look,
 ) -> None:
-    """Print where two studies' effects differ most, map by map.
+    """Print and draw where two studies' effects differ most, map by map.
 
     Raises:
         UsageError: they have no map in common.
     """
     from patching.cli import study_report
+    from patching.drawing.study import draw_map
     from patching.study.comparison import compare_studies
+    from patching.study.figures import comparison_map
 
     for name, study in zip("AB", studies, strict=True):
         say(f"{name}: {study!r}")
-    a, b = (study.request for study in studies)
-    metrics = [one.name for one in a.read if one.name in {other.name for other in b.read}]
-    maps = [(site, metric) for site in a.sites if site in b.sites for metric in metrics]
+    a, b = studies
+    theirs = {metric.name for metric in b.request.read}
+    metrics = [metric.name for metric in a.request.read if metric.name in theirs]
+    sites = [site for site in a.request.sites if site in b.request.sites]
+    maps = [(site, metric) for site in sites for metric in metrics]
     if not maps:
         raise UsageError("the two studies have no map in common: other sites or other metrics")
     settings = {name: how[name] for name in ("only_correct", *COMPARED)}
-    tables = {}
-    for site, metric in maps:
-        found = compare_studies(*studies, site=site, metric=metric, **settings)
-        tables[site, metric] = found
+    tables = {
+        (site, metric): compare_studies(a, b, site=site, metric=metric, **settings)
+        for site, metric in maps
+    }
+    written: dict[Path, bool] = {}
+    for (site, metric), found in tables.items():
         block = study_report.difference(site, metric, found, how["confidence"], arguments.rows)
         say(f"\n{block}")
+        if not ("head" in found and {"position", "role"} & {*found.columns}):
+            path = folder / f"{site}-{metric}-difference.{look.format}"
+            written[path] = path.exists()
+            drawn = comparison_map(a, b, found, site, metric, cmap=look.cmap, title=look.title,
+                                   confidence=how["confidence"])  # fmt: skip
+            draw_map(drawn, path)
+    output.say_written(say, written)
     if arguments.json:
         parts = [
             {"site": site, "metric": metric, "cells": json.loads(found.to_json(orient="records"))}
             for (site, metric), found in tables.items()
         ]
         fields = [study.fields for study in studies]
-        print_line(json.dumps({"studies": fields, "how": settings, "maps": parts}), sys.stdout)
+        paths = [str(path) for path in written]
+        found_all = {"studies": fields, "how": settings, "maps": parts, "paths": paths}
+        print_line(json.dumps(found_all), sys.stdout)
 
 
 def write_summary(study: Study, table: pandas.DataFrame) -> dict[Path, bool]:
@@ -165,15 +192,57 @@ def write_summary(study: Study, table: pandas.DataFrame) -> dict[Path, bool]:
     return existed
 
 
+@dataclass(frozen=True)
+class Look:
+    """The look of the figures, and whose single pairs are drawn."""
+
+    format: str = "png"
+    cmap: str | None = None
+    title: str | None = None
+    cells: tuple[str, ...] = ()  # by name; none: those of the largest effects
+
+
 def draw(
     study: Study,
     table: pandas.DataFrame,
     how: Mapping[str, Any],
-    arguments: SimpleNamespace,
     folder: Path,
+    look: Look,
 ) -> dict[Path, bool]:
-    """Write the figures; return path -> True if it replaced a file."""
-    return {}
+    """Draw every map, and single pairs; return path -> True if it replaced a file."""
+    from patching.study.figures import draw_study, draw_study_pairs, heads_to_draw
+    from patching.study.labels import find_cell, is_of
+
+    written: dict[Path, bool] = {}
+
+    def path(*parts: str) -> Path:
+        found = folder / f"{'-'.join(parts)}.{look.format}"
+        written[found] = found.exists()
+        return found
+
+    # All cells are found before a figure is drawn.
+    read = [metric.name for metric in study.request.read]
+    axes = {site: study.cells(site, read[0]).axes for site in study.request.sites}
+    chosen = {
+        site: [find_cell(axes[site], name) for name in look.cells if is_of(axes[site], name)]
+        for site in study.request.sites
+    }
+    if look.cells and not any(chosen.values()):
+        find_cell(axes[study.request.sites[0]], look.cells[0])  # says what a cell is
+    settings = {"summary": table, "cmap": look.cmap, "title": look.title, **how}
+    for site in study.request.sites:
+        for metric in study.request.metrics:
+            for head in heads_to_draw(table, site, metric):
+                end = () if head is None else (f"head{head}",)
+                draw_study(study, path(site, metric, *end), site=site, metric=metric, head=head,
+                           **settings)  # fmt: skip
+        for metric in read:
+            draw_study_pairs(
+                study, path(site, metric, "pairs"), site=site, metric=metric,
+                cells=chosen[site] or None, title=look.title,
+                **{name: how[name] for name in OF_PAIRS},
+            )  # fmt: skip
+    return written
 
 
 def as_json(study: Study, table: pandas.DataFrame, how: Mapping[str, Any]) -> dict[str, Any]:

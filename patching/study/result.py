@@ -128,6 +128,13 @@ class Study:
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
         )
 
+    def _repr_png_(self) -> bytes:
+        """Return the first map, for Jupyter."""
+        from patching.drawing.style import png_bytes
+        from patching.study.figures import draw_study
+
+        return png_bytes(draw_study(self))
+
     # ----------------------------------------------------------------- numbers
 
     def unpatched(self, run: str) -> dict[str, np.ndarray]:

@@ -67,6 +67,12 @@ def test_a_study_is_run_shown_and_gone_on_with(pairs, capsys):
     head = f"{first['layer']:>5}  {first['head']:>4}  {first['mean']:.4f}"
     assert out.split("z, recovery")[1].splitlines()[2].startswith(head)
 
+    figures = sorted(path.name for path in Path("s/figures").iterdir())
+    assert figures == [
+        "resid_post-logit_diff-pairs.png", "resid_post-logit_diff.png", "resid_post-recovery.png",
+        "z-logit_diff-pairs.png", "z-logit_diff.png", "z-recovery.png",
+    ]  # fmt: skip
+
     shard = Path("s/shards/000000.parquet")
     before = shard.stat().st_mtime_ns
     Path("s/shards/000001.parquet").unlink()
@@ -104,11 +110,12 @@ def test_two_studies_are_compared_pair_by_pair(pairs, capsys):
     capsys.readouterr()
     assert main(["show", "--compare", "denoise", "noise", "--rows", "1", "--json"]) == 0
     streams = capsys.readouterr()
-    assert "8 same pairs, compared pair by pair" in streams.err
+    assert "8 pairs, the same in both, compared pair by pair" in streams.err
     (found,) = json.loads(streams.out)["maps"]
     means = [Study.load(name).cells("resid_post", "logit_diff") for name in ("denoise", "noise")]
     apart = (means[0].effects - means[1].effects).mean(axis=0)
     assert [cell["difference"] for cell in found["cells"]] == pytest.approx(apart.tolist())
+    assert Path("denoise/figures/resid_post-logit_diff-difference.png").exists()
 
 
 def test_an_interrupted_run_says_how_to_go_on(pairs, capsys, monkeypatch):
@@ -147,6 +154,17 @@ def test_an_interrupted_run_says_how_to_go_on(pairs, capsys, monkeypatch):
 def test_what_cannot_be_done_is_said_in_one_line(pairs, capsys, arguments, said):
     assert said in error(capsys, *arguments)
     assert [path.name for path in pairs.parent.iterdir()] == ["ioi.csv"]
+
+
+def test_cells_are_chosen_and_figures_go_where_they_are_asked_to(pairs, capsys):
+    assert main(["run", "ioi.csv", *QUICK, "--site", "z", "--by-position", "--out", "s"]) == 0
+    assert len([*Path("s/figures").iterdir()]) == 5  # 4 heads, and single pairs
+    shown = ["show", "s", "--draws", "100", "--cell", "1.2:end", "--out", "pdf", "--format", "pdf"]
+    assert main(shown) == 0
+    assert {path.suffix for path in Path("pdf").iterdir()} == {".pdf"}
+    capsys.readouterr()
+    assert main(["show", "s", "--cell", "9.9"]) == 2
+    assert "no cell '9.9' in the map; a cell is written as 3.3:end" in capsys.readouterr().err
 
 
 def test_another_study_in_the_same_folder_is_refused(pairs, capsys):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import last, make_model
+from study_cases import answered, some_pairs, with_roles
 
 from mingpt.errors import FileError
 from patching import PromptPair, patch_sweep
@@ -23,37 +24,11 @@ from patching.errors import ResultError, StudyError
 from patching.study import on_disk
 from patching.study.align import common_keys, position_keys
 from patching.study.comparison import compare_studies
-from patching.study.pairs_file import Pairs
 from patching.study.request import StudyRequest, cut
 from patching.study.result import Study
 from patching.study.run import run_study
 
 COLUMNS = ["site", "metric", "layer", "position", "n", "mean", "sd", "low", "high", "p"]
-
-
-def some_pairs(count: int, lengths=(6,), at=2, seed: int = 0) -> list[PromptPair]:
-    """Return pairs of random tokens for make_model(); they differ at one position."""
-    draw = random.Random(seed)
-    pairs = []
-    for number in range(count):
-        clean = [draw.randrange(30) for _ in range(lengths[number % len(lengths)])]
-        corrupt = [*clean[:at], (clean[at] + 1) % 30, *clean[at + 1 :]]
-        pairs.append(PromptPair.from_ids(clean, corrupt, 30 + number % 5, 35 + number % 5))
-    return pairs
-
-
-def answered(model, pairs) -> list[PromptPair]:
-    """Return the pairs with answers that the model tells apart: the gap has one sign."""
-    found = []
-    for pair in pairs:
-        apart = last(model, pair.clean_ids) - last(model, pair.corrupt_ids)
-        ids = int(apart.argmax()), int(apart.argmin())
-        found.append(PromptPair.from_ids(pair.clean_ids, pair.corrupt_ids, *ids))
-    return found
-
-
-def with_roles(pairs, roles) -> Pairs:
-    return Pairs(tuple(pairs), tuple(range(len(pairs))), {}, tuple(roles))
 
 
 # --------------------------------------------------------------------- numbers

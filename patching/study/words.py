@@ -1,0 +1,36 @@
+"""What a study's numbers are called, and the unpatched values that they are compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patching.study.request import RECOVERY
+
+if TYPE_CHECKING:
+    from patching.study.result import Study
+
+ALPHA = 0.05  # cells with a smaller corrected p are said to survive
+# What a metric is in every pair.
+METRIC_WORDS = {
+    "logit_diff": "logit(foil) - logit(target)",
+    "target_logit": "logit(target), patched minus clean",
+    "log_prob": "ln p(target)",
+    "prob_diff": "p(foil) - p(target)",
+    "kl": "KL(clean || patched), nats",
+    "recovery": "recovery of the logit difference: 0 corrupt, 1 clean",
+}
+
+
+def unpatched_means(study: Study, metric: str, only_correct: str | None) -> tuple[float, float]:
+    """Return a metric's means over pairs in the clean and the corrupt run; of recovery 1 and 0.
+
+    Args:
+        only_correct: as Study.chosen.
+    """
+    if metric == RECOVERY:
+        return 1.0, 0.0
+    pairs = study.chosen(only_correct)
+    clean, corrupt = (
+        float(study.unpatched(run)[metric][pairs].mean()) for run in ("clean", "corrupt")
+    )
+    return clean, corrupt
