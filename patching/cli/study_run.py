@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from click import Argument, Choice, IntRange, Option
+from click import FLOAT, Argument, Choice, IntRange, Option
 
 from mingpt.files import expanded
 from mingpt.sites import SITES
@@ -26,7 +26,7 @@ from patching.cli.study_options import (
 )
 from patching.interrupts import tell
 from patching.study.align import ALIGNMENTS
-from patching.study.request import StudyRequest
+from patching.study.request import StudyRequest, Workers
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
@@ -76,6 +76,7 @@ examples:
   {COMMAND} ioi.csv --model gpt2 --site resid_post,attn_out,mlp_out --dry-run
       what is in the file, and how long it will take
   {COMMAND} ioi.csv --model gpt2 --site z --direction noise --out runs/heads
+  {COMMAND} ioi.csv --model gpt2-xl --workers 8 --ray auto --gpus-per-worker 1
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted: the same
 command goes on.
@@ -107,6 +108,15 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--max-memory"], metavar="SIZE",
                help="memory of a batch's runs beside the model, as 800M or 4GB  [default: 1GB]"),
     ],
+    "workers": [
+        Option(["--workers"], type=IntRange(1, 10**4), default=1, metavar="N",
+               help="processes that run batches, each with a model of its own (needs ray)"),
+        Option(["--ray"], metavar="ADDRESS",
+               help="the Ray cluster on which they run, auto or host:port"
+               "  [default: this machine]"),
+        Option(["--gpus-per-worker"], type=FLOAT, default=0.0, metavar="X",
+               help="GPUs of each worker; below 1, several share one"),
+    ],
     "statistics": statistics_options(),
     "output": [
         Option(["--out"], metavar="DIR", shell_complete=files,
@@ -135,6 +145,7 @@ def run(arguments: SimpleNamespace) -> None:
         batch=arguments.batch,
         **_memory(arguments),
     )
+    workers = Workers(arguments.workers, arguments.ray, arguments.gpus_per_worker)
     how = statistics(arguments)
     source = _Source.of(arguments)
     folder = _folder(arguments)
@@ -167,6 +178,9 @@ def run(arguments: SimpleNamespace) -> None:
             loaded.model,
             pairs,
             out=folder,
+            workers=workers.count,
+            ray=workers.ray,
+            gpus_per_worker=workers.gpus,
             progress=False if arguments.quiet else None,
             **settings,
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from mingpt.checks import check_whole
@@ -83,6 +85,29 @@ class StudyRequest:
     def from_dict(cls, fields: dict[str, Any]) -> StudyRequest:
         """Read what `to_dict` returned, and ignore any other field."""
         return cls(**{one.name: fields[one.name] for one in dataclasses.fields(cls) if one.init})
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that run a study's batches. They do not decide its numbers.
+
+    Raises:
+        StudyError: a number out of its range.
+    """
+
+    count: int = 1
+    ray: str | None = None  # address of a Ray cluster; None: this machine
+    gpus: float = 0.0  # of each worker
+
+    def __post_init__(self) -> None:
+        try:
+            check_whole("workers", self.count, 1)
+        except ConfigError as error:
+            raise StudyError(str(error)) from None
+        if not (isinstance(self.gpus, Real) and 0 <= self.gpus < math.inf):
+            raise StudyError(f"gpus_per_worker is 0 or more, not {self.gpus!r}")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise StudyError(f"gpus_per_worker is a part of one GPU or whole ones: {self.gpus!r}")
 
 
 def _names(what: str, asked: str | Sequence[str]) -> tuple[str, ...]:

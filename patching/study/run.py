@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mingpt.files import expanded
 from patching.errors import StudyError, SweepError, named
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
-from patching.running import ready, versions
+from patching.running import versions
 from patching.study import on_disk
 from patching.study.align import choose_align, common_keys, position_keys
+from patching.study.batch import BatchNumbers, run_batch
 from patching.study.pairs_file import Pairs
-from patching.study.request import StudyRequest, cut
+from patching.study.request import StudyRequest, Workers, cut
 from patching.study.result import Study
 from patching.study.roles import Roles
-from patching.sweep.engine.measure import measure
 from patching.sweep.metrics import check_foil
-from patching.sweep.readout import Measured, check_finite
-from patching.sweep.run import OUT_OF_MEMORY, as_pairs, check_pair
+from patching.sweep.run import as_pairs, check_pair
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -48,6 +44,9 @@ def run_study(
     by_position: bool = StudyRequest.by_position,
     batch: int = StudyRequest.batch,
     max_memory: int = StudyRequest.max_memory,
+    workers: int = 1,
+    ray: str | None = None,
+    gpus_per_worker: float = 0,
     progress: Progress | bool | None = None,
 ) -> Study:
     """Sweep every pair, and return the study of all of them.
@@ -67,11 +66,15 @@ def run_study(
         by_position: patch heads at each position alone, not at all at once.
         batch: pairs that run together and are written as one file.
         max_memory: bytes of the runs, beside the model.
+        workers: processes that run batches, each with a model of its own; 1 runs them here.
+        ray: the address of a Ray cluster on which the workers run, "auto" or "host:port"; None
+            for this machine.
+        gpus_per_worker: of each worker, which then computes on CUDA; a part of one if below 1.
         progress: a function (pairs done, pairs in all); None for a bar; False for none.
 
     Raises:
         StudyError: settings that do not exist or do not fit the pairs; a folder that holds
-            another study, with the difference named.
+            another study, with the difference named; workers that cannot be had.
         SweepError: numbers that are not finite, or too little memory.
         FileError: the folder cannot be written.
     """
@@ -79,7 +82,7 @@ def run_study(
         site, metric, direction, align, by_position, batch, max_memory,  # type: ignore[arg-type]
     )  # fmt: skip
     on_disk.pyarrow_parquet()  # to fail before the first run
-    work = _Work(model, pairs, request)
+    work = _Work(model, pairs, request, Workers(workers, ray, gpus_per_worker))
     with progress_or_bar(progress, "studying") as report:
         return _in_temporary(work, report) if out is None else work.study_in(expanded(out), report)
 
@@ -99,9 +102,12 @@ def _in_temporary(work: _Work, progress: Progress | None) -> Study:
 class _Work:
     """The pairs of a study, checked and cut into batches."""
 
-    def __init__(self, model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> None:
+    def __init__(
+        self, model: GPT, pairs: Sequence[PromptPair], request: StudyRequest, workers: Workers
+    ) -> None:
         self.model = model
         self.request = request
+        self.workers = workers
         self.given = pairs if isinstance(pairs, Pairs) else None
         try:
             self.pairs = as_pairs(pairs)
@@ -155,11 +161,24 @@ class _Work:
     def finish(self, folder: Path, study: str, progress: Progress | None) -> None:
         """Run and write every batch whose shard is not there yet."""
         step = steps(progress, len(self.pairs))
-        for number, batch in enumerate(self.batches):
-            path = on_disk.shard_path(folder, number)
-            if not path.exists():
-                on_disk.write_tables(path, self._tables(batch), study)
-            step(len(batch))
+        paths = [on_disk.shard_path(folder, number) for number in range(len(self.batches))]
+        missing = [number for number, path in enumerate(paths) if not path.exists()]
+        step(len(self.pairs) - sum(len(self.batches[number]) for number in missing))
+        for number, found in self._run(missing):
+            tables = self._tables(self.batches[number], found)
+            on_disk.write_tables(paths[number], tables, study)
+            step(len(self.batches[number]))
+
+    def _run(self, missing: Sequence[int]) -> Iterator[tuple[int, BatchNumbers]]:
+        """Yield the number of each missing batch and its numbers, in any order."""
+        jobs = {number: [self.pairs[one] for one in self.batches[number]] for number in missing}
+        if self.workers == Workers():
+            for number, pairs in jobs.items():
+                yield number, run_batch(self.model, pairs, self.request)
+        elif jobs:
+            from patching.study.workers import run_on_workers
+
+            yield from run_on_workers(self.model, jobs, self.request, self.workers)
 
     def _fields(self) -> dict[str, Any]:
         keys = json.dumps([self.align, self.keys])
@@ -187,6 +206,7 @@ class _Work:
             "pairs_file_sha256": None if report is None else report.sha256,
             "pairs_report": None if report is None else report.to_dict(),
             "versions": versions(self.model),
+            "workers": self.workers.count,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -214,76 +234,9 @@ class _Work:
             ]
         return columns
 
-    @torch.no_grad()
-    def _tables(self, batch: Sequence[int]) -> list[Any]:
-        """Return the tables of a batch's shard, after running it."""
-        pairs = [self.pairs[number] for number in batch]
-        names = [metric.name for metric in self.request.read]
-        maps, unpatched = {}, dict[str, dict[str, np.ndarray]]()
-        for sweep in self.request.sweeps:
-            grids = [sweep.grid(self.model.config, len(pair)) for pair in pairs]
-            with ready(self.model, SweepError(OUT_OF_MEMORY)):
-                found = measure(
-                    self.model,
-                    pairs,
-                    grids,
-                    sweep.direction,
-                    sweep.metrics,
-                    allowed=self.request.max_memory,
-                    strict=False,
-                )
-                for one, grid in zip(found, grids, strict=True):
-                    one.check(sweep.metrics, self.model.dtype, grid.n_cells)
-                unpatched = unpatched or self._unpatched(pairs, found, names)
-            for place, name in enumerate(names):
-                values = torch.stack([one.values[place] for one in found])  # (B, layers, ...)
-                maps[sweep.site, name] = (values.cpu().double().numpy(), tuple(grids[0].axes))
+    def _tables(self, numbers: Sequence[int], found: BatchNumbers) -> list[Any]:
+        """Return the tables of the shard of a batch that was run."""
         roles = None
         if self.align == "roles":
-            roles = [[str(key) for key in self.keys[number]] for number in batch]
-        return list(on_disk.shard_tables(batch, unpatched, maps, roles))
-
-    def _unpatched(
-        self, pairs: Sequence[PromptPair], found: Sequence[Measured], names: Sequence[str]
-    ) -> dict[str, dict[str, np.ndarray]]:
-        """Return run -> metric -> values (B,) of the unpatched runs.
-
-        Two more numbers are 1 or 0: "top", the answer is the likeliest token; and
-        "preferred", it is likelier than the other answer. The corrupt run's answer is the foil.
-        Without a foil, what would need it is NaN.
-        """
-        values = {}
-        for run in on_disk.UNPATCHED:
-            finals = torch.stack([getattr(one, f"{run}_final") for one in found])  # (B, C)
-            logits = self.model.lm_head(finals)  # (B, V)
-            check_finite(logits, self.model.dtype)
-            read = torch.stack([getattr(one, run) for one in found]).cpu().double()  # (B, M)
-            rows = dict(zip(names, read.numpy().T, strict=True))
-            rows |= {name: np.full(len(pairs), np.nan) for name in ("top", "preferred")}
-            answers = [(pair.target_ids, pair.foil_ids) for pair in pairs]
-            ours, theirs = zip(*(a if run == "clean" else a[::-1] for a in answers), strict=True)
-            best = logits.argmax(-1).tolist()
-            one, other = (_logits_of(logits, ids) for ids in (ours, theirs))
-            for number, (answer, apart) in enumerate(
-                zip(ours, (one - other).tolist(), strict=True)
-            ):
-                if answer:
-                    rows["top"][number] = best[number] in answer
-                if not math.isnan(apart):
-                    rows["preferred"][number] = apart > 0
-            values[run] = rows
-        return values
-
-
-def _logits_of(logits: Tensor, answers: Sequence[Sequence[int]]) -> Tensor:
-    """Return the logit (B,) of each row's set of tokens; NaN for an empty one.
-
-    Args:
-        logits: (B, V).
-        answers: of each row, the ids of a set.
-    """
-    if all(len(ids) == 1 for ids in answers):
-        one = torch.tensor([ids[0] for ids in answers], device=logits.device)
-        return logits.gather(1, one[:, None])[:, 0]
-    rows = [row[list(ids)].logsumexp(-1) for row, ids in zip(logits, answers, strict=True)]
-    return torch.stack([x if ids else x * math.nan for x, ids in zip(rows, answers, strict=True)])
+            roles = [[str(key) for key in self.keys[number]] for number in numbers]
+        return list(on_disk.shard_tables(numbers, found.unpatched, found.maps, roles))

@@ -1,0 +1,104 @@
+"""Run one batch of a study's pairs; what comes back are plain arrays, which a worker can send."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mingpt.model import GPT
+from patching.errors import SweepError
+from patching.prompts import PromptPair
+from patching.running import ready
+from patching.study.on_disk import UNPATCHED
+from patching.study.request import StudyRequest
+from patching.sweep.engine.measure import measure
+from patching.sweep.readout import Measured, check_finite
+from patching.sweep.run import OUT_OF_MEMORY
+
+
+@dataclass(frozen=True)
+class BatchNumbers:
+    """The metrics of B pairs of one length."""
+
+    unpatched: dict[str, dict[str, np.ndarray]]  # run -> metric, "top", "preferred" -> (B,)
+    # (site, metric) -> values (B, layers, ...), and the names of the axes after the first.
+    maps: dict[tuple[str, str], tuple[np.ndarray, tuple[str, ...]]]
+
+
+@torch.no_grad()
+def run_batch(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> BatchNumbers:
+    """Return the numbers of pairs of one length.
+
+    Raises:
+        SweepError: numbers that are not finite, or too little memory.
+    """
+    names = [metric.name for metric in request.read]
+    maps, unpatched = {}, dict[str, dict[str, np.ndarray]]()
+    for sweep in request.sweeps:
+        grids = [sweep.grid(model.config, len(pair)) for pair in pairs]
+        with ready(model, SweepError(OUT_OF_MEMORY)):
+            found = measure(
+                model,
+                pairs,
+                grids,
+                sweep.direction,
+                sweep.metrics,
+                allowed=request.max_memory,
+                strict=False,
+            )
+            for one, grid in zip(found, grids, strict=True):
+                one.check(sweep.metrics, model.dtype, grid.n_cells)
+            unpatched = unpatched or _unpatched(model, pairs, found, names)
+        for place, name in enumerate(names):
+            values = torch.stack([one.values[place] for one in found])  # (B, layers, ...)
+            maps[sweep.site, name] = (values.cpu().double().numpy(), tuple(grids[0].axes))
+    return BatchNumbers(unpatched, maps)
+
+
+def _unpatched(
+    model: GPT, pairs: Sequence[PromptPair], found: Sequence[Measured], names: Sequence[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return run -> metric -> values (B,) of the unpatched runs.
+
+    Two more numbers are 1 or 0: "top", the answer is the likeliest token; and
+    "preferred", it is likelier than the other answer. The corrupt run's answer is the foil.
+    Without a foil, what would need it is NaN.
+    """
+    values = {}
+    for run in UNPATCHED:
+        finals = torch.stack([getattr(one, f"{run}_final") for one in found])  # (B, C)
+        logits = model.lm_head(finals)  # (B, V)
+        check_finite(logits, model.dtype)
+        read = torch.stack([getattr(one, run) for one in found]).cpu().double()  # (B, M)
+        rows = dict(zip(names, read.numpy().T, strict=True))
+        rows |= {name: np.full(len(pairs), np.nan) for name in ("top", "preferred")}
+        answers = [(pair.target_ids, pair.foil_ids) for pair in pairs]
+        ours, theirs = zip(*(a if run == "clean" else a[::-1] for a in answers), strict=True)
+        best = logits.argmax(-1).tolist()
+        one, other = (_logits_of(logits, ids) for ids in (ours, theirs))
+        for number, (answer, apart) in enumerate(zip(ours, (one - other).tolist(), strict=True)):
+            if answer:
+                rows["top"][number] = best[number] in answer
+            if not math.isnan(apart):
+                rows["preferred"][number] = apart > 0
+        values[run] = rows
+    return values
+
+
+def _logits_of(logits: Tensor, answers: Sequence[Sequence[int]]) -> Tensor:
+    """Return the logit (B,) of each row's set of tokens; NaN for an empty one.
+
+    Args:
+        logits: (B, V).
+        answers: of each row, the ids of a set.
+    """
+    if all(len(ids) == 1 for ids in answers):
+        one = torch.tensor([ids[0] for ids in answers], device=logits.device)
+        return logits.gather(1, one[:, None])[:, 0]
+    rows = [row[list(ids)].logsumexp(-1) for row, ids in zip(logits, answers, strict=True)]
+    return torch.stack([x if ids else x * math.nan for x, ids in zip(rows, answers, strict=True)])

@@ -1,0 +1,133 @@
+"""Studies on Ray workers: a real cluster of two nodes, from which a worker and a node are taken."""
+
+import os
+import signal
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import make_model
+from study_cases import some_pairs
+
+from patching.errors import StudyError
+from patching.study import workers
+from patching.study.request import Workers
+from patching.study.run import run_study
+
+HOW = {"batch": 2, "site": "resid_post,z", "draws": 50}
+
+
+def test_without_ray_a_study_says_what_to_install(model, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StudyError, match=r"pip install 'patched-mingpt\[cluster\]'"):
+        run_study(model, some_pairs(3), workers=2, out=tmp_path / "s", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 0}, "workers must be a whole number"),
+        ({"count": 1.5}, "workers must be a whole number"),
+        ({"gpus": -1}, "gpus_per_worker is 0 or more"),
+        ({"gpus": 1.5}, "gpus_per_worker is a part of one GPU or whole ones"),
+    ],
+)
+def test_numbers_of_workers_out_of_range_are_refused(settings, message):
+    with pytest.raises(StudyError, match=message):
+        Workers(**settings)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1': Connection refused"),
+        ("nowhere", "a Ray cluster's address is auto or host:port, not 'nowhere'"),
+        ("host:99999", "a Ray cluster's address is"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused_at_once(model, address, message):
+    pytest.importorskip("ray", reason="needs Ray: pip install '.[cluster]'")
+    with pytest.raises(StudyError, match=message):
+        run_study(model, some_pairs(3), ray=address, progress=False)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of two nodes with one CPU each."""
+    pytest.importorskip("ray", reason="needs Ray: pip install '.[ci]'")
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    started.second = started.add_node(num_cpus=1)
+    yield started
+    started.shutdown()
+
+
+@pytest.fixture
+def pools(monkeypatch) -> list:
+    """The pools of workers that a test starts."""
+    found = []
+    begin = workers._Pool.__post_init__
+
+    def noted(pool):
+        begin(pool)
+        found.append(pool)
+
+    monkeypatch.setattr(workers._Pool, "__post_init__", noted)
+    return found
+
+
+def studied(pairs, folder, progress=False, **more):
+    """Run a study in a folder; return its table of every pair."""
+    draws = HOW["draws"]
+    how = {name: value for name, value in HOW.items() if name != "draws"}
+    study = run_study(make_model(), pairs, out=folder, progress=progress, **how, **more)
+    frame = study.to_frame()
+    assert sorted(set(frame["pair"])) == list(range(len(pairs)))  # none is missing
+    assert not frame.duplicated([name for name in frame.columns if name != "value"]).any()
+    return frame, study.summary(draws=draws)
+
+
+@pytest.mark.slow
+def test_workers_die_and_nodes_vanish_and_the_numbers_are_the_same(cluster, pools, tmp_path):
+    pairs = some_pairs(80, lengths=(6, 7, 9))
+    _, alone = studied(pairs, tmp_path / "alone")
+    killed = []
+
+    def kill_one(done, total):
+        """Kill the first worker once a tenth is done."""
+        if not killed and done >= total / 10 and len(pools[-1].handles) == 2:
+            killed.append(done)
+            os.kill(pools[-1].handles[0].process, signal.SIGKILL)
+
+    def remove_node(done, total):
+        if not killed and done >= total / 10 and len(pools[-1].handles) == 2:
+            killed.append(done)
+            cluster.remove_node(cluster.second, allow_graceful=False)
+
+    frames = []
+    for number, progress in enumerate((False, kill_one, remove_node)):
+        killed.clear()
+        frame, table = studied(
+            pairs, tmp_path / str(number), progress, workers=2, ray=cluster.address
+        )
+        frames.append(frame)
+        numbers = ["mean", "sd", "low", "high"]
+        np.testing.assert_allclose(table[numbers], alone[numbers], rtol=0, atol=1e-5)
+        if progress:
+            (done,) = killed
+            assert done < len(pairs)  # in mid-run
+            assert sum(pools[-1].failures.values()) > 0  # a batch was lost, and run again
+            print(f"{progress.__name__} after {done} of {len(pairs)} pairs:"
+                  f" {sum(pools[-1].failures.values())} batches run again")  # fmt: skip
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_error_of_a_batch_is_raised_here(cluster):
+    model = make_model()
+    model.transformer.ln_f.weight.data.fill_(float("nan"))
+    with pytest.raises(Exception, match="logits are not finite"):
+        run_study(model, some_pairs(4), workers=2, ray=cluster.address, progress=False)
