@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from patching.cli.common.tables import probability, table
+from patching.errors import ResultError, StudyError
 from patching.study.pairs_report import PairsReport
+from patching.study.request import RECOVERY
+from patching.study.statistics import split_half
 from patching.study.summary import AXES
 from patching.study.words import ALPHA, METRIC_WORDS, unpatched_means
 from patching.text import counted, escaped
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
 
     from patching.study.result import Study
 
+TEMPLATE = "template"  # a column of the file of pairs
 _NAMES = {"top": "likeliest of all tokens", "preferred": "likelier than the other answer"}
 
 
@@ -58,7 +67,7 @@ def maps(
         yield _largest(study, str(site), str(metric), found, how, rows)
 
 
-def notes(summary: pandas.DataFrame, how: Mapping[str, Any]) -> str:
+def notes(study: Study, summary: pandas.DataFrame, how: Mapping[str, Any]) -> str:
     """Return what a reader of the tables should know."""
     count = len(summary.groupby(["site", "metric"]))
     lines = []
@@ -71,7 +80,7 @@ def notes(summary: pandas.DataFrame, how: Mapping[str, Any]) -> str:
         lines.append(f"the {count} maps are not corrected for one another")
     lines.append(
         "sign flips assume that pairs are independent, with effects symmetric about 0 where there"
-        " is none"
+        " is none; these pairs have " + _shared(study)
     )
     return "\n".join(f"note: {line}" for line in lines)
 
@@ -93,7 +102,7 @@ def _largest(
         f"{site}, {METRIC_WORDS[metric]}: {counted(int(found['n'].iloc[0]), 'pair')};"
         f" clean {clean:z.4f}, corrupt {corrupt:z.4f}; {survivors} of"
         f" {counted(len(tested), 'cell')} that can change survive {how['correction']}"
-        f" (p < {ALPHA:g})"
+        f" (p < {ALPHA:g}){_stability(study, site, metric, how)}"
     )
     # Without an effect column where it would repeat the mean.
     numbers = ["effect"] * (base != 0) + ["mean", "low", "high"]
@@ -123,11 +132,47 @@ def difference(
     return f"{site}, {METRIC_WORDS[metric]}, effect in A minus effect in B: {said}\n{ranked}"
 
 
+def _shared(study: Study) -> str:
+    """Return how many templates and answers the pairs share, and how often the commonest occurs.
+
+    Example:
+        "12 templates (the commonest in 23 pairs) and 68 target words (the commonest in 2 pairs)"
+    """
+    counts = {"target word": Counter(" ".join(words) for words in study.column("target_tokens"))}
+    with contextlib.suppress(ResultError):  # pairs that came from no file
+        further = [json.loads(row) for row in study.column("further")]
+        if further and TEMPLATE in further[0]:
+            counts = {"template": Counter(str(row.get(TEMPLATE)) for row in further), **counts}
+    return " and ".join(
+        f"{counted(len(found), what)} (the commonest in"
+        f" {counted(found.most_common(1)[0][1], 'pair')})"
+        for what, found in counts.items()
+    )
+
+
+def _stability(study: Study, site: str, metric: str, how: Mapping[str, Any]) -> str:
+    """Return how well the mean maps of two random halves of the pairs agree; "" of few pairs."""
+    read = "logit_diff" if metric == RECOVERY else metric
+    cells = study.cells(site, read, only_correct=how["only_correct"])
+    try:
+        found = split_half(cells.effects, seed=how["seed"])
+    except StudyError:  # fewer than 4 pairs, or than 2 cells that can change
+        return ""
+    known = found[~np.isnan(found)]
+    if not known.size:
+        return ""
+    least = np.percentile(known, 5)
+    return f"; halves of the pairs agree by r = {known.mean():.3f} ({least:.3f} in the worst 5 %)"
+
+
 def _ranked(
     found: pandas.DataFrame, size: str, numbers: Sequence[str], confidence: float, rows: int
 ) -> str:
     """Return the cells whose column `size` is largest, with their place and numbers."""
     axes = [name for name in AXES if name in found and found[name].notna().any()]
+    if "head" in axes:  # a head's name says its layer
+        names = [f"{a}.{b}" for a, b in zip(found["layer"], found["head"], strict=True)]
+        found, axes = found.assign(head=names), axes[1:]
     order = found[size].abs().sort_values(ascending=False, kind="stable").index[:rows]
     heads = {"low": f"{confidence:.0%} from", "high": "to"}
     cells = [(*axes, *(heads.get(name, name) for name in numbers), "p corrected")]

@@ -34,10 +34,12 @@ from patching.text import duration
 
 if TYPE_CHECKING:
     from patching.study.pairs_file import Pairs
+    from patching.study.result import Study
 
 COMMAND = "mingpt-study run"
 EXAMPLE = "ioi"  # the family of the study without a file
 EXAMPLE_PAIRS = 40
+SETTINGS = ("site", "metric", "direction", "align", "by_position", "batch")
 NO_ROLES = "none"
 ROLES = "roles"  # the column that is read if there is one
 DESCRIPTION = """\
@@ -136,15 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: SimpleNamespace) -> None:
     """Read the pairs, sweep them, summarize, print and draw."""
-    request = StudyRequest(
-        sites=arguments.site,
-        metrics=arguments.metric,
-        direction=arguments.direction,
-        align=arguments.align,
-        by_position=arguments.by_position,
-        batch=arguments.batch,
-        **_memory(arguments),
-    )
+    settings = _settings(arguments)
     workers = Workers(arguments.workers, arguments.ray, arguments.gpus_per_worker)
     how = statistics(arguments)
     source = _Source.of(arguments)
@@ -153,41 +147,18 @@ def run(arguments: SimpleNamespace) -> None:
     import_libraries(drawing=True)
     from patching.cli import study_show
     from patching.cli.common import tables
-    from patching.study.run import run_study
 
     say = output.make_say(arguments)
     name = "builtin" if source.path is None and arguments.model is None else arguments.model
     loaded = load_model(arguments, name)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pairs = source.read(loaded, say)
-    settings: dict[str, Any] = {
-        "site": request.sites,
-        "metric": request.metrics,
-        "direction": request.direction,
-        "align": request.align,
-        "by_position": request.by_position,
-        "batch": request.batch,
-        "max_memory": request.max_memory,
-    }
     if arguments.dry_run:
         _estimate(loaded, pairs, settings, say)
         return
     say("")
-    try:
-        study = run_study(
-            loaded.model,
-            pairs,
-            out=folder,
-            workers=workers.count,
-            ray=workers.ray,
-            gpus_per_worker=workers.gpus,
-            progress=False if arguments.quiet else None,
-            **settings,
-        )
-    except KeyboardInterrupt:
-        if (folder / "study.json").exists():
-            tell(f"{COMMAND}: the same command goes on with {folder}")
-        raise
+    progress = False if arguments.quiet else None
+    study = _study(loaded, pairs, folder, workers, settings, progress)
     table = study.summary(**how)
     written = study_show.write_summary(study, table)
     study_show.report(study, table, how, say, with_pairs=False)
@@ -197,6 +168,46 @@ def run(arguments: SimpleNamespace) -> None:
     if arguments.json:
         found = study_show.as_json(study, table, how)
         print_line(json.dumps({**found, "paths": [str(path) for path in written]}), sys.stdout)
+
+
+def _study(
+    loaded: LoadedModel,
+    pairs: Pairs,
+    folder: Path,
+    workers: Workers,
+    settings: dict[str, Any],
+    progress: bool | None,
+) -> Study:
+    """Return the study, finished; after an interrupt say how to go on."""
+    from patching.study.run import run_study
+
+    places: dict[str, Any] = {
+        "workers": workers.count,
+        "ray": workers.ray,
+        "gpus_per_worker": workers.gpus,
+    }
+    try:
+        return run_study(
+            loaded.model, pairs, out=folder, progress=progress, **places, **settings
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if (folder / "study.json").exists():
+            tell(f"{COMMAND}: the same command goes on with {folder}")
+        raise
+
+
+def _settings(arguments: SimpleNamespace) -> dict[str, Any]:
+    """Return the settings of run_study that decide the numbers.
+
+    Raises:
+        StudyError: one that does not exist or is out of its range.
+    """
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    if arguments.max_memory is not None:
+        settings["max_memory"] = parse_size(arguments.max_memory)
+    fields = {{"site": "sites", "metric": "metrics"}.get(k, k): v for k, v in settings.items()}
+    StudyRequest(**fields)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -258,12 +269,6 @@ class _Source:
         if self.path is None:  # the file was a temporary one
             pairs = replace(pairs, report=replace(report, path=f"{EXAMPLE} (made)"))
         return pairs
-
-
-def _memory(arguments: SimpleNamespace) -> dict[str, int]:
-    if arguments.max_memory is None:
-        return {}
-    return {"max_memory": parse_size(arguments.max_memory)}
 
 
 def _folder(arguments: SimpleNamespace) -> Path:

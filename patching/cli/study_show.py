@@ -125,7 +125,7 @@ def report(
     say(study_report.facts(study, with_pairs=with_pairs))
     for block in study_report.maps(study, table, how, rows):
         say(f"\n{block}")
-    say("\n" + study_report.notes(table, how))
+    say("\n" + study_report.notes(study, table, how))
 
 
 def compare(

@@ -1,6 +1,7 @@
 """mingpt-study: make pairs, run them into a folder, show and compare; one line for bad input."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -64,8 +65,11 @@ def test_a_study_is_run_shown_and_gone_on_with(pairs, capsys):
     pd.testing.assert_frame_equal(table, wanted)
     largest = table[(table["site"] == "z") & (table["metric"] == "recovery")]
     first = largest.loc[largest["mean"].idxmax()]
-    head = f"{first['layer']:>5}  {first['head']:>4}  {first['mean']:.4f}"
-    assert out.split("z, recovery")[1].splitlines()[2].startswith(head)
+    name = f"{first['layer']}.{first['head']}"
+    assert out.split("z, recovery")[1].splitlines()[2].startswith(f"{name:>4}  {first['mean']:.4f}")
+    assert "halves of the pairs agree by r = " in out
+    templates = Counter(row.cells["template"] for row in read_rows("ioi.csv").rows)
+    assert f"{len(templates)} templates (the commonest in {max(templates.values())} pair" in out
 
     figures = sorted(path.name for path in Path("s/figures").iterdir())
     assert figures == [
