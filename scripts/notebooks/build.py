@@ -17,7 +17,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 LANGUAGES = ("en", "es")
-NAMES = ("assignment", "why_this_word", "sampling", "own_model")
+NAMES = ("assignment", "why_this_word", "sampling", "own_model", "study")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_an_old_notebook_is_noticed(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "figures"),
-    [("assignment", 5), ("why_this_word", 7), ("sampling", 1), ("own_model", 3)],
+    [("assignment", 5), ("why_this_word", 7), ("sampling", 1), ("own_model", 3), ("study", 3)],
 )
 def test_it_runs_and_shows_its_figures(tmp_path, name, figures):
     pytest.importorskip("nbclient", reason="the extra ci runs the notebooks")
