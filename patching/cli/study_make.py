@@ -121,7 +121,8 @@ def run(arguments: SimpleNamespace) -> None:
     write_rows(path, made.rows)
     for line in _lines(made):
         say(line)
-    say(f"run it: mingpt-study run {path} --model {loaded.name} --out runs/{family}")
+    then = f"mingpt-study run {path} --model {loaded.name} --out runs/{family}"
+    say(f"run it: {escaped(then)}")
     output.say_written(say, {path: existed})
     if arguments.json:
         found = {

@@ -30,7 +30,7 @@ from patching.study.request import StudyRequest, Workers
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
-from patching.text import duration
+from patching.text import duration, escaped
 
 if TYPE_CHECKING:
     from patching.study.pairs_file import Pairs
@@ -192,7 +192,7 @@ def _study(
         )  # fmt: skip
     except KeyboardInterrupt:
         if (folder / "study.json").exists():
-            tell(f"{COMMAND}: the same command goes on with {folder}")
+            tell(f"{COMMAND}: the same command goes on with {escaped(str(folder))}")
         raise
 
 
@@ -255,7 +255,7 @@ class _Source:
                 path = write_rows(Path(made) / f"{EXAMPLE}.csv", rows)
                 say(
                     f"an example of {EXAMPLE_PAIRS} pairs, as by: mingpt-study make {EXAMPLE}"
-                    f" --n {EXAMPLE_PAIRS} --model {loaded.model.name}"
+                    f" --n {EXAMPLE_PAIRS} --model {escaped(loaded.model.name)}"
                 )
             pairs, report = read_pairs(
                 loaded.tokenizer,
