@@ -76,7 +76,7 @@ def test_there_are_examples_to_run():
         ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
     }  # fmt: skip
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 19
     assert len(commands_of(IN_A_ROW)) == 3
 
 
@@ -105,8 +105,10 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     compared = line.count("--compare-exact")
     figures = 1 + line.count(",kl") + compared
     if command == "mingpt-explain":
-        figures = 2 if "--show" in line else 5  # lens and direct; attention and head-scores
-    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * (1 + compared)
+        # lens and direct; attention and head-scores; direct and ablation
+        figures = 2 if "--show" in line or "--ablate" in line else 5
+    results = 1 + compared + line.count("--ablate")
+    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * results
 
 
 def test_the_commands_of_a_study_run_one_after_the_other(tmp_path, monkeypatch, capsys):

@@ -80,6 +80,8 @@ examples:
   {COMMAND} --model gpt2 --text "The keys to the cabinet" --target are --foil is
   {COMMAND} --model builtin --show lens,direct --out run/ --format svg
   {COMMAND} --model builtin --show logit --json --quiet
+  {COMMAND} --model builtin --ablate 1.1
+      without head 1 of layer 1: what do the other heads and MLPs make up for?
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
@@ -98,6 +100,9 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--method"], metavar="LIST",
                help="the old name of --show, which still works; mingpt-patch's --method means"
                " something else"),
+        Option(["--ablate"], metavar="LAYER.HEAD",
+               help="switch this head off, as 1.3, and show what the other parts make up for"
+               " (direct logit attribution before and after)"),
     ],
     "figure": [
         *look_options(),
@@ -117,55 +122,74 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: SimpleNamespace) -> None:
     """Load, explain, print and write."""
     texts = parse_texts(arguments, EXAMPLE)
-    if arguments.show is not None and arguments.method is not None:
-        raise UsageError("--method is the old name of --show: give one of the two")
-    shown = arguments.method if arguments.show is None else arguments.show
-    head = _head(arguments.head)
-    if head is not None and shown is None:
-        shown = "attention"
-    methods = parse_methods(DEFAULT if shown is None else shown)
-    if head is not None and "attention" not in methods:
-        raise UsageError("--head needs --show attention")
+    head, ablated = _head("--head", arguments.head), _head("--ablate", arguments.ablate)
+    methods = _methods(arguments, head, ablated)
     rows = parse_rows(arguments, ROWS)
 
     import_libraries(drawing=True)  # after the first checks: it is slow
     from patching.cli.common import tables
-    from patching.cli.explain_report import report
+    from patching.cli.explain_report import ablation, report
     from patching.drawing.style import check_cmap
+    from patching.explanation.ablation import Ablation
     from patching.explanation.run import check_question, explain
     from patching.prompts import Question
 
-    figures = figures_of(methods)
+    figures = [*figures_of(methods), *(() if ablated is None else ("ablation",))]
     check_cmap(arguments.cmap)
-    place = output.OutputPlace.of(arguments, [f"-{name}" for name in figures])
+    results = ("",) if ablated is None else ("", "-ablated")
+    place = output.OutputPlace.of(arguments, [f"-{name}" for name in figures], results)
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)
     model, tokenizer = loaded.model, loaded.tokenizer
     say(tables.model_line(model, loaded.fallback), always=True)
-    _check_head(head, model)
+    _check_head("--head", head, model)
+    _check_head("--ablate", ablated, model)
     question = Question.from_text(tokenizer, **texts, most_tokens=model.config.block_size)
     check_question(model, question)
     say(f"\n{tables.prompt_table(question.ids, list(map(tokenizer.token, question.ids)))}")
 
-    found = explain(
-        model,
-        question,
-        methods=methods,
-        rows=rows,
-        progress=False if arguments.quiet else None,
-    )
-    for block in report(found):
+    progress = False if arguments.quiet else None
+    explanations = [explain(model, question, methods=methods, rows=rows, progress=progress)]
+    if ablated is not None:
+        explanations.append(
+            explain(model, question, methods="direct", rows=rows, ablate=ablated, progress=progress)
+        )
+    for block in report(explanations[0]):
         say(f"\n{block}")
-    found = _with_command(found, arguments, loaded.fallback)
-    with bar("drawing", quiet=arguments.quiet) as progress:
-        written = _write(found, model, figures, place, head, progress)
+    if ablated is not None:
+        say(f"\n{ablation(Ablation(*explanations), rows)}")
+    found = [_with_command(one, arguments, loaded.fallback) for one in explanations]
+    with bar("drawing", quiet=arguments.quiet) as drawn:
+        written = _write(found, model, figures, place, head, drawn)
     output.say_written(say, written)
     if arguments.json:
-        paths = [str(path) for path in written]
-        print_line(json.dumps({**found.to_dict(), "paths": paths}, allow_nan=False), sys.stdout)
+        more = {"ablated_run": found[1].to_dict()} if len(found) > 1 else {}
+        fields = {**found[0].to_dict(), **more, "paths": [str(path) for path in written]}
+        print_line(json.dumps(fields, allow_nan=False), sys.stdout)
 
 
-def _head(text: str | None) -> tuple[int, int] | None:
+def _methods(
+    arguments: SimpleNamespace, head: tuple[int, int] | None, ablated: tuple[int, int] | None
+) -> tuple[str, ...]:
+    """Return what --show, or its old name --method, lists; by default what the heads need.
+
+    Raises:
+        UsageError: both are given, or --head without attention.
+        ExplanationError: an unknown method.
+    """
+    if arguments.show is not None and arguments.method is not None:
+        raise UsageError("--method is the old name of --show: give one of the two")
+    shown = arguments.method if arguments.show is None else arguments.show
+    if shown is None:
+        shown = DEFAULT if ablated is None else "direct"
+        shown = shown if head is None else "attention"
+    methods = parse_methods(shown)
+    if head is not None and "attention" not in methods:
+        raise UsageError("--head needs --show attention")
+    return methods
+
+
+def _head(option: str, text: str | None) -> tuple[int, int] | None:
     """Return the layer and the head that "9.6" names; None for none.
 
     Raises:
@@ -175,16 +199,16 @@ def _head(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
     if match is None:
-        raise UsageError(f"--head {text}: write a layer and a head, as 1.3")
+        raise UsageError(f"{option} {text}: write a layer and a head, as 1.3")
     return int(match[1]), int(match[2])
 
 
-def _check_head(head: tuple[int, int] | None, model: GPT) -> None:
+def _check_head(option: str, head: tuple[int, int] | None, model: GPT) -> None:
     """Raise UsageError if the model has no such head."""
     config = model.config
     if head is not None and not (head[0] < config.n_layer and head[1] < config.n_head):
         raise UsageError(
-            f"--head {head[0]}.{head[1]}: the model has {counted(config.n_layer, 'layer')} of"
+            f"{option} {head[0]}.{head[1]}: the model has {counted(config.n_layer, 'layer')} of"
             f" {counted(config.n_head, 'head')}, counted from 0"
         )
 
@@ -195,7 +219,7 @@ def _with_command(
     """Return the explanation with the command's options, notes and matplotlib's version."""
     import matplotlib
 
-    asked = (*output.MODEL_ARGUMENTS, "cmap", "title", "head", "format")
+    asked = (*output.MODEL_ARGUMENTS, "cmap", "title", "head", "ablate", "format")
     return dataclasses.replace(
         found,
         notes=output.fallback_notes(fallback),
@@ -205,18 +229,24 @@ def _with_command(
 
 
 def _write(
-    found: Explanation,
+    explanations: Sequence[Explanation],
     model: GPT,
     figures: Sequence[str],
     place: output.OutputPlace,
     head: tuple[int, int] | None,
     progress: Progress | None,
 ) -> dict[Path, bool]:
-    """Write figures and result; return path -> True if it replaced a file."""
+    """Write figures and results; return path -> True if it replaced a file.
+
+    Args:
+        explanations: the model's, and with --ablate that of the run without the head.
+    """
     from patching.drawing.style import save_figure
-    from patching.explanation.figures import draw_explanation
+    from patching.explanation.ablation import Ablation
+    from patching.explanation.figures import draw_ablation, draw_explanation
     from patching.result_files import saved_checksum
 
+    found = explanations[0]
     command = found.command or {}
     cmap, title = command["cmap"], command["title"]
     defining = (
@@ -224,16 +254,22 @@ def _write(
         (found.methods, len(found.top_ids), cmap, title, head, command["seed"]),
         (found.ids.tolist(), found.target, found.foil),
         (found.versions["device"], found.versions["dtype"]),
+        [one.ablated for one in explanations[1:]],
     )
     name = output.run_name(found.text, "explained", defining=defining)
-    files = place.files(name)  # the figures, then the result's files
+    files = place.files(name)  # the figures, then the results' files
     existed = {path: path.exists() for path in files}
     check_interrupted()
-    _, readable = found.save(place.stem(name))
-    checksum = saved_checksum(readable)
+    checksums = []
+    for one, end in zip(explanations, place.results, strict=True):
+        _, readable = one.save(place.stem(name, end))
+        checksums.append(saved_checksum(readable))
     step = steps(progress, len(figures))
     for figure, path in zip(figures, files, strict=False):
-        drawn = draw_explanation(found, figure=figure, cmap=cmap, title=title, head=head)
-        save_figure(drawn, path, [checksum])
+        if figure == "ablation":
+            drawn = draw_ablation(Ablation(*explanations), cmap=cmap, title=title)
+        else:
+            drawn = draw_explanation(found, figure=figure, cmap=cmap, title=title, head=head)
+        save_figure(drawn, path, checksums if figure == "ablation" else checksums[:1])
         step()
     return existed

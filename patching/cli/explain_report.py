@@ -13,6 +13,7 @@ from patching.text import visible
 if TYPE_CHECKING:
     import numpy as np
 
+    from patching.explanation.ablation import Ablation
     from patching.explanation.result import Explanation
 
 
@@ -29,6 +30,31 @@ def report(found: Explanation) -> Iterator[str]:
     if found.head_scores is not None:
         yield f"heads with the highest scores:\n{head_table(found.head_scores)}"
     yield f"{choice(found)}\n{completeness(found)}\nexplained in {found.seconds:.2f} s"
+
+
+def ablation(found: Ablation, rows: int) -> str:
+    """Return what a head added, and the parts that change most when it is switched off."""
+    name = "{}.{}".format(*found.head)
+    token = [visible(score.token) for score in (*found.before.next.target, *found.before.next.foil)]
+    before, after = (float(one.logits[0] - one.logits[1]) for one in (found.before, found.after))
+    opposite = found.made_up * found.direct < 0
+    said = "make up for a part of it" if opposite else "change the same way"
+    if opposite and abs(found.made_up) > abs(found.direct):
+        said = "make up for more than it"
+    lines = [
+        f"head {name} switched off at every position (z = 0):",
+        f"logit({token[0]}) - logit({token[1]}) = {after:z.4f}, before {before:z.4f}:"
+        f" a change of {found.total:z.4f}",
+        f"  the head's own term, which is gone: {found.direct:z.4f}; all other parts:"
+        f" {found.made_up:z.4f}, so that they {said}",
+        f"the parts that change most (of {len(found.parts())}), in logits:",
+    ]
+    cells = [("part", "before", "after", "change")]
+    cells += [
+        (part.name, f"{part.before:z.4f}", f"{part.after:z.4f}", f"{part.change:z.4f}")
+        for part in found.parts()[:rows]
+    ]
+    return "\n".join(lines) + "\n" + table(cells, right=(1, 2, 3))
 
 
 def attribution_table(found: Explanation, method: str) -> str:

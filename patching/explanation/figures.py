@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from mingpt.training.vocabulary import SEPARATOR
 from patching.drawing import attention
 from patching.drawing import explanation as drawing
+from patching.drawing.ablation import AblatedParts, draw_ablated
 from patching.drawing.style import LONGEST_PROMPT, check_cmap, token_label
 from patching.errors import DrawingError, check_result
+from patching.explanation.ablation import Ablation
 from patching.explanation.request import FIGURES, figures_of
 from patching.explanation.result import Explanation, target_minus_foil
 from patching.head_scores import SCORES
@@ -74,6 +76,50 @@ def draw_explanation(
             return attention.draw_head_scores(scores, path, cmap=cmap, title=title)
         case _:
             return drawing.draw_direct(_direct(explanation), path, cmap=cmap, title=title)
+
+
+def draw_ablation(
+    found: Ablation,
+    path: str | Path | None = None,
+    *,
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw what each head and MLP adds with all heads, with one switched off, and the change.
+
+    Args:
+        path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
+        cmap, title: as draw_explanation.
+
+    Raises:
+        DrawingError: another suffix, or no such colour map.
+    """
+    check_result(found, Ablation, DrawingError)
+    return draw_ablated(_ablated(found), path, cmap=cmap, title=title)
+
+
+def _ablated(found: Ablation) -> AblatedParts:
+    choice, name = _choice(found.before), "{}.{}".format(*found.head)
+    both = [
+        np.column_stack([one.heads[0] - one.heads[1], target_minus_foil(one.mlp)])
+        for one in (found.before, found.after)
+    ]
+    caption = (
+        f"{choice.difference} changes by {found.total:z.4g}: head {name} added"
+        f" {-found.direct:z.4g} by itself, and the other parts change by {found.made_up:z.4g}."
+        " Each run has its own final layer norm."
+    )
+    return AblatedParts(
+        choice,
+        heading=f"Head {name} switched off (framed): what each part adds to {choice.difference}",
+        panels=(
+            ("all heads", both[0]),
+            (f"without {name}", both[1]),
+            ("change", both[1] - both[0]),
+        ),
+        head=found.head,
+        caption=caption,
+    )
 
 
 def _shares(found: Explanation) -> drawing.TokenShares:

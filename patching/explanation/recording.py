@@ -39,6 +39,7 @@ def record_run(
     *,
     with_contributions: bool,
     with_patterns: bool = False,
+    ablate: tuple[int, int] | None = None,
     step: Callable[[int], None] = lambda vectors: None,
 ) -> RecordedRun:
     """Run the model once and return its activations.
@@ -50,12 +51,17 @@ def record_run(
         ids: (B, T) on the model's device.
         with_contributions: work out ALTI's contributions while each block runs.
         with_patterns: keep the attention weights of all positions.
+        ablate: (layer, head) of a head that reads nothing at any position, so that its z is 0.
         step: called after each block with the number of vectors that the block processed.
     """
     run = RecordedRun()
     block: dict[str, Tensor] = {}  # the sites of the block that runs now
 
     def tap(layer: int, site: str, x: Tensor) -> Tensor:
+        if ablate is not None and site == "pattern" and layer == ablate[0]:
+            # Its pattern, not its v, which other heads may share.
+            x = x.clone()
+            x[:, ablate[1]] = 0
         block[site] = x
         if site == "resid_pre" and layer == 0:
             run.embedded = x

@@ -88,6 +88,7 @@ class Explanation:
     notes: tuple[str, ...] = ()  # remarks for readers of the figures
     command: dict[str, Any] | None = None  # options of the command that ran it
     checksum: str | None = None  # SHA-256 of the model's weights; None in some older files
+    ablated: tuple[int, int] | None = None  # (layer, head) of the head that was switched off
 
     @cached_property
     def next(self) -> NextTokens:
@@ -203,11 +204,14 @@ class Explanation:
         with refused(path, "explanation"):
             if "texts" in arrays:
                 arrays = _from_version_01(arrays, path)
-            saved: dict[str, Any] = {name: structured(arrays, name) for name in _STRUCTURED}
+            there = [name for name in _STRUCTURED if name in arrays or name not in _LATER]
+            saved: dict[str, Any] = dict.fromkeys(_LATER)
+            saved |= {name: structured(arrays, name) for name in there}
             saved |= {name: scalar(arrays, name) for name in ("target", "foil")}
             check_fields(saved, TABLE)
             check_agreement(saved, arrays)
         saved |= {name: tuple(saved[name]) for name in ("methods", "notes")}
+        saved["ablated"] = None if saved["ablated"] is None else tuple(saved["ablated"])
         saved["tokens"] = {int(number): token for number, token in saved["tokens"].items()}
         return cls(**NOT_ASKED | {name: arrays[name] for name in ARRAYS if name in arrays} | saved)
 
@@ -234,10 +238,11 @@ class Explanation:
         answers = (*self.next.target, *self.next.foil)
         target, foil = (f"logit({visible(score.token)})" for score in answers)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in self.parts().items())
+        off = "" if self.ablated is None else f" head {self.ablated[0]}.{self.ablated[1]} off;"
         return (
             f"Explanation of {escaped(squeezed(self.text, PROMPT_IN_REPR))!r}\n"
             f"  {target} - {foil} = {target_minus_foil(self.logits):.4g}, of which {parts}\n"
-            f"  {len(self.ids)} tokens; methods {', '.join(self.methods)};"
+            f"  {len(self.ids)} tokens; methods {', '.join(self.methods)};{off}"
             f" model {self.model_name}; {self.seconds:.2f} s"
         )
 
@@ -261,8 +266,11 @@ NOT_ASKED: dict[str, Any] = dict.fromkeys(
 _FIELDS = tuple(f.name for f in dataclasses.fields(Explanation))
 _STRUCTURED = (  # JSON text in the .npz
     "methods", "text", "tokens", "model_name", "versions", "seconds",
-    "created", "notes", "command", "checksum",
+    "created", "notes", "command", "checksum", "ablated",
 )  # fmt: skip
+
+
+_LATER = ("ablated",)  # fields that older files do not have; None then
 
 
 def _from_version_01(arrays: Mapping[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:

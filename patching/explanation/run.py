@@ -29,6 +29,7 @@ from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import Question
 from patching.result_checks import HEADROOM
 from patching.running import ready, versions
+from patching.text import counted
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -53,6 +54,7 @@ def explain(
     *,
     methods: str | Iterable[str] = ...,
     rows: int = ...,
+    ablate: tuple[int, int] | None = ...,
     progress: Progress | bool | None = ...,
 ) -> Explanation: ...
 
@@ -64,6 +66,7 @@ def explain(
     *,
     methods: str | Iterable[str] = ...,
     rows: int = ...,
+    ablate: tuple[int, int] | None = ...,
     progress: Progress | bool | None = ...,
 ) -> list[Explanation]: ...
 
@@ -75,6 +78,7 @@ def explain(
     *,
     methods: str | Iterable[str] = DEFAULT,
     rows: int = ROWS,
+    ablate: tuple[int, int] | None = None,
     progress: Progress | bool | None = None,
 ) -> Explanation | list[Explanation]:
     """Explain why the model prefers one next token over another.
@@ -86,6 +90,8 @@ def explain(
         methods: names in METHODS, as a list or separated by commas. The terms of the
             logits, their check and `logit` are always worked out.
         rows: the number of likeliest next tokens to keep.
+        ablate: (layer, head) of a head that is switched off: its z is 0 at every position. The
+            terms are those of that run, with its own final layer norm.
         progress: called with (work done, work in all); None for a progress bar,
             False for none.
 
@@ -94,11 +100,12 @@ def explain(
 
     Raises:
         ExplanationError: a prompt or answer that the model cannot read, an unknown
-            method, logits that are not finite, terms that do not add up to the
+            method or head, logits that are not finite, terms that do not add up to the
             logits, or too little memory.
     """
     chosen = parse_methods(methods)
     check_rows(rows)
+    check_ablated(model, ablate)
     batches = _batches(model, question)
     if "attention" in chosen:
         _check_patterns(model, batches)
@@ -108,7 +115,7 @@ def explain(
         step = steps(report, vectors * (1 + ("lens" in chosen)))
         for batch in batches:
             with ready(model, ExplanationError(OUT_OF_MEMORY)):
-                explanations = _explain_batch(model, batch, chosen, rows, step)
+                explanations = _explain_batch(model, batch, chosen, rows, ablate, step)
             found |= zip(batch.numbers, explanations, strict=True)
     in_order = [found[number] for number in sorted(found)]
     return in_order[0] if isinstance(question, Question) else in_order
@@ -182,6 +189,21 @@ def check_question(model: GPT, question: Question) -> None:
         raise ExplanationError(message)
 
 
+def check_ablated(model: GPT, ablate: object) -> None:
+    """Raise ExplanationError unless `ablate` is None or (layer, head) of the model."""
+    config = model.config
+    if ablate is None:
+        return
+    if not (isinstance(ablate, tuple) and len(ablate) == 2 and all(type(n) is int for n in ablate)):
+        raise ExplanationError(f"ablate is (layer, head), not {ablate!r:.60}")
+    layer, head = ablate
+    if not (0 <= layer < config.n_layer and 0 <= head < config.n_head):
+        raise ExplanationError(
+            f"no head {layer}.{head} to ablate: the model has {counted(config.n_layer, 'layer')}"
+            f" of {counted(config.n_head, 'head')}, counted from 0"
+        )
+
+
 def _unreadable(model: GPT, question: Question) -> str | None:
     """Return why the model cannot read a question, or None if it can."""
     limit, vocab_size = model.config.block_size, model.config.vocab_size
@@ -199,7 +221,12 @@ def _unreadable(model: GPT, question: Question) -> str | None:
 
 
 def _explain_batch(
-    model: GPT, batch: _Batch, methods: tuple[str, ...], rows: int, step: Callable[[int], None]
+    model: GPT,
+    batch: _Batch,
+    methods: tuple[str, ...],
+    rows: int,
+    ablate: tuple[int, int] | None,
+    step: Callable[[int], None],
 ) -> list[Explanation]:
     """Run one batch and explain each of its questions."""
     started = time.perf_counter()
@@ -209,6 +236,7 @@ def _explain_batch(
         batch.ids.to(model.device),
         with_contributions=not {"alti", "alti-logit"}.isdisjoint(methods),
         with_patterns="attention" in methods,
+        ablate=ablate,
         step=step,
     )
     logits = model.lm_head(model.transformer.ln_f(run.final))  # (B, V)
@@ -245,6 +273,7 @@ def _explain_batch(
             versions=versions(model),
             seconds=seconds,
             checksum=checksum,
+            ablated=ablate,
         )
         for row, question in enumerate(batch.questions)
     ]

@@ -80,6 +80,7 @@ TABLE = {
     "notes": list_of(text),
     "command": optional(dictionary),
     "checksum": optional(text),
+    "ablated": optional(list_of(whole(0), least=2)),
 }
 
 
@@ -102,6 +103,10 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     agree(needed <= there.keys(), "methods and arrays")
     agree(len(set(saved["methods"])) == len(saved["methods"]), "of methods")
     agree(bool((arrays["error"] >= 0).all()), "error and tolerance")
+    if (off := saved["ablated"]) is not None:
+        agree(len(off) == 2, "of ablated")
+        _, L, heads = arrays["heads"].shape
+        agree(off[0] < L and off[1] < heads, "ablated and heads")
     occurring = {saved["target"], saved["foil"]}
     for name in ("ids", "top_ids", "lens_ids"):
         occurring |= {*arrays[name].ravel().tolist()} if name in there else set()

@@ -157,7 +157,7 @@ OPTIONS = {
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",
         "--show": "show", "--method": "show", "--top-k": "rows", "--rows": "rows",
-        "--cmap": "cmap", "--title": "text", "--head": "head",
+        "--cmap": "cmap", "--title": "text", "--head": "head", "--ablate": "head",
     },
     "generate": {
         **MODEL, **OUTPUT, "--prompt": "text", "--prompts": "prompts",

@@ -224,3 +224,19 @@ def test_cuda_agrees_with_the_cpu(here):
         np.testing.assert_allclose(
             getattr(cuda, name), getattr(cpu, name), rtol=1e-4, atol=1e-4, err_msg=name
         )
+
+
+def test_a_head_is_switched_off(tmp_path, capsys):
+    out = f"{tmp_path}/x.png"
+    assert main(["--model", "builtin", "--ablate", "3.0", "--json", "--out", out]) == 0
+    streams = capsys.readouterr()
+    assert "head 3.0 switched off at every position (z = 0):" in streams.err
+    assert "\nMLP 3 " in streams.err
+    found = json.loads(streams.out)
+    assert found["ablated"] is None
+    assert found["ablated_run"]["ablated"] == [3, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "x-ablated.json", "x-ablated.npz", "x-ablation.png", "x-direct.png", "x.json", "x.npz",
+    ]  # fmt: skip
+    assert main(["--model", "builtin", "--ablate", "4.0", "--out", out]) == 2
+    assert "--ablate 4.0: the model has 4 layers of 4 heads" in capsys.readouterr().err

@@ -196,7 +196,9 @@ def test_a_file_of_version_0_1_is_read(tmp_path):
     with np.load(tmp_path / "old.npz") as before, np.load(tmp_path / "new.npz") as after:
         np.testing.assert_array_equal(found.rollout, before["rollout"])
         assert {*before} - {*after} == {"texts", "arguments"}
-        assert {*after} - {*before} == {"text", "command", "content_sha256"}
+        assert {*after} - {*before} == {
+            "text", "command", "content_sha256", "ablated",
+        }  # fmt: skip
         for name in {*before} & {*after}:
             np.testing.assert_array_equal(before[name], after[name])
 
