@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mingpt.bpe import PieceWork
     from patching.alignment import ReplacedWords, Row, Suggestion
     from patching.cli.common.models import LoadedTokenizer
+    from patching.cli.tokens_beside import Column
 
 COMMAND = "mingpt-tokens"
 
@@ -62,12 +63,20 @@ what is printed:
   Write the words with commas between them, or name a file in UTF-8 with one word a line.
   A value that ends in .txt, contains a / or is the name of a file is read as a file.
 
+other tokenizers:
+  --tokenizer FILE shows how a tokenizer of another kind cuts the texts, token by token
+  beside the model's; [UNK] and the like, which stand for what it cannot spell, are marked
+  with a star. --swap-ids reads each tokenizer's ids with the others' vocabularies: what a
+  model would read if it were given the wrong tokenizer's ids.
+
 examples:
   {COMMAND} --model builtin "Michelle Jones was a top-notch student."
   {COMMAND} --model gpt2 --model builtin "The keys to the cabinet"
   {COMMAND} --model gpt2 --suggest "Smith,Brown,Zimmermann" \\
       "Michelle Jones was a top-notch student. Michelle" \\
       "Michelle Papadopoulos was a top-notch student. Michelle"
+  {COMMAND} --model builtin --model gpt2 --swap-ids "The keys to the cabinet"
+  {COMMAND} --model gpt2 --tokenizer bert/tokenizer.json "unaffable keys"
   {COMMAND} --json "a text" "another text" > tokens.json
   {COMMAND} -- "--a text that begins with a dash"
 
@@ -83,6 +92,13 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         " builtin",
         multiple=True,
     ),
+    "other tokenizers": [
+        Option(["--tokenizer"], metavar="FILE", multiple=True, shell_complete=files,
+               help="a tokenizer.json of any kind (WordPiece, Unigram, ...), shown beside the"
+               " model's; repeat it for several (needs the package tokenizers)"),
+        Option(["--swap-ids"], is_flag=True,
+               help="read each tokenizer's ids with the vocabulary of each other one"),
+    ],
     "output": [
         Option(["--suggest"], metavar="LIST|FILE", shell_complete=files,
                help="words to try in place of the second text's word that differs from the"
@@ -113,8 +129,11 @@ def run(arguments: SimpleNamespace) -> None:
 
     # Imported after the first checks: the import is slow.
     from patching.alignment import replaced_words, suggest
+    from patching.cli.tokens_beside import side_by_side
+    from patching.other_tokenizers import OtherTokenizer
 
     replaced = None if words is None else replaced_words(texts[0], texts[1])
+    others = [OtherTokenizer.load(path) for path in dict.fromkeys(arguments.tokenizer or ())]
     say = output.make_say(arguments)
     views = []
     for loaded in load_tokenizers(arguments):
@@ -123,8 +142,17 @@ def run(arguments: SimpleNamespace) -> None:
         suggested = None if words is None else suggest(tokenizer, texts[0], texts[1], words)
         views.append(_View(loaded, works, suggested))
     _print(say, texts, views, replaced)
+    columns = side_by_side(texts, [view.loaded for view in views], others)
+    for text, of_text in zip(texts, columns, strict=True):
+        if others or arguments.swap_ids:
+            _print_beside(say, text, of_text, swap_ids=arguments.swap_ids)
     if arguments.json:
-        found = {"texts": list(texts), "tokenizers": [view.to_dict() for view in views]}
+        found: dict[str, object] = {
+            "texts": list(texts),
+            "tokenizers": [view.to_dict() for view in views],
+        }
+        if others or arguments.swap_ids:
+            found["side_by_side"] = [[one.to_dict() for one in of_text] for of_text in columns]
         print_line(json.dumps(found, allow_nan=False), sys.stdout)
 
 
@@ -228,6 +256,25 @@ def _print(
     elif any(len(ids) != len(view.ids[0]) for view in views for ids in view.ids):
         say("")
         say("--suggest finds, in a list of words, those that make two texts equally long")
+
+
+def _print_beside(
+    say: Callable[..., None], text: str, columns: Sequence[Column], *, swap_ids: bool
+) -> None:
+    """Print one text's tokens by several tokenizers, and ids read with others' vocabularies."""
+    from patching.cli import tokens_beside
+
+    counts = {column.name: len(column.ids) for column in columns}
+    say("")
+    say(tokens_beside.heading(text, counts), always=True)
+    say(tokens_beside.beside_table(columns))
+    if swap_ids:
+        for column in columns:
+            for other in columns:
+                if other is not column:
+                    say("")
+                    say(tokens_beside.swapped_line(column, other), always=True)
+                    say(tokens_beside.swapped_table(column, other))
 
 
 def _print_texts(

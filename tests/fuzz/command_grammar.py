@@ -109,6 +109,10 @@ KINDS = {
     "folder": (("run/", "deep/er/run"), ("../inputs/prompts.txt", "/dev/null", *HOSTILE)),
     "study": (("../inputs/study",), ("../inputs", "../models/wide", "/dev/zero", *HOSTILE)),
     "cell": (("3:end", "0:S2"), ("9:9", "1.1", ":", ".", *HOSTILE)),
+    "tokenizer": (
+        ("../inputs/wordpiece.json",),
+        ("../inputs/prompts.jsonl", "../inputs/deep.jsonl", "/dev/zero", "../inputs", *HOSTILE),
+    ),
     "one": (("1",), ("0", "10001", "-1", "x", "")),
     "nowhere": (("127.0.0.1:1",), HOSTILE),
     "none_of": (("0",), ("-1", "nan", "1.5", "x")),
@@ -209,7 +213,10 @@ OPTIONS = {
         "--cmap": "cmap", "--title": "text", "--rows": "rows",
         "--out": "folder", "--json": "flag", "--quiet": "flag", "": "study",
     },
-    "tokens": {**SOURCE, "--suggest": "suggest", "--json": "flag", "--quiet": "flag", "": "text"},
+    "tokens": {
+        **SOURCE, "--suggest": "suggest", "--tokenizer": "tokenizer", "--swap-ids": "flag",
+        "--json": "flag", "--quiet": "flag", "": "text",
+    },
     "fetch": {
         "--list": "flag", "--verify": "flag", "--remove": "flag",
         "--quiet": "flag", "": "names",

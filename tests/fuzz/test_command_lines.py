@@ -202,6 +202,9 @@ def folder(tmp_path) -> Path:
     (inputs / "marks.jsonl").write_text(marked, "utf-8")
     pairs, _ = read_pairs(tokenizer, inputs / "ioi.csv", roles="roles")
     run_study(mingpt.load("builtin")[0], pairs, out=inputs / "study", progress=False)
+    pieces = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+              "max_input_chars_per_word": 99, "vocab": {"[UNK]": 0, "the": 1}}  # fmt: skip
+    (inputs / "wordpiece.json").write_text(json.dumps({"version": "1.0", "model": pieces}))
     (inputs / "prompts.txt").write_text("The keys\nThe cabinet \n\nna\xefve\n", encoding="utf-8")
     (inputs / "prompts.jsonl").write_text('"The keys"\n{"prompt": "The \\u00e9"}\n')
     (inputs / "deep.jsonl").write_text("[" * 100_000)

@@ -1,0 +1,76 @@
+"""Tokenizers of other kinds: a WordPiece that the tests train, and files that are none."""
+
+import json
+import sys
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from mingpt.errors import TokenizerError
+from patching.cli.tokens import main
+from patching.other_tokenizers import OtherTokenizer
+
+TEXTS = ["the keys to the cabinet are here", "the key is there"] * 20
+
+
+@pytest.fixture
+def wordpiece(tmp_path):
+    """The path of a WordPiece tokenizer, which knows no capital Z."""
+    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordPieceTrainer(vocab_size=60, special_tokens=["[UNK]", "[CLS]"])
+    core.train_from_iterator(TEXTS, trainer)
+    core.enable_padding(length=32)  # which says nothing of how a text is cut
+    core.enable_truncation(2)
+    core.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_a_wordpiece_cuts_a_text_as_its_package_does(wordpiece):
+    found = OtherTokenizer.load(wordpiece)
+    assert (found.kind, found.size) == (
+        "WordPiece",
+        Tokenizer.from_file(str(wordpiece)).get_vocab_size(),
+    )
+    text = "The keys Zoo"
+    tokens = found.encode(text)
+    assert [text[one.start : one.end].lower() for one in tokens] == ["the", "keys", "zoo"]
+    assert [one.token for one in tokens] == ["the", "keys", "[UNK]"]
+    assert [one.is_unknown for one in tokens] == [False, False, True]
+    assert [found.token(one.id) for one in tokens] == ["the", "keys", "[UNK]"]
+    assert found.token(10**9) is found.token(-1) is found.token(2**40) is None
+
+
+def test_the_command_shows_them_side_by_side_and_swaps_ids(wordpiece, capsys):
+    words = ["--model", "builtin", "--tokenizer", str(wordpiece), "--swap-ids", "the keys"]
+    assert main([*words, "--json"]) == 0
+    streams = capsys.readouterr()
+    ours, other = json.loads(streams.out)["side_by_side"][0]
+    assert (ours["name"], other["kind"]) == ("builtin", "WordPiece")
+    assert other["tokens"] == ["the", "keys"]
+    there = sum(number < 60 for number in ours["ids"])
+    assert f"{len(ours['ids'])} ids of builtin read with the vocabulary of" in streams.err
+    assert f": {there} there, 0 the same token" in streams.err
+    assert "2 ids of" in streams.err
+    assert "(none)" in streams.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"model": 3}', '{"model": {}}', "[" * 10**5,
+     '{"model": {"type": "WordPiece", "vocab": {"a": -1}}}',
+     '{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": ["a b"]}}'],
+)  # fmt: skip
+def test_a_file_that_is_no_tokenizer_is_refused_in_one_line(tmp_path, capsys, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(TokenizerError, match=r"is no tokenizer\.json"):
+        OtherTokenizer.load(tmp_path / "x.json")
+    assert main(["--model", "builtin", "--tokenizer", f"{tmp_path}/x.json", "a"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_the_package_the_command_says_what_to_install(wordpiece, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert main(["--model", "builtin", "--tokenizer", str(wordpiece), "a"]) == 2
+    assert "pip install tokenizers" in capsys.readouterr().err
