@@ -68,13 +68,15 @@ class OtherTokenizer:
         return cls(core, str(path), kind, unknown if isinstance(unknown, str) else None)
 
     def encode(self, text: str) -> list[OtherToken]:
-        """Return the tokens of a text, without those that mark a beginning or an end.
+        """Return the tokens of a text, with those that the tokenizer adds, such as [CLS].
+
+        A token that is added stands for no character: start and end are 0.
 
         Raises:
             TokenizerError: the tokenizer cannot cut this text.
         """
         found = _guarded(
-            lambda: self._core.encode(text, add_special_tokens=False),
+            lambda: self._core.encode(text),
             f"{self.name} cannot cut this text",
         )
         rows = zip(found.ids, found.tokens, found.offsets, strict=True)

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from mingpt.errors import TokenizerError
 from patching.cli.tokens import main
@@ -21,6 +21,9 @@ def wordpiece(tmp_path):
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.WordPieceTrainer(vocab_size=60, special_tokens=["[UNK]", "[CLS]"])
     core.train_from_iterator(TEXTS, trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", core.token_to_id("[CLS]"))]
+    )
     core.enable_padding(length=32)  # which says nothing of how a text is cut
     core.enable_truncation(2)
     core.save(str(tmp_path / "tokenizer.json"))
@@ -35,10 +38,10 @@ def test_a_wordpiece_cuts_a_text_as_its_package_does(wordpiece):
     )
     text = "The keys Zoo"
     tokens = found.encode(text)
-    assert [text[one.start : one.end].lower() for one in tokens] == ["the", "keys", "zoo"]
-    assert [one.token for one in tokens] == ["the", "keys", "[UNK]"]
-    assert [one.is_unknown for one in tokens] == [False, False, True]
-    assert [found.token(one.id) for one in tokens] == ["the", "keys", "[UNK]"]
+    assert [text[one.start : one.end].lower() for one in tokens] == ["", "the", "keys", "zoo"]
+    assert [one.token for one in tokens] == ["[CLS]", "the", "keys", "[UNK]"]
+    assert [one.is_unknown for one in tokens] == [False, False, False, True]
+    assert [found.token(one.id) for one in tokens] == ["[CLS]", "the", "keys", "[UNK]"]
     assert found.token(10**9) is found.token(-1) is found.token(2**40) is None
 
 
@@ -48,11 +51,11 @@ def test_the_command_shows_them_side_by_side_and_swaps_ids(wordpiece, capsys):
     streams = capsys.readouterr()
     ours, other = json.loads(streams.out)["side_by_side"][0]
     assert (ours["name"], other["kind"]) == ("builtin", "WordPiece")
-    assert other["tokens"] == ["the", "keys"]
+    assert other["tokens"] == ["[CLS]", "the", "keys"]
     there = sum(number < 60 for number in ours["ids"])
     assert f"{len(ours['ids'])} ids of builtin read with the vocabulary of" in streams.err
     assert f": {there} there, 0 the same token" in streams.err
-    assert "2 ids of" in streams.err
+    assert "3 ids of" in streams.err
     assert "(none)" in streams.err
 
 
