@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from mingpt.checks import widened
@@ -17,7 +18,7 @@ from mingpt.model import GPT
 from mingpt.sites import DEFAULT_SITE, SITES, Patch
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
-from patching.sweep.readout import Measured, check_unpatched, read
+from patching.sweep.readout import Measured, NextOfCells, check_unpatched, read
 from patching.sweep.request import DIRECTIONS, Cell, Grid
 
 
@@ -30,6 +31,7 @@ def measure(
     metrics: Sequence[Metric],
     step: Callable[[], None],
     patches: Callable[[Cell], Sequence[Patch]] | None = None,
+    next_tokens: int = 0,
 ) -> Measured:
     """Read the metrics of the patched run for every cell of the grid.
 
@@ -37,6 +39,7 @@ def measure(
         model: in eval mode. Afterwards its recording is the source run's.
         step: called after each cell.
         patches: the patches of a cell; None for grid.patches.
+        next_tokens: how many of the likeliest next tokens are kept of each cell's run.
     """
     sites = {grid.site, DEFAULT_SITE} if patches is None else SITES
     base, source = DIRECTIONS[direction]
@@ -52,10 +55,14 @@ def measure(
     readout = Readout(pair.target_ids, pair.foil_ids, *both, eps=eps)
     check_unpatched(metrics, readout, model.dtype)
     values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
+    kept = NextOfCells.empty(values[..., 0], next_tokens) if next_tokens else None
     for cell in grid.cells():
         out, _ = model(ids[base], patch=(patches or grid.patches)(cell))  # (1, T, V)
         values[cell.index] = read(metrics, widened(out[:, -1]), readout)[:, 0]  # (M,)
+        if kept is not None:
+            place = np.ravel_multi_index(cell.index, grid.shape)
+            kept.put(torch.tensor([place], device=model.device), out[:, -1])
         step()
     values = values.movedim(-1, 0).contiguous()  # (M, *grid.shape)
     clean, corrupt = (read(metrics, logits[run], readout)[:, 0] for run in ("clean", "corrupt"))
-    return Measured(values, clean, corrupt, finals["clean"], finals["corrupt"])
+    return Measured(values, clean, corrupt, finals["clean"], finals["corrupt"], kept)

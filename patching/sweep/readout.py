@@ -19,6 +19,43 @@ RUNS_IN_CACHE = 16  # runs whose logits the metrics read at a time, while the CP
 
 
 @dataclass
+class NextOfCells:
+    """The k likeliest next tokens of each cell's run, the likeliest first."""
+
+    ids: Tensor  # (*grid.shape, k); -1 where nothing was patched
+    logits: Tensor  # (*grid.shape, k); NaN where nothing was patched
+    probabilities: Tensor  # (*grid.shape, k)
+
+    @classmethod
+    def empty(cls, values: Tensor, k: int) -> NextOfCells:
+        """Return the tokens of no cell.
+
+        Args:
+            values: of a metric (*grid.shape), whose dtype and device count.
+        """
+        shape = (*values.shape, k)
+        unknown = values.new_full(shape, torch.nan)
+        ids = torch.full(shape, -1, dtype=torch.int64, device=values.device)
+        return cls(ids, unknown, unknown.clone())
+
+    def put(self, flat: Tensor, logits: Tensor) -> None:
+        """Write the likeliest tokens of some cells.
+
+        Args:
+            flat: (n,) places in the flattened grid.
+            logits: (n, V), or (1, V) for all of them.
+        """
+        top = widened(logits).topk(self.ids.size(-1))
+        sums = widened(logits).logsumexp(-1, keepdim=True)
+        for kept, found in (
+            (self.ids, top.indices),
+            (self.logits, top.values),
+            (self.probabilities, (top.values - sums).exp()),
+        ):
+            kept.flatten(0, -2)[flat] = found.to(kept.dtype)
+
+
+@dataclass
 class Measured:
     """The M metrics of one pair, of the patched runs and of the unpatched ones."""
 
@@ -27,6 +64,7 @@ class Measured:
     corrupt: Tensor  # (M,) metrics of the unpatched corrupt run
     clean_final: Tensor  # (C,) ln_f's output at the clean run's last position
     corrupt_final: Tensor  # (C,) the same of the corrupt run
+    next: NextOfCells | None = None  # what each cell's run would say next, if that was asked for
 
     def check(self, metrics: Sequence[Metric], dtype: torch.dtype, chosen: int) -> None:
         """Check that every chosen cell is a finite number, in every metric.
@@ -68,9 +106,15 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def bytes_to_read(metrics: Sequence[Metric], vocab_size: int, itemsize: int) -> int:
-    """Return the bytes that a Reader holds at most."""
-    if all(metric.answers_only for metric in metrics):
+def bytes_to_read(
+    metrics: Sequence[Metric], vocab_size: int, itemsize: int, *, next_tokens: bool = False
+) -> int:
+    """Return the bytes that a Reader holds at most.
+
+    Args:
+        next_tokens: the likeliest tokens of every run are read too.
+    """
+    if not next_tokens and all(metric.answers_only for metric in metrics):
         return 0
     return vocab_size * (2 * RUNS_AT_ONCE * itemsize + 6 * RUNS_IN_CACHE * max(itemsize, 4))
 

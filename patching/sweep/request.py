@@ -63,6 +63,7 @@ class Request:
     max_memory: int | None = None  # bytes beside the model; None: half of the free memory
     tf32: bool = False  # CUDA: round float32 factors to 10 bits
     rows: int = ROWS  # tokens in each next-token table
+    next_tokens: int = 0  # of the likeliest next tokens, how many are kept of each cell's run
 
     def __post_init__(self) -> None:
         for name in ("metric", "layers", "heads", "positions"):
@@ -76,7 +77,11 @@ class Request:
             raise SweepError(f"max_memory is a number of bytes, not {self.max_memory!r}")
         if not _is_count(self.rows):
             raise SweepError(f"rows is a number of tokens, at least 1, not {self.rows!r}")
-        for name in ("window", "max_memory", "rows"):  # JSON has no NumPy integers
+        if self.next_tokens != 0 and not _is_count(self.next_tokens):
+            raise SweepError(f"next_tokens is a number of tokens, not {self.next_tokens!r}")
+        if self.next_tokens and self.method == "attribution":
+            raise SweepError("attribution runs no cell, so next_tokens cannot be read off one")
+        for name in ("window", "max_memory", "rows", "next_tokens"):  # JSON has no NumPy integers
             if (count := getattr(self, name)) is not None:
                 object.__setattr__(self, name, int(count))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mingpt.sites import RESIDUAL_SITES
+from patching.errors import ResultError
 from patching.frames import frame, tidy
 from patching.next_tokens import NextTokens, TokenScore
 from patching.prompts import PromptPair
@@ -68,6 +69,11 @@ class SweepResult:
     clean_next: NextTokens | None = None  # the clean run's next tokens
     corrupt_next: NextTokens | None = None  # the corrupt run's next tokens
     rows: int = ROWS  # tokens in these two tables
+    # Of each cell's run the k likeliest next tokens, if they were asked for: (*grid, k).
+    next_ids: np.ndarray | None = None  # -1 where nothing was patched
+    next_logits: np.ndarray | None = None  # NaN where nothing was patched
+    next_probabilities: np.ndarray | None = None
+    next_texts: dict[int, str] = field(default_factory=dict)  # of the tokens in next_ids
     # Metric -> the value that favours neither side, or, of recovery, the base run's.
     neutral: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # of packages; device, dtype, threads
@@ -114,6 +120,26 @@ class SweepResult:
         if self.site in RESIDUAL_SITES:
             return ("layer", "position")
         return ("layer", "head", "position")[: self.values.ndim]
+
+    def next_of(self, *index: int) -> tuple[TokenScore, ...]:
+        """Return the likeliest next tokens of a cell's run, the likeliest first.
+
+        Args:
+            index: of the cell in `values`: layer and position, say.
+
+        Raises:
+            ResultError: the sweep kept none (next_tokens=0), or the cell was not patched.
+        """
+        if self.next_ids is None or self.next_logits is None or self.next_probabilities is None:
+            raise ResultError("the sweep kept no next tokens: sweep with next_tokens=10")
+        ids = self.next_ids[index]
+        if ids.ndim != 1 or (ids < 0).any():
+            raise ResultError(f"{index} is no cell that was patched")
+        rows = zip(ids, self.next_logits[index], self.next_probabilities[index], strict=True)
+        return tuple(
+            TokenScore(rank, int(number), self.next_texts[int(number)], float(logit), float(p))
+            for rank, (number, logit, p) in enumerate(rows, 1)
+        )
 
     def __repr__(self) -> str:
         base, source = DIRECTIONS[self.direction]
@@ -199,8 +225,13 @@ class SweepResult:
             "pair": {name: getattr(self.pair, name) for name in (*_PAIR, "differing")},
             "clean_next": self.clean_next and dataclasses.asdict(self.clean_next),
             "corrupt_next": self.corrupt_next and dataclasses.asdict(self.corrupt_next),
+            "next_texts": {str(number): token for number, token in self.next_texts.items()},
         }
-        return first | {name: getattr(self, name) for name in _FIELDS} | structured
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        for name in _NEXT:  # left out if they were not asked for
+            if (array := fields.pop(name)) is not None:
+                structured[name] = to_json_lists(array)
+        return first | fields | structured
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write `path` with the suffixes .npz and .json; return the two paths.
@@ -218,6 +249,7 @@ class SweepResult:
         for name in ("values", "clean_value", "corrupt_value"):
             arrays[name] = getattr(self, name)
         arrays |= {f"values_{name}": found.values for name, found in self.metrics.items()}
+        arrays |= {name: getattr(self, name) for name in _NEXT if name in fields}
         return save(path, arrays, fields)
 
     @classmethod
@@ -233,6 +265,9 @@ class SweepResult:
             fields = dataclasses.fields(cls)
             saved = old_files.fields_of_01(arrays, fields) if "arguments" in arrays else {}
             is_old = "neutral" not in arrays
+            saved |= {name: arrays.get(name) for name in _NEXT}
+            if "next_texts" not in arrays:  # 0.3 and before
+                saved["next_texts"] = {}
             for name in _FIELDS:
                 if name not in saved and not (is_old and name == "neutral"):
                     saved[name] = (structured if name in _STRUCTURED else scalar)(arrays, name)
@@ -249,6 +284,8 @@ class SweepResult:
         pair = {name: saved["pair"][name] for name in _PAIR}
         saved["pair"] = PromptPair(**_with_tuples(pair))
         saved |= {name: _next_tokens(saved[name]) for name in ("clean_next", "corrupt_next")}
+        texts = {int(number): token for number, token in saved["next_texts"].items()}
+        saved["next_texts"] = texts
         return cls(**_with_tuples(saved))
 
 
@@ -269,10 +306,11 @@ def _token_score(saved: dict[str, Any]) -> TokenScore:
     return TokenScore(**{f.name: saved[f.name] for f in dataclasses.fields(TokenScore)})
 
 
+_NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
     "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
-    "notes", "command",
+    "notes", "command", "next_texts",
 )  # fmt: skip

@@ -11,14 +11,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mingpt.sites import SHARED_SITES, Patch
 from patching.errors import SweepError, named
-from patching.next_tokens import NextTokens
+from patching.next_tokens import NextTokens, text_or_id
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import float32_products, ready, versions
@@ -58,6 +59,7 @@ def patch_sweep(
     max_memory: int | None = ...,
     tf32: bool = ...,
     rows: int = ...,
+    next_tokens: int = ...,
     progress: Progress | bool | None = ...,
 ) -> SweepResult: ...
 
@@ -80,6 +82,7 @@ def patch_sweep(
     max_memory: int | None = ...,
     tf32: bool = ...,
     rows: int = ...,
+    next_tokens: int = ...,
     progress: Progress | bool | None = ...,
 ) -> list[SweepResult]: ...
 
@@ -101,6 +104,7 @@ def patch_sweep(
     max_memory: int | None = Request.max_memory,
     tf32: bool = Request.tf32,
     rows: int = Request.rows,
+    next_tokens: int = Request.next_tokens,
     progress: Progress | bool | None = None,
 ) -> SweepResult | list[SweepResult]:
     """Read a metric of the patched run for every activation that can be patched at a site.
@@ -124,6 +128,8 @@ def patch_sweep(
         max_memory: bytes for "fast" beside the model; None for half of the free memory.
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
+        next_tokens: keep so many of the likeliest next tokens of every cell's run; see
+            SweepResult.next_of. It multiplies each run's last vector by the whole unembedding.
         progress: a function (done, total); None for a bar; False for none.
 
     Returns:
@@ -136,7 +142,7 @@ def patch_sweep(
     """
     request = Request(
         site, metric, direction, by_position, window, layers, heads, positions, method,
-        patches, max_memory, tf32, rows,
+        patches, max_memory, tf32, rows, next_tokens,
     )  # fmt: skip
     pairs = [pair] if isinstance(pair, PromptPair) else pair
     results = run_sweep(model, pairs, request, progress)
@@ -248,6 +254,7 @@ def _measure(
             metrics,
             allowed=allowance(model.device) if request.max_memory is None else request.max_memory,
             strict=request.max_memory is not None,
+            next_tokens=min(request.next_tokens, model.config.vocab_size),
             progress=progress,
         )
     else:
@@ -278,7 +285,8 @@ def _measure_one_by_one(
         with named(number, len(pairs)):
             if is_loop:
                 patches = None if request.patches is None else _checked(request.patches)
-                found = loop.measure(model, pair, grid, direction, metrics, step, patches)
+                k = min(request.next_tokens, model.config.vocab_size)
+                found = loop.measure(model, pair, grid, direction, metrics, step, patches, k)
             else:
                 found = attribution.measure(model, pair, grid, direction, metrics, step)
         measured.append(found)
@@ -355,9 +363,24 @@ def _result(
         max_memory=request.max_memory,
         tf32=request.tf32,
         rows=request.rows,
+        **_next_of_cells(pair, found),
         versions=versions(model),
         notes=("float32 products in TF32",) if request.tf32 else (),
     )
+
+
+def _next_of_cells(pair: PromptPair, found: Measured) -> dict[str, Any]:
+    """Return the result's fields of what each cell's run would say next."""
+    if found.next is None:
+        return {}
+    ids = found.next.ids.cpu().numpy()
+    numbers = sorted({*ids.ravel().tolist()} - {-1})
+    return {
+        "next_ids": ids.astype(np.int32),
+        "next_logits": found.next.logits.cpu().numpy(),
+        "next_probabilities": found.next.probabilities.cpu().numpy(),
+        "next_texts": {number: text_or_id(pair.text_of, number) for number in numbers},
+    }
 
 
 def _neutral(metrics: Sequence[Metric], found: Measured, direction: str) -> dict[str, float]:

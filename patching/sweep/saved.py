@@ -23,6 +23,7 @@ from patching.result_checks import (
     record,
     text,
     whole,
+    whole_numbers,
 )
 from patching.result_files import scalar
 from patching.sweep.request import DIRECTIONS, METHODS
@@ -71,6 +72,7 @@ TABLE = {
     "created": text,
     "notes": _TEXTS,
     "command": optional(dictionary),
+    "next_texts": mapping_of(text),
 }  # fmt: skip
 
 
@@ -94,6 +96,7 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     for name, array in values.items():
         numbers(name, array)
     _check_cells(saved, values)
+    _check_next(saved, arrays, next(iter(values.values())))
     first = next(iter(metrics))
     again = {"metric": first, "clean_value": metrics[first]["clean"]}
     again |= {"corrupt_value": metrics[first]["corrupt"]}
@@ -102,6 +105,30 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     copy = arrays.get("values", np.array(None))
     numbers("values", copy)
     agree(np.array_equal(copy, values[f"values_{first}"], equal_nan=True), "metrics and values")
+
+
+def _check_next(
+    saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray], values: np.ndarray
+) -> None:
+    """Check the likeliest next tokens of the cells, if the file has them."""
+    names = ("next_ids", "next_logits", "next_probabilities")
+    there = [name for name in names if name in arrays]
+    agree(there in ([], [*names]), " and ".join(names))
+    if not there:
+        agree(not saved["next_texts"], "next_texts and next_ids")
+        return
+    ids, logits, probabilities = (arrays[name] for name in names)
+    whole_numbers(-1)("next_ids", ids)
+    for name, array in zip(names[1:], (logits, probabilities), strict=True):
+        numbers(name, array)
+        agree(array.shape == ids.shape, f"next_ids and {name}")
+    agree(ids.ndim == values.ndim + 1 and ids.shape[:-1] == values.shape, "values and next_ids")
+    patched = np.isfinite(values)[..., None]
+    for array in (ids >= 0, np.isfinite(logits), np.isfinite(probabilities)):
+        agree(bool((array == patched).all()), "values and next_ids")
+    agree(bool((probabilities[ids >= 0] <= 1).all()), "of next_probabilities")
+    occurring = {str(number) for number in ids[ids >= 0].tolist()}
+    agree(saved["next_texts"].keys() == occurring, "next_ids and next_texts")
 
 
 def _check_pair(pair: Mapping[str, Any]) -> None:

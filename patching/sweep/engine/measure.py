@@ -17,7 +17,14 @@ from patching.sweep.engine.forward import PackedRuns, run_packed
 from patching.sweep.engine.packing import Job, to_device
 from patching.sweep.engine.plan import BASE, SOURCE, Experiment, plan_cell
 from patching.sweep.metrics import Metric
-from patching.sweep.readout import Measured, Reader, bytes_to_read, check_unpatched
+from patching.sweep.readout import (
+    RUNS_AT_ONCE,
+    Measured,
+    NextOfCells,
+    Reader,
+    bytes_to_read,
+    check_unpatched,
+)
 from patching.sweep.request import DIRECTIONS, Cell, Grid
 
 
@@ -30,6 +37,7 @@ def measure(
     *,
     allowed: int,
     strict: bool = True,
+    next_tokens: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
     """Return the metrics of the patched run for every cell of every pair's grid.
@@ -41,6 +49,7 @@ def measure(
         allowed: bytes that may be held at a time, beside the model.
         strict: True to refuse an experiment that needs more by itself; False to run
             it alone.
+        next_tokens: how many of the likeliest next tokens are kept of each cell's run.
         progress: called with (work done, work in all), in rows times blocks.
 
     Raises:
@@ -48,7 +57,7 @@ def measure(
     """
     plans = plan_pairs(pairs, grids, direction)
     jobs, site = [plan.job for plan in plans], grids[0].site
-    chunks = list(cut(jobs, _memory(model, metrics, site), allowed, strict=strict))
+    chunks = list(cut(jobs, _memory(model, metrics, site, next_tokens), allowed, strict=strict))
     total = sum(work(jobs, chunk, model.config.n_layer) for chunk in chunks)
     done = 0
 
@@ -68,18 +77,25 @@ def measure(
                 if number == len(measured):  # the pair's first chunk
                     reader = plans[number].reader(model, runs, metrics)
                     measured.append(plans[number].unpatched(reader, runs))
+                    if next_tokens:
+                        plans[number].begin_next(measured[number], model, next_tokens)
                 plans[number].fill(measured[number], reader, runs)
+                if next_tokens:
+                    plans[number].fill_next(measured[number], model, runs)
     passed(total - done)  # the work of the unchanged experiments, which were not run
     return measured
 
 
-def _memory(model: GPT, metrics: Sequence[Metric], site: str) -> Callable[[Size], int]:
+def _memory(
+    model: GPT, metrics: Sequence[Metric], site: str, next_tokens: int
+) -> Callable[[Size], int]:
     """Return a function from a batch's size to the bytes that running and reading it takes."""
     itemsize = model.dtype.itemsize
     # Without a fused kernel, PyTorch's attention holds its weights (T, T).
     on_cpu, on_cuda = (model.device.type == device for device in ("cpu", "cuda"))
     fused = on_cpu or (on_cuda and model.dtype != torch.float64)
-    reading = bytes_to_read(metrics, model.config.vocab_size, itemsize)
+    vocab_size = model.config.vocab_size
+    reading = bytes_to_read(metrics, vocab_size, itemsize, next_tokens=next_tokens > 0)
 
     def needed(size: Size) -> int:
         heads = site in HEAD_SITES
@@ -157,6 +173,34 @@ class PairPlan:
         self._put(measured, [e.cell for e in runs.experiments], reader.read(runs.finals))
         self._put(measured, [e.cell for e in runs.unchanged], self._value_of(BASE, measured))
 
+    def begin_next(self, measured: Measured, model: GPT, k: int) -> None:
+        """Write the likeliest next tokens of the cells in `known`."""
+        measured.next = NextOfCells.empty(measured.values[0], k)
+        for run, cells in self.cells.known.items():
+            self._put_next(measured, cells, model.lm_head(self._final_of(run, measured)[None]))
+
+    def fill_next(self, measured: Measured, model: GPT, runs: PackedRuns) -> None:
+        """Write the likeliest next tokens of a chunk's experiments."""
+        experiments = [one.cell for one in runs.experiments]
+        for first in range(0, len(experiments), RUNS_AT_ONCE):
+            some = slice(first, first + RUNS_AT_ONCE)
+            self._put_next(measured, experiments[some], model.lm_head(runs.finals[some]))
+        unchanged = [one.cell for one in runs.unchanged]
+        self._put_next(measured, unchanged, model.lm_head(self._final_of(BASE, measured)[None]))
+
+    def _final_of(self, run: str, measured: Measured) -> torch.Tensor:
+        """Return the final vector (C,) of the unpatched run `run`, BASE or SOURCE."""
+        return measured.clean_final if self._name_of(run) == "clean" else measured.corrupt_final
+
+    def _name_of(self, run: str) -> str:
+        """Return "clean" or "corrupt", which BASE or SOURCE is."""
+        return dict(zip((BASE, SOURCE), DIRECTIONS[self.direction], strict=True))[run]
+
+    def _put_next(self, measured: Measured, cells: Sequence[Cell], logits: torch.Tensor) -> None:
+        """Write the likeliest tokens by logits (len(cells), V), or (1, V) for all of them."""
+        if cells and measured.next is not None:
+            measured.next.put(self._flat(cells, logits.device), logits)
+
     def _clean_and_corrupt(self, runs: PackedRuns) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the final vectors (C,) of the clean and of the corrupt run."""
         of = dict(zip(DIRECTIONS[self.direction], (runs.base, runs.source), strict=True))
@@ -164,11 +208,14 @@ class PairPlan:
 
     def _value_of(self, run: str, measured: Measured) -> torch.Tensor:
         """Return the metrics (M, 1) of the unpatched run `run`, BASE or SOURCE."""
-        name = dict(zip((BASE, SOURCE), DIRECTIONS[self.direction], strict=True))[run]
-        return (measured.clean if name == "clean" else measured.corrupt)[:, None]
+        values = measured.clean if self._name_of(run) == "clean" else measured.corrupt
+        return values[:, None]
 
     def _put(self, measured: Measured, cells: Sequence[Cell], values: torch.Tensor) -> None:
         """Write values (M, len(cells)), or (M, 1) for all of them, into the grid."""
         if cells:
-            flat = np.array([self.cells.places[cell.index] for cell in cells])
-            measured.values.flatten(1)[:, to_device(flat, values.device)] = values
+            measured.values.flatten(1)[:, self._flat(cells, values.device)] = values
+
+    def _flat(self, cells: Sequence[Cell], device: torch.device) -> torch.Tensor:
+        """Return the cells' places in the flattened grid (len(cells),)."""
+        return to_device(np.array([self.cells.places[cell.index] for cell in cells]), device)
