@@ -82,12 +82,12 @@ def read_text(path: Path, most_bytes: int, error: type[MinGPTError]) -> str:
     """
     check_readable(path, error)
     try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+        # By its size, because a bounded read would take a buffer of most_bytes.
+        if path.stat().st_size > most_bytes:
+            raise error(f"{path} is too large: a file of its kind has at most {most_bytes:,} bytes")
+        data = path.read_bytes()
     except OSError as reason:
         raise error(f"{path} cannot be read: {reason.strerror}") from None
-    if len(data) > most_bytes:
-        raise error(f"{path} is too large: a file of its kind has at most {most_bytes:,} bytes")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as reason:

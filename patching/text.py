@@ -57,6 +57,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def probability(value: float) -> str:
+    """Return a probability with four decimals, or with two digits if that would show 0.0000."""
+    return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
+
+
 def model_label(name: str) -> str:
     """Return a model's name for a figure: of a path, its last part.
 

@@ -76,7 +76,7 @@ def test_there_are_examples_to_run():
         ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
     }  # fmt: skip
-    assert len(COMMANDS) == 19
+    assert len(COMMANDS) == 20
     assert len(commands_of(IN_A_ROW)) == 3
 
 
@@ -108,7 +108,8 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
         # lens and direct; attention and head-scores; direct and ablation
         figures = 2 if "--show" in line or "--ablate" in line else 5
     results = 1 + compared + line.count("--ablate")
-    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * results
+    pages = line.count("--html")
+    assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * results + pages
 
 
 def test_the_commands_of_a_study_run_one_after_the_other(tmp_path, monkeypatch, capsys):

@@ -10,8 +10,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from patching.cli.common.narrow import terminal_columns
-from patching.cli.common.tables import probability, table, token_cell, width
-from patching.text import counted, escaped, readable, shortened, squeezed
+from patching.cli.common.tables import table, token_cell, width
+from patching.text import counted, escaped, probability, readable, shortened, squeezed
 
 if TYPE_CHECKING:
     from mingpt.bpe import BPETokenizer

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from patching.sweep.result import SweepResult
 
 COMMAND = patch_output.COMMAND
+NEXT_TOKENS = 10  # of each patched run, on the page
 EXAMPLE = {
     "clean": "Michelle Jones was a top-notch student. Michelle",
     "corrupt": "Michelle Smith was a top-notch student. Michelle",
@@ -113,6 +114,8 @@ examples:
       without which heads is the answer lost?
   {COMMAND} --model builtin --report hand-in/
       a folder with figure, caption, tables and numbers
+  {COMMAND} --model builtin --html --out michelle.png
+      michelle.html too, to open in a browser
   {COMMAND} --model gpt2 --site mlp_out --window 5 --out run/
       the MLPs of five layers at a time, as causal tracing does
   {COMMAND} --model gpt2 --layers 0,3,5-7 --positions -1 --json --out run/
@@ -175,6 +178,9 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     ],
     "output": [
         *output_options(Request.rows),
+        Option(["--html"], is_flag=True,
+               help="also write a page to look at and send, NAME.html: hover and click cells, see"
+               " what each patched run says next; one file, no network (needs vl-convert-python)"),
         Option(["--report"], metavar="DIR", shell_complete=files,
                help="write a folder to hand in, in place of --out: figures (PNG, SVG), tables"
                " (Markdown, LaTeX), numbers, command, versions and a caption"),
@@ -208,6 +214,8 @@ def run(arguments: SimpleNamespace) -> None:
         arguments.vmax,
         arguments.cell_values,
     )
+    if arguments.html:
+        patch_output.check_html(arguments)
     folder = patch_output.report_folder(arguments)
     place = None if folder is not None else patch_output.place(arguments, request)
     say = output.make_say(arguments)
@@ -229,7 +237,7 @@ def run(arguments: SimpleNamespace) -> None:
         agreement = compare_sweeps(result, results[1])
         say(f"\n{patch_report.agreement_table(result, results[1], agreement)}\n")
     if place is not None:
-        written = patch_output.write(results, place, loaded, look)
+        written = patch_output.write(results, place, loaded, look, html=arguments.html)
     else:
         written = patch_output.write_report(result, folder, look)
     output.say_written(say, written)
@@ -258,6 +266,7 @@ def _request(arguments: SimpleNamespace) -> Request:
         method=arguments.method,
         max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
         tf32=arguments.tf32,
+        next_tokens=NEXT_TOKENS if arguments.html and arguments.method != "attribution" else 0,
     )
     if arguments.compare_exact and request.method != "attribution":
         raise UsageError("--compare-exact needs --method attribution; the other methods are exact")

@@ -49,6 +49,20 @@ def report_folder(arguments: SimpleNamespace) -> Path | None:
     return folder
 
 
+def check_html(arguments: SimpleNamespace) -> None:
+    """Check, before the work, that --html can be met.
+
+    Raises:
+        UsageError: --report is given too, which is a folder of its own.
+        DrawingError: a package is missing.
+    """
+    from patching.page.report import vega_library
+
+    if arguments.report is not None:
+        raise UsageError("--html does not go with --report: leave one out")
+    vega_library()
+
+
 def place(arguments: SimpleNamespace, request: Request) -> output.OutputPlace:
     """Return the place for the figures (one for each metric) and the results."""
     metrics = request.metrics
@@ -87,9 +101,18 @@ def write_report(result: SweepResult, folder: Path | None, look: Look) -> dict[P
 
 
 def write(
-    results: Sequence[SweepResult], place: output.OutputPlace, loaded: LoadedModel, look: Look
+    results: Sequence[SweepResult],
+    place: output.OutputPlace,
+    loaded: LoadedModel,
+    look: Look,
+    *,
+    html: bool,
 ) -> dict[Path, bool]:
-    """Write figures and results; return path -> True if it replaced a file."""
+    """Write figures and results; return path -> True if it replaced a file.
+
+    Args:
+        html: write the page too.
+    """
     from patching.drawing.style import save_figure
     from patching.drawing.sweep import check_drawable, draw_heatmaps
     from patching.result_files import saved_checksum
@@ -113,4 +136,12 @@ def write(
         for metric, path in zip(metrics, files[len(metrics) :], strict=False):
             figure = draw_agreement(results[0], results[1], metric=metric, cmap=look.cmap)
             save_figure(figure, path, checksums)
+    if html:
+        from patching.page.report import save_page
+
+        stem = place.stem(name)
+        page = stem.with_name(f"{stem.name}.html")
+        existed[page] = page.exists()
+        command = shlex.join([COMMAND, *sys.argv[1:]])
+        save_page(results[0], page, command=command, title=look.title)
     return existed

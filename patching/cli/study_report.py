@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patching.cli.common.tables import probability, table
+from patching.cli.common.tables import table
 from patching.errors import ResultError, StudyError
 from patching.study.pairs_report import PairsReport
 from patching.study.request import RECOVERY
 from patching.study.statistics import split_half
 from patching.study.summary import AXES
 from patching.study.words import ALPHA, METRIC_WORDS, unpatched_means
-from patching.text import counted, escaped
+from patching.text import counted, escaped, probability
 
 if TYPE_CHECKING:
     import pandas

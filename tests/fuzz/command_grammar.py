@@ -157,6 +157,7 @@ OPTIONS = {
         "--compare-exact": "flag", "--max-memory": "size", "--tf32": "flag", "--top-k": "rows",
         "--rows": "rows", "--cmap": "cmap", "--title": "text", "--scale": "scale", "--vmin": "real",
         "--vmax": "real", "--values": "flag", "--no-values": "flag", "--report": "out",
+        "--html": "flag",
     },
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",

@@ -15,7 +15,7 @@ from patching.cli.common.narrow import (
     total,
     wrapped_rows,
 )
-from patching.text import SPACE, escaped, shortened, visible
+from patching.text import SPACE, escaped, probability, shortened, visible
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -147,11 +147,6 @@ def _score(score: TokenScore | None) -> tuple[str, ...]:
         f"{score.logit:.4f}",
         probability(score.probability),
     )
-
-
-def probability(value: float) -> str:
-    """Return a probability with four decimals, or with two digits if that would show 0.0000."""
-    return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
 
 
 def token_cell(token: str) -> str:

@@ -10,9 +10,9 @@ import torch
 from matplotlib.image import imread
 
 from patching import Explanation, Question, explain
-from patching.cli.common.tables import probability
 from patching.cli.explain import EXAMPLE, main
 from patching.explanation.request import DEFAULT, figures_of
+from patching.text import probability
 
 
 def names_in(folder) -> list[str]:

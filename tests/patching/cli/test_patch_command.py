@@ -23,9 +23,9 @@ from mingpt.loading import hub
 from mingpt.loading.sources import BUILTIN_DIRECTORY
 from mingpt.loading.tokenizer_files import save_tokenizer, tokenizer_in
 from patching import PromptPair, SweepError, SweepResult, compare_sweeps, patch_sweep
-from patching.cli.common.tables import probability
 from patching.cli.patch import EXAMPLE, main
 from patching.sweep.engine.memory import allowance, parse_size
+from patching.text import probability
 
 MICHELLE = [f"--{name}={text}" for name, text in EXAMPLE.items()]
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,8 @@ def test_an_address_without_a_cluster_is_refused_at_once(model, address, message
 def cluster():
     """A Ray cluster of two nodes with one CPU each."""
     pytest.importorskip("ray", reason="needs Ray: pip install '.[ci]'")
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("finds a node's processes in /proc, which is Linux's")
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -66,16 +69,26 @@ def cluster():
 
 @pytest.fixture
 def pools(monkeypatch) -> list:
-    """The pools of workers that a test starts."""
+    """The pools of workers that a test starts. They give out nothing before all have started."""
     found = []
-    begin = workers._Pool.__post_init__
+    begin, give_out = workers._Pool.__post_init__, workers._Pool.give_out
 
     def noted(pool):
         begin(pool)
         found.append(pool)
 
+    def given_out(pool, jobs):
+        if pool.running or pool.failures or len(pool.handles) == pool.workers.count:
+            give_out(pool, jobs)
+
     monkeypatch.setattr(workers._Pool, "__post_init__", noted)
+    monkeypatch.setattr(workers._Pool, "give_out", given_out)
     return found
+
+
+def parent_of(process: int) -> int:
+    """Return the number of a process's parent."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def studied(pairs, folder, progress=False, **more):
@@ -91,23 +104,35 @@ def studied(pairs, folder, progress=False, **more):
 
 @pytest.mark.slow
 def test_workers_die_and_nodes_vanish_and_the_numbers_are_the_same(cluster, pools, tmp_path):
-    pairs = some_pairs(80, lengths=(6, 7, 9))
+    pairs = some_pairs(200, lengths=(6, 7, 9))
     _, alone = studied(pairs, tmp_path / "alone")
-    killed = []
+    stopped, killed = [], []
+
+    def stop(process: int) -> None:
+        """Stop a worker, so that it keeps the next batches that it is given."""
+        stopped.append(process)
+        os.kill(process, signal.SIGSTOP)
 
     def kill_one(done, total):
-        """Kill the first worker once a tenth is done."""
-        if not killed and done >= total / 10 and len(pools[-1].handles) == 2:
+        if not stopped and done:
+            stop(pools[-1].handles[0].process)
+        elif not killed and done >= total / 4:
             killed.append(done)
-            os.kill(pools[-1].handles[0].process, signal.SIGKILL)
+            os.kill(stopped[0], signal.SIGKILL)
 
     def remove_node(done, total):
-        if not killed and done >= total / 10 and len(pools[-1].handles) == 2:
+        if not stopped and done:
+            node = cluster.second.all_processes["raylet"][0].process.pid
+            on_node = [one for one in pools[-1].handles if parent_of(one.process) == node]
+            stop(on_node[0].process)
+        elif not killed and done >= total / 4:
             killed.append(done)
             cluster.remove_node(cluster.second, allow_graceful=False)
+            os.kill(stopped[0], signal.SIGCONT)  # it sees that its node is gone, and ends
 
     frames = []
     for number, progress in enumerate((False, kill_one, remove_node)):
+        stopped.clear()
         killed.clear()
         frame, table = studied(
             pairs, tmp_path / str(number), progress, workers=2, ray=cluster.address

@@ -3,8 +3,9 @@
 import pytest
 
 from patching.cli.common.narrow import column_blocks, terminal_columns, wrapped_rows
-from patching.cli.common.tables import probability, scores_table, table
+from patching.cli.common.tables import scores_table, table
 from patching.next_tokens import TokenScore
+from patching.text import probability
 
 ROWS = [("key", "first", "second"), ("a", "1" * 12, "2" * 12), ("b", "3", "4")]
 

@@ -1,0 +1,106 @@
+"""The page of a sweep as a file: what is in it, and that nothing of a prompt is code."""
+
+import base64
+import hashlib
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from patching import PromptPair, patch_sweep
+from patching.cli.patch import main
+from patching.errors import DrawingError
+from patching.page.escape import as_json, as_text
+from patching.page.report import html_of, save_page, vega_library
+from patching.page.views import sweep_page
+
+HOSTILE = ("</script><script>alert(1)</script>", "<!--", "-->", "]]>", '"', "'", "&amp;", "\u2028",
+           "\u2029", "\u202e", "\x00", "\x1b[31m", "<img src=x onerror=alert(1)>")  # fmt: skip
+
+
+def hostile_pair() -> PromptPair:
+    """Return a pair of make_model's tokens whose texts are all hostile."""
+    tokens = [HOSTILE[n] if n < len(HOSTILE) else f"<b>{n}</b>" for n in range(40)]
+    return PromptPair.from_ids([0, 1, 2, 3, 4, 5, 6], [0, 1, 7, 8, 9, 10, 11], 11, 12, tokens)
+
+
+@pytest.fixture
+def sweep(model):
+    return patch_sweep(model, hostile_pair(), metric="logit_diff,recovery", next_tokens=3)
+
+
+def data_of(page: str) -> dict:
+    (found,) = re.findall(
+        r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL
+    )
+    return json.loads(found)
+
+
+def test_the_page_holds_every_number_of_the_result(sweep, tmp_path):
+    page = data_of(save_page(sweep, tmp_path / "x.html").read_text("utf-8"))
+    assert [chart["name"] for chart in page["charts"]] == ["logit_diff", "recovery"]
+    for chart, found in zip(page["charts"], sweep.metrics.values(), strict=True):
+        values = np.full(found.values.shape, np.nan)
+        for row in chart["rows"]:
+            values[row["layer"], row["position"]] = row["value"]
+        assert np.allclose(values, found.values, atol=1e-6)
+        assert (chart["clean"], chart["corrupt"]) == (found.clean, found.corrupt)
+        base = chart["rows"][0]["value"] - chart["rows"][0]["change"]
+        assert base == pytest.approx(found.corrupt)
+    first = page["charts"][0]
+    recovery = {(row["layer"], row["position"]): row["recovery"] for row in first["rows"]}
+    assert recovery[2, 6] == pytest.approx(1)
+    said = page["next"]["cells"]["1,4"]
+    assert [row[1] for row in said] == [f"{one.logit:.4f}" for one in sweep.next_of(1, 4)]
+
+
+def test_nothing_of_a_prompt_can_be_markup_or_code(sweep):
+    page = html_of(sweep_page(sweep, command="mingpt-patch --clean '</script><script>'"))
+    ours = page.split('id="data">')[1].split("</script>")[0]
+    assert not set("<>&\u2028\u2029") & set(ours)
+    assert ours.isascii()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert "unsafe-eval" not in policy and policy.startswith(
+        "default-src 'none'; script-src 'sha256-"
+    )
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
+    assert len(scripts) == 2 and all(f"'sha256-{one}'" in policy for one in hashes)
+    assert "alert(1)" not in page.replace(ours, "")
+
+
+def test_texts_are_escaped():
+    for text in HOSTILE:
+        assert json.loads(as_json({"x": text})) == {"x": text}
+        assert not set("<>&\u2028\u2029") & set(as_json(text))
+        assert not set("<>\"'") & set(as_text(text))
+    with pytest.raises(ValueError, match="Out of range"):
+        as_json(float("nan"))
+
+
+def test_the_library_runs_under_the_policy():
+    assert "</script" not in vega_library().lower()
+
+
+def test_the_command_writes_a_page(tmp_path, capsys):
+    out = f"{tmp_path}/x.png"
+    assert main(["--model", "builtin", "--html", "--out", out, "--title", "A <b>title"]) == 0
+    assert f"wrote {tmp_path}/x.html" in capsys.readouterr().out
+    page = (tmp_path / "x.html").read_text("utf-8")
+    assert "<title>A &lt;b&gt;title</title>" in page
+    assert len(data_of(page)["next"]["cells"]["0,0"]) == 10
+    assert (tmp_path / "x.html").stat().st_size < 1.5e6
+
+
+def test_what_page_needs_is_said_before_the_work(tmp_path, monkeypatch, capsys):
+    vega_library.cache_clear()
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(DrawingError, match=r"pip install 'patched-mingpt\[page\]'"):
+        vega_library()
+    assert main(["--model", "builtin", "--html", "--out", f"{tmp_path}/x.png"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.undo()
+    assert main(["--model", "builtin", "--html", "--report", f"{tmp_path}/r"]) == 2
