@@ -200,8 +200,8 @@ def run_until(folder, moment: str, number: int) -> subprocess.CompletedProcess:
     [
         ("import:click", signal.SIGINT),  # before the command itself is imported
         ("import:numpy.linalg", signal.SIGINT),  # within PyTorch's import, called from C++
-        ("import:matplotlib.ft2font", signal.SIGTERM),
-        ("open:config.json", signal.SIGHUP),
+        pytest.param("import:matplotlib.ft2font", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("open:config.json", signal.SIGHUP, marks=pytest.mark.slow),
         ("os.rename:.part", signal.SIGTERM),  # the result's files are written, not yet moved
         ("os.rename:a.png", signal.SIGINT),  # the figure's
     ],

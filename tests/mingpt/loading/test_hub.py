@@ -236,10 +236,16 @@ def test_a_folder_inside_that_leads_out_of_the_cache_is_not_written(online, tmp_
 
 
 @pytest.mark.parametrize(
-    "variable",
-    ["HF_HUB_DOWNLOAD_TIMEOUT=abc", "HF_HUB_ETAG_TIMEOUT=x", "HF_ENDPOINT=http://a:99999"],
+    ("variable", "arguments"),
+    [  # each is a process that imports PyTorch
+        ("HF_HUB_DOWNLOAD_TIMEOUT=abc", ["a"]),
+        ("HF_ENDPOINT=http://a:99999", ["a"]),
+        ("HF_ENDPOINT=http://a:99999", ["a", "--model=gpt2"]),
+        pytest.param("HF_HUB_ETAG_TIMEOUT=x", ["a"], marks=pytest.mark.slow),
+        pytest.param("HF_HUB_ETAG_TIMEOUT=x", ["a", "--model=gpt2"], marks=pytest.mark.slow),
+        pytest.param("HF_HUB_DOWNLOAD_TIMEOUT=abc", ["a", "--model=gpt2"], marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("arguments", [["a", "--model=gpt2"], ["a"]])
 def test_a_variable_that_the_library_refuses_is_one_line(command, variable, arguments):
     name, value = variable.split("=", 1)
     done = command("tokens", *arguments, HF_HUB_OFFLINE="0", **{name: value})

@@ -81,7 +81,7 @@ def test_pairs_and_json(here, capsys):
 
 def test_resume_goes_on(here, capsys):
     """A run that is interrupted saves, and says how to go on."""
-    asked = ["--text", "text.txt", *TINY, "--steps=400", "--eval-every=20", "--patience=0"]
+    asked = ["--text", "text.txt", *TINY, "--steps=160", "--eval-every=20", "--patience=0"]
     process = _started([*asked, "--out", "run", "--threads", "1"])
     while not process.stdout.readline().startswith("step 20 "):
         assert process.poll() is None
@@ -93,9 +93,9 @@ def test_resume_goes_on(here, capsys):
         "mingpt-train: interrupted",
     ]
     step = _step_of(here / "run")
-    assert 20 <= step < 400
+    assert 20 <= step < 160
     assert main(["--resume", "--out", "run", "--threads", "1"]) == 0
-    assert f"going on after step {step} of 400" in capsys.readouterr().out
+    assert f"going on after step {step} of 160" in capsys.readouterr().out
     assert main([*asked, "--out", "whole", "--threads", "1", "--quiet"]) == 0
     both = [(here / name / "model.safetensors").read_bytes() for name in ("run", "whole")]
     assert both[0] == both[1]
