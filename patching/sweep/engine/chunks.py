@@ -127,6 +127,9 @@ def bytes_needed(
     written_out = min(sequences * T, max(packing.ATTENTION_ROWS, T))  # positions at a time
     attention = written_out * (7 * C + (0 if fused else 3 * config.n_head * T))
     patterns = 8 * config.n_head * T * T if heads else 0
+    joining = min(run_rows, packing.JOINING_ROWS)  # of several jobs whose experiments join together
+    if joining > 2 * T:  # a single job's rows are views
+        patterns += joining * (6 * C + (4 * config.n_head * T if heads else 0))
     mlp = min(rows, packing.MLP_ROWS) * (2 * config.inner_size + 3 * C)
     indices = 8 * (4 * rows + 4 * sequences * T)
     return itemsize * (of_rows + recorded + attention + patterns + mlp) + indices
