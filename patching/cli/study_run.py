@@ -233,10 +233,12 @@ class _Source:
             if columns or roles or arguments.strict:
                 raise UsageError("--columns, --roles and --strict are for a file of pairs")
             return cls(None, {}, ROLES, False)
+        from patching.study.columns import choose_columns
         from patching.study.rows import read_rows
 
         path = expanded(arguments.pairs)
         table = read_rows(path)  # before the model, which takes longer
+        choose_columns(table, columns or None)
         if arguments.roles is None and ROLES in table.columns:
             roles = ROLES
         return cls(path, columns, roles, arguments.strict)

@@ -18,7 +18,7 @@ from patching.study.align import Key, averaging, common_keys
 from patching.study.request import StudyRequest, cut
 from patching.study.resampling import MEMORY
 from patching.sweep.request import DIRECTIONS
-from patching.text import escaped
+from patching.text import counted, escaped
 
 if TYPE_CHECKING:
     import pandas
@@ -188,7 +188,7 @@ class Study:
             is_in &= self.unpatched(run)["preferred"] == 1
         found = np.flatnonzero(is_in)
         if len(found) < 2:
-            raise StudyError(f"{self.folder}: {len(found)} pairs are too few for a mean")
+            raise StudyError(f"{self.folder}: {counted(len(found), 'pair')}, too few for a mean")
         return found
 
     def cells(

@@ -22,14 +22,18 @@ from patching.study import on_disk
 from patching.study.align import choose_align, common_keys, position_keys
 from patching.study.batch import BatchNumbers, run_batch
 from patching.study.pairs_file import Pairs
+from patching.study.pairs_report import PairsReport
 from patching.study.request import StudyRequest, Workers, cut
 from patching.study.result import Study
 from patching.study.roles import Roles
+from patching.study.rows import listed
 from patching.sweep.metrics import check_foil
 from patching.sweep.run import as_pairs, check_pair
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
+
+LEAST_PAIRS = 2  # for a mean with an interval
 
 
 def run_study(
@@ -117,6 +121,9 @@ class _Work:
                     check_foil(request.read, pair)
         except SweepError as error:
             raise StudyError(str(error)) from None
+        if len(self.pairs) < LEAST_PAIRS:
+            report = None if self.given is None else self.given.report
+            raise StudyError(_too_few(len(self.pairs), report))
         roles: Sequence[Roles] | None = None if self.given is None else self.given.roles
         chosen, why = choose_align(self.pairs, roles)
         self.align = request.align or chosen
@@ -240,3 +247,12 @@ class _Work:
         if self.align == "roles":
             roles = [[str(key) for key in self.keys[number]] for number in numbers]
         return list(on_disk.shard_tables(numbers, found.unpatched, found.maps, roles))
+
+
+def _too_few(pairs: int, report: PairsReport | None) -> str:
+    """Return that a study needs more pairs, and why rows of the file were left out."""
+    said = f"a study needs {LEAST_PAIRS} pairs, and there is {pairs}"
+    if report is None or not report.left_out:
+        return f"{said}: patch_sweep (mingpt-patch) sweeps a single pair"
+    why = "; ".join(f"{one.reason} ({listed(one.places, report.unit)})" for one in report.left_out)
+    return f"{said}: {report.path} has {report.rows} rows, and left out are {why}"

@@ -168,6 +168,15 @@ def test_cells_are_chosen_and_figures_go_where_they_are_asked_to(pairs, capsys):
     assert "no cell '9.9' in the map; a cell is written as 3.3:end" in capsys.readouterr().err
 
 
+def test_a_single_pair_is_no_study_and_no_folder_is_made(here, capsys):
+    lines = ["clean,corrupt,target,foil", "The keys,The key,are,is", "The keys,A,are,is"]
+    (here / "one.csv").write_text("\n".join(lines))
+    said = error(capsys, "run", "one.csv", "--model", "builtin", "--quiet")
+    assert "a study needs 2 pairs, and there is 1: one.csv has 2 rows, and left out are" in said
+    assert "prompts of unequal lengths (line 3)" in said
+    assert not (here / "runs").exists()
+
+
 def test_another_study_in_the_same_folder_is_refused(pairs, capsys):
     assert main(["run", "ioi.csv", *QUICK, "--out", "s"]) == 0
     capsys.readouterr()
