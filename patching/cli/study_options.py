@@ -8,6 +8,7 @@ from typing import Any
 from click import FLOAT, Choice, IntRange, Option
 
 from patching.cli.common.command import UsageError
+from patching.sweep.engine.memory import parse_size
 
 MOST_DRAWS = 10**6
 MOST_ROWS = 10**6
@@ -35,6 +36,9 @@ def statistics_options() -> list[Option]:
                help="resamples of the intervals"),
         Option(["--flips"], type=IntRange(1, MOST_DRAWS), default=10_000, metavar="N",
                help="random flips of signs; up to 13 pairs, all of them"),
+        Option(["--max-memory"], metavar="SIZE",
+               help="memory of a batch's runs beside the model, and of the statistics of a map, as"
+               " 800M or 4GB  [default: 1GB for runs, 256MB for statistics]"),
     ]  # fmt: skip
 
 
@@ -48,6 +52,9 @@ def statistics(arguments: SimpleNamespace) -> dict[str, Any]:
         raise UsageError(
             f"--confidence {arguments.confidence:g}: a share between 0 and 1, such as 0.95"
         )
+    memory = {}
+    if arguments.max_memory is not None:
+        memory["max_memory"] = parse_size(arguments.max_memory)
     only = "both" if arguments.both_correct else "clean" if arguments.only_correct else None
     return {
         "only_correct": only,
@@ -58,6 +65,7 @@ def statistics(arguments: SimpleNamespace) -> dict[str, Any]:
         "draws": arguments.draws,
         "flips": arguments.flips,
         "seed": arguments.seed,
+        **memory,
     }
 
 

@@ -107,8 +107,6 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="at sites with heads: patch one position at a time"),
         Option(["--batch"], type=IntRange(1, 10**6), default=StudyRequest.batch, metavar="N",
                help="pairs that run together and are written as one file"),
-        Option(["--max-memory"], metavar="SIZE",
-               help="memory of a batch's runs beside the model, as 800M or 4GB  [default: 1GB]"),
     ],
     "workers": [
         Option(["--workers"], type=IntRange(1, 10**4), default=1, metavar="N",

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from patching.study.result import Study
 
 COMMAND = "mingpt-study show"
-COMPARED = ("confidence", "draws", "flips", "seed")  # the statistics that a comparison has
+COMPARED = (
+    "confidence",
+    "draws",
+    "flips",
+    "seed",
+    "max_memory",
+)  # the statistics that a comparison has
 OF_PAIRS = ("only_correct", "confidence", "draws", "method", "seed")
 FIGURES = "figures"  # the folder of figures in a study's folder
 DESCRIPTION = """\
@@ -155,7 +161,7 @@ def compare(
     maps = [(site, metric) for site in sites for metric in metrics]
     if not maps:
         raise UsageError("the two studies have no map in common: other sites or other metrics")
-    settings = {name: how[name] for name in ("only_correct", *COMPARED)}
+    settings = {name: how[name] for name in ("only_correct", *COMPARED) if name in how}
     tables = {
         (site, metric): compare_studies(a, b, site=site, metric=metric, **settings)
         for site, metric in maps

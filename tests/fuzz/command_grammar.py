@@ -144,7 +144,7 @@ MODEL = {
 STATISTICS = {
     "--only-correct": "flag", "--both-correct": "flag", "--recovery": "of_recovery",
     "--interval": "interval", "--confidence": "confidence", "--correction": "correction",
-    "--draws": "draws", "--flips": "draws", "--seed": "seed",
+    "--draws": "draws", "--flips": "draws", "--seed": "seed", "--max-memory": "size",
 }  # fmt: skip
 OUTPUT = {"--out": "out", "--format": "format", "--json": "flag", "--quiet": "flag"}
 # Command -> option -> kind of its value; "" is the positional arguments.
@@ -206,7 +206,7 @@ OPTIONS = {
         **MODEL, **STATISTICS, "--columns": "columns", "--roles": "roles", "--strict": "flag",
         "--dry-run": "flag", "--site": "sites", "--metric": "metric", "--direction": "direction",
         "--align": "align", "--by-position": "flag", "--workers": "one", "--ray": "nowhere",
-        "--gpus-per-worker": "none_of", "--batch": "count", "--max-memory": "size",
+        "--gpus-per-worker": "none_of", "--batch": "count",
         "--out": "folder", "--json": "flag", "--quiet": "flag", "": "pairs_file",
     },
     "study show": {

@@ -191,3 +191,11 @@ def test_a_shell_completes_commands_and_their_options(monkeypatch, capsys):
         monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
         assert main([]) == 0
         assert wanted in capsys.readouterr().out
+
+
+def test_little_memory_gives_the_same_statistics(pairs, capsys):
+    for name, more in (("a", []), ("b", ["--max-memory", "1M"])):
+        assert main(["run", "ioi.csv", *QUICK, "--out", name, "--quiet", "--json", *more]) == 0
+    found = [json.loads(line)["summary"] for line in capsys.readouterr().out.splitlines()]
+    pd.testing.assert_frame_equal(*map(pd.DataFrame, found), rtol=0, atol=1e-5)
+    assert main(["show", "a", "--max-memory", "x"]) == 2
