@@ -218,7 +218,10 @@ def _attention(found: Explanation, head: tuple[int, int] | None) -> attention.At
         if SEPARATOR in labels[:-1]:
             at = labels.index(SEPARATOR)
             rows, columns = slice(at, None), slice(0, at)
-            heading = f"Attention of head {layer}.{one} from the target to the source"
+            heading = (
+                f"Attention of head {layer}.{one} from the target to the source: a row's position"
+                " predicts the next word"
+            )
     return attention.Attention(
         panels=tuple(
             (f"{layer}.{one}", pattern[layer, one][rows, columns]) for layer, one in chosen
