@@ -7,7 +7,8 @@ an interruption sees what an undisturbed one sees.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,6 +26,8 @@ MOST_BYTES = 1024 * 2**20  # of one file
 NOT_READ = -1  # the target of a token whose loss does not count
 MOST_EVALUATED = 2**15  # tokens of a validation
 MOST_TESTED = 2**18  # tokens of the test
+CHUNK = 2**18  # characters that are tokenized at a time, between two reports of progress
+_CUT = re.compile(r"(?<=\S)\n(?=\S)")
 
 Batch = tuple[Tensor, Tensor]  # ids and the tokens after them, (B, T) each
 
@@ -96,6 +99,23 @@ def _read(path: str, digest: hashlib._Hash) -> str:
     return text.replace("\r\n", "\n")
 
 
+def chunks(text: str, characters: int = CHUNK) -> Iterator[str]:
+    """Yield a text in parts that are tokenized as the whole text is.
+
+    A cut is after a line break between two characters that are no white space. There, no piece
+    of a byte-level BPE reaches across. Of several line breaks, the pieces depend on what follows.
+
+    Args:
+        characters: of a part, at least.
+    """
+    first = 0
+    while first < len(text):
+        found = _CUT.search(text, first + characters)
+        end = len(text) if found is None else found.end()
+        yield text[first:end]
+        first = end
+
+
 class TextSequences:
     """Windows of a text's tokens.
 
@@ -104,16 +124,26 @@ class TextSequences:
         tokenizer: the model's.
         T: tokens of a window.
         what: names the part in messages.
+        step: called with the number of characters that were tokenized.
 
     Raises:
         TrainingError: the text is shorter than one window.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: BPETokenizer, T: int, what: str) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        tokenizer: BPETokenizer,
+        T: int,
+        what: str,
+        step: Callable[[int], None] = lambda characters: None,
+    ) -> None:
         ids: list[int] = []
         for text in texts:
             ids += [tokenizer.vocab[END_OF_TEXT]] if ids else []
-            ids += tokenizer.encode(text)
+            for chunk in chunks(text):
+                ids += tokenizer.encode(chunk)
+                step(len(chunk))
         if len(ids) <= T:
             raise TrainingError(
                 f"the {what} part has {len(ids)} tokens, and one context needs {T + 1}: give more"
@@ -178,11 +208,21 @@ def read_pairs(path: str, val_fraction: float, test_fraction: float, seed: int) 
 class PairSequences:
     """Pairs as sequences "source <|sep|> target <|endoftext|>"; only the target's loss counts.
 
+    Args:
+        lines: source, tab, target.
+        step: called with the number of characters that were tokenized.
+
     Raises:
         TrainingError: a pair is longer than the model's context.
     """
 
-    def __init__(self, lines: Sequence[str], tokenizer: BPETokenizer, T: int) -> None:
+    def __init__(
+        self,
+        lines: Sequence[str],
+        tokenizer: BPETokenizer,
+        T: int,
+        step: Callable[[int], None] = lambda characters: None,
+    ) -> None:
         self.rows: list[tuple[list[int], int]] = []  # ids, and how many are before the target
         for line in lines:
             source, target = line.split("\t")
@@ -194,6 +234,7 @@ class PairSequences:
                     " out, or give a larger --block-size"
                 )
             self.rows.append((ids, len(before)))
+            step(len(line))
         self.pad = tokenizer.vocab[END_OF_TEXT]
         self.n_tokens = sum(len(ids) for ids, _ in self.rows)
         self.n_scored = sum(len(ids) - before for ids, before in self.rows)

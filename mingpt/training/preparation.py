@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -99,19 +100,35 @@ def _with_dropout(config: GPTConfig, request: TrainingRequest) -> GPTConfig:
 
 
 def make_sequences(
-    request: TrainingRequest, parts: Parts, tokenizer: BPETokenizer, config: GPTConfig
+    request: TrainingRequest,
+    parts: Parts,
+    tokenizer: BPETokenizer,
+    config: GPTConfig,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Sequences]:
     """Return the tokens of the three parts.
+
+    Args:
+        progress: called with (characters tokenized, characters in all).
 
     Raises:
         TrainingError: a text is too short for one context, or a pair too long.
     """
     T = config.block_size
+    total, done = sum(len(text) for texts in parts for text in texts), 0
+
+    def step(characters: int) -> None:
+        nonlocal done
+        done += characters
+        if progress is not None:
+            progress(done, total)
+
     if request.pairs is not None:
-        return [PairSequences(lines, tokenizer, T) for lines in parts]
+        return [PairSequences(lines, tokenizer, T, step) for lines in parts]
     names = ("training", "validation", "test")
     return [
-        TextSequences(texts, tokenizer, T, name) for texts, name in zip(parts, names, strict=True)
+        TextSequences(texts, tokenizer, T, name, step)
+        for texts, name in zip(parts, names, strict=True)
     ]
 
 

@@ -74,6 +74,7 @@ def train(
     resume: bool = False,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    tokenizing: Callable[[int, int], None] | None = None,
     started: Callable[[Run], None] = lambda run: None,
     evaluated: Callable[[Run], None] = lambda run: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -87,6 +88,7 @@ def train(
             threads, the weights are bit for bit those of a run that was not interrupted.
         device: to train on.
         progress: called with (steps done, steps in all).
+        tokenizing: called before, with (characters tokenized, characters in all).
         started: called before the first step.
         evaluated: called after each evaluation, with the model in eval mode.
         should_stop: asked after each step; True saves a checkpoint and ends the run.
@@ -105,7 +107,7 @@ def train(
     parts = read_parts(request)
     if resume and header.get("checksum") != parts.checksum:
         raise TrainingError(f"{path} was made with other texts: the files have changed")
-    run, trainer, sequences = _prepared(request, parts, device, progress)
+    run, trainer, sequences = _prepared(request, parts, device, progress, tokenizing)
     if resume:
         checkpoint.restore_checkpoint(trainer, path)
         run.history = [Evaluation(**one) for one in header["history"]]
@@ -247,10 +249,11 @@ def _prepared(
     parts: Parts,
     device: torch.device | str,
     progress: Callable[[int, int], None] | None,
+    tokenizing: Callable[[int, int], None] | None,
 ) -> tuple[Run, Trainer, list[Sequences]]:
     """Return the run before its first step, its trainer, and the tokens of each part."""
     model, tokenizer = make_model(request, parts, device)
-    sequences = make_sequences(request, parts, tokenizer, model.config)
+    sequences = make_sequences(request, parts, tokenizer, model.config, tokenizing)
     counts = [one.n_tokens for one in sequences]
     run = Run(request, model, tokenizer, dict(zip(PARTS, counts, strict=True)))
     trainer = Trainer(

@@ -215,22 +215,24 @@ def run(arguments: SimpleNamespace) -> None:
         _compare(arguments, request, directory, knob, values, device, say)
         return
     report = train_report.Report(say, request, arguments.prompt, samples=not arguments.quiet)
-    steps = ExitStack()
+    steps, preparing = ExitStack(), ExitStack()
 
     def started(run: Run) -> None:
+        preparing.close()
         report.started(run)
         # From here on, a step is never broken off: its weights would be neither the old nor the
         # new ones.
         steps.enter_context(held())
 
     try:
-        with bar("training", quiet=arguments.quiet) as progress, steps:
+        with bar("training", quiet=arguments.quiet) as progress, steps, preparing:
             result = train(
                 request,
                 directory,
                 resume=arguments.resume,
                 device=device,
                 progress=progress,
+                tokenizing=preparing.enter_context(bar("tokenizing", quiet=arguments.quiet)),
                 started=started,
                 evaluated=report.evaluated,
                 should_stop=is_noted,

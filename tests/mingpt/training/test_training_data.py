@@ -1,14 +1,19 @@
 """Texts and pairs: their three parts, their batches, what is refused."""
 
 import itertools
+from random import Random
 
 import pytest
 import torch
 from training_cases import pair_file, text_file
 
+import mingpt
+from mingpt import GPTConfig
 from mingpt.bpe import END_OF_TEXT
 from mingpt.errors import TrainingError
-from mingpt.training.data import PairSequences, TextSequences, read_pairs, read_texts
+from mingpt.training.data import PairSequences, TextSequences, chunks, read_pairs, read_texts
+from mingpt.training.preparation import make_sequences, read_parts
+from mingpt.training.request import TrainingRequest
 from mingpt.training.vocabulary import SEPARATOR, make_vocabulary
 
 
@@ -162,3 +167,43 @@ def test_parts_are_read_the_same_each_time(tmp_path):
     assert first.train != read_pairs(path, 0.1, 0.1, seed=4).train
     for a, b in itertools.combinations((first.train, first.val, first.test), 2):
         assert not {*a} & {*b}
+
+
+def test_a_text_is_tokenized_in_parts_as_it_is_whole():
+    tokenizer = mingpt.load_tokenizer("builtin")
+    random = Random(0)
+    parts = (
+        "a",
+        " b",
+        "\n",
+        "\n\n",
+        " ",
+        "\t",
+        "\u2003",
+        "\u0085",
+        "don't",
+        "12",
+        "?!",
+        "\u00e9",
+        "\u4e2d",
+    )
+    for _ in range(60):
+        text = "".join(random.choices(parts, k=120))
+        found = [*chunks(text, characters=3)]
+        assert "".join(found) == text
+        assert [n for chunk in found for n in tokenizer.encode(chunk)] == tokenizer.encode(text)
+    assert len([*chunks("ab\ncd\n" * 50, characters=9)]) > 10
+
+
+def test_progress_counts_every_character(tmp_path):
+    said = []
+    (tmp_path / "a.txt").write_text("one two\n" * 400)
+    request = TrainingRequest(texts=(str(tmp_path / "a.txt"),), knobs={"block_size": 8})
+    parts = read_parts(request)
+    tokenizer = mingpt.load_tokenizer("builtin")
+    config = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=8)
+    make_sequences(
+        request, parts, tokenizer, config, lambda done, total: said.append((done, total))
+    )
+    total = sum(len(text) for texts in parts for text in texts)
+    assert said[-1] == (total, total)
