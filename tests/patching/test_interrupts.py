@@ -202,7 +202,8 @@ def run_until(folder, moment: str, number: int) -> subprocess.CompletedProcess:
         ("import:numpy.linalg", signal.SIGINT),  # within PyTorch's import, called from C++
         pytest.param("import:matplotlib.ft2font", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("open:config.json", signal.SIGHUP, marks=pytest.mark.slow),
-        ("os.rename:.part", signal.SIGTERM),  # the result's files are written, not yet moved
+        # The result's files are written, not yet moved.
+        pytest.param("os.rename:.part", signal.SIGTERM, marks=pytest.mark.slow),
         ("os.rename:a.png", signal.SIGINT),  # the figure's
     ],
 )
@@ -213,6 +214,7 @@ def test_a_command_that_a_signal_ends(tmp_path, moment, number):
     assert not [path for path in (tmp_path / "run").iterdir() if ".part" in path.name]
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_work_is_done(tmp_path):
     ended = run_until(tmp_path, "exit:", signal.SIGINT)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -101,6 +101,7 @@ def test_a_notebook_gets_a_bar_of_its_own_size(monkeypatch, bars):
     assert {"ncols", "nrows", "file"}.isdisjoint(bars[0].settings)
 
 
+@pytest.mark.slow
 def test_a_bar_is_drawn_on_a_terminal_that_says_it_has_no_size():
     code = (
         "import time; from patching.progress import bar\n"

@@ -494,6 +494,7 @@ def test_a_tokenizer_that_is_not_to_be_had_says_so(offline, tmp_path, name):
 LOAD = "import sys, mingpt; print(mingpt.load(sys.argv[1])[0].checksum())"
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_fetch_each_file_once(online, tmp_path, files, checksum):
     online.add_repository("me/mine", files, wait=0.2)
     command = [sys.executable, "-c", LOAD, "me/mine"]

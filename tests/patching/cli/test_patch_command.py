@@ -587,6 +587,7 @@ def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_closed_streams_do_not_stop_the_work(tmp_path):
     line = f"{sys.executable} {ROOT / 'scripts' / 'patch.py'} --model builtin"
     running = {}
