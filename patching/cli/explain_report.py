@@ -38,21 +38,27 @@ def ablation(found: Ablation, rows: int) -> str:
     token = [visible(score.token) for score in (*found.before.next.target, *found.before.next.foil)]
     before, after = (float(one.logits[0] - one.logits[1]) for one in (found.before, found.after))
     opposite = found.made_up * found.direct < 0
-    said = "make up for a part of it" if opposite else "change the same way"
+    said = "makes up for a part of it" if opposite else "changes the same way"
     if opposite and abs(found.made_up) > abs(found.direct):
-        said = "make up for more than it"
+        said = "makes up for more than it"
+    parts = found.parts()
+    later = sum(part.change for part in parts)
     lines = [
         f"head {name} switched off at every position (z = 0):",
         f"logit({token[0]}) - logit({token[1]}) = {after:z.4f}, before {before:z.4f}:"
         f" a change of {found.total:z.4f}",
-        f"  the head's own term, which is gone: {found.direct:z.4f}; all other parts:"
-        f" {found.made_up:z.4f}, so that they {said}",
-        f"the parts that change most (of {len(found.parts())}), in logits:",
+        f"  the head's own term, which is gone: {found.direct:z.4f}; the rest:"
+        f" {found.made_up:z.4f}, which {said}",
+        f"  of the rest: later heads and MLPs {later:z.4f}, the other scale of the final layer norm"
+        f" {found.by_scale:z.4f}",
+        f"the parts that change most (of {len(parts)} that can), in logits; before and after at"
+        " each run's scale,",
+        "the change of what a part writes at the scale of the run with all heads:",
     ]
     cells = [("part", "before", "after", "change")]
     cells += [
         (part.name, f"{part.before:z.4f}", f"{part.after:z.4f}", f"{part.change:z.4f}")
-        for part in found.parts()[:rows]
+        for part in parts[:rows]
     ]
     return "\n".join(lines) + "\n" + table(cells, right=(1, 2, 3))
 

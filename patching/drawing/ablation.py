@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colors
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -16,6 +18,12 @@ from patching.drawing import style
 from patching.drawing.explanation import Choice
 
 ROW, COLUMN = 0.3, 0.3  # inches of a cell
+UNCHANGED: dict[str, Any] = {
+    "facecolor": "0.92",
+    "edgecolor": "0.6",
+    "hatch": "///",
+    "linewidth": 0,
+}
 HEIGHT, WIDTH = (2.0, 5.0), (1.8, 5.0)  # inches of a panel, at least and at most
 
 
@@ -39,6 +47,8 @@ def draw_ablated(
     title: str | None = None,
 ) -> Figure:
     """Draw the panels side by side; return the figure. The last one has colours of its own.
+
+    In the last one, parts before the head, which cannot change, are hatched.
 
     Args:
         path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
@@ -82,14 +92,35 @@ def _panels(thing: AblatedParts, cmap: str, title: str | None) -> Figure:
         axes.set_xlabel("head", fontsize=9)
         layer, off = thing.head
         axes.add_patch(
-            Rectangle((off - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.6)
+            Rectangle(
+                (off - 0.5, layer - 0.5),
+                1,
+                1,
+                fill=False,
+                edgecolor="black",
+                linewidth=1.6,
+                zorder=3,
+            )
         )
+    _hatch(grid[-1], thing.head, heads)
     grid[0].set_ylabel("layer")
     for image, axes in ((images[0], grid[:-1]), (images[-1], grid[-1:])):
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=20)
         bar.ax.tick_params(labelsize=8)
     bar.set_label(style.beside(["in logits", *choice.signs], height))
     return figure
+
+
+def _hatch(axes: Axes, head: tuple[int, int], heads: int) -> None:
+    """Hatch the layers below the head's (heads and MLP), and the heads beside it."""
+    layer, off = head
+    for top, left, width, height in (
+        (0, 0, heads + 1, layer),
+        (layer, 0, off, 1),
+        (layer, off + 1, heads - off - 1, 1),
+    ):
+        if width and height:
+            axes.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, **UNCHANGED))
 
 
 def _centred(grids: Sequence[np.ndarray]) -> colors.Normalize:

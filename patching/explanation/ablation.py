@@ -1,10 +1,12 @@
 """Switch a head off, and see what the other parts of the model make up for.
 
-Both runs are explained by direct logit attribution, each with its own final layer norm. In each run
-the terms add up to the logit difference, so the changes of all terms add up to its change. What
-the head itself added is gone; the changes of the other terms are what they make up for, or take
-away too. Parts below the head, and heads beside it, write the same vectors in both runs; their
-terms change by the final layer norm alone.
+Both runs are explained by direct logit attribution, each with its own scale of the final layer
+norm (the standard deviation by which it divides), so that the terms add up to each run's logits.
+A term can change for two reasons: its part writes another vector, or the scale is another one. The
+scale changes every term, those of parts below the head and of heads beside it too, which write the
+same vectors in both runs. So a part's change is that of its vector, at the first run's scale, and
+what the scale changes in all terms is a number of its own (Rushing and Nanda 2024, arXiv
+2402.15390, tell the two apart in the same way).
 """
 
 from __future__ import annotations
@@ -22,13 +24,9 @@ class Part:
     """What a part of the model adds to logit(target) - logit(foil), in logits."""
 
     name: str  # "4.2" is head 2 of layer 4, "MLP 4" its MLP
-    before: float
+    before: float  # at the scale of each run
     after: float
-
-    @property
-    def change(self) -> float:
-        """What it adds more after the head is switched off."""
-        return self.after - self.before
+    change: float  # of the vector that it writes, at the scale of the run with all heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +70,71 @@ class Ablation:
 
     @property
     def made_up(self) -> float:
-        """The change of all other terms; against `direct` if they make up for it."""
+        """The rest of the change: other vectors, and the other scale of the final layer norm.
+
+        It has the opposite sign of `direct` if the rest of the model makes up for the head.
+        """
         return self.total - self.direct
 
+    @property
+    def by_scale(self) -> float:
+        """What the other scale of the final layer norm changes in all terms together."""
+        after = target_minus_foil(self.after.logits) - target_minus_foil(self.after.final_bias)
+        return float(after) * (1 - self.scale_ratio)
+
+    @property
+    def scale_ratio(self) -> float:
+        """The final layer norm's scale without the head, divided by the scale with it.
+
+        The terms of parts that write the same are inversely proportional to the scale.
+        """
+        before, after = (
+            self._unchanged(one).astype(np.float64) for one in (self.before, self.after)
+        )
+        product = float(before @ after)
+        return float(before @ before) / product if product else 1.0
+
+    def _unchanged(self, one: Explanation) -> np.ndarray:
+        """Return the terms of all parts that write the same vector in both runs (n,)."""
+        heads, mlps = self.can_change
+        terms = (one.initial, one.bias, one.heads[:, ~heads], one.mlp[~mlps])
+        return np.concatenate([term.ravel() for term in terms])
+
+    @property
+    def can_change(self) -> tuple[np.ndarray, np.ndarray]:
+        """The heads (L, nh) and MLPs (L,) that can write another vector without the head."""
+        layer, head = self.head
+        _, L, nh = self.before.heads.shape
+        heads = np.repeat(np.arange(L)[:, None] > layer, nh, axis=1)
+        heads[layer, head] = True
+        return heads, np.arange(L) >= layer
+
+    def changes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the changes of the heads (L, nh) and MLPs (L,), in logits; float64.
+
+        They are 0 where a part cannot change.
+        """
+        found = []
+        both = (self._terms(self.before), self._terms(self.after))
+        for before, after, can in zip(*both, self.can_change, strict=True):
+            found.append(np.where(can, after * self.scale_ratio - before, 0.0))
+        return found[0], found[1]
+
+    @staticmethod
+    def _terms(one: Explanation) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the heads (L, nh) and MLPs (L,) add, target minus foil."""
+        heads = (one.heads[0] - one.heads[1]).astype(np.float64)
+        return heads, target_minus_foil(one.mlp).astype(np.float64)
+
     def parts(self) -> list[Part]:
-        """Return all parts but the head itself, those that change most first."""
+        """Return the parts that can change, but the head itself, those that change most first."""
+        columns = (self._terms(self.before), self._terms(self.after), self.changes())
+        heads, mlps = (np.stack(one, axis=-1).tolist() for one in zip(*columns, strict=True))
+        can_heads, can_mlps = self.can_change
         found = [
-            Part(f"{layer}.{head}", *self._both("heads", layer, head))
-            for layer, head in np.ndindex(self.before.heads.shape[1:])
+            Part(f"{layer}.{head}", *heads[layer][head])
+            for layer, head in np.argwhere(can_heads).tolist()
             if (layer, head) != self.head
         ]
-        layers = range(len(self.before.mlp))
-        found += [Part(f"MLP {layer}", *self._both("mlp", layer)) for layer in layers]
+        found += [Part(f"MLP {n}", *mlps[n]) for n in np.flatnonzero(can_mlps).tolist()]
         return sorted(found, key=lambda part: -abs(part.change))
-
-    def _both(self, field: str, *at: int) -> tuple[float, float]:
-        """Return a head's or an MLP's term before and after."""
-        values = []
-        for one in (self.before, self.after):
-            terms = one.heads[0] - one.heads[1] if field == "heads" else target_minus_foil(one.mlp)
-            values.append(float(terms[at]))
-        return values[0], values[1]

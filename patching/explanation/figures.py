@@ -104,10 +104,13 @@ def _ablated(found: Ablation) -> AblatedParts:
         np.column_stack([one.heads[0] - one.heads[1], target_minus_foil(one.mlp)])
         for one in (found.before, found.after)
     ]
+    later = sum(part.change for part in found.parts())
     caption = (
         f"{choice.difference} changes by {found.total:z.4g}: head {name} added"
-        f" {-found.direct:z.4g} by itself, and the other parts change by {found.made_up:z.4g}."
-        " Each run has its own final layer norm."
+        f" {-found.direct:z.4g} by itself, later heads and MLPs change by {later:z.4g}, and the"
+        f" other scale of the final layer norm changes {found.by_scale:z.4g}. The first panels are"
+        " at each run's own scale, the changes at that of the run with all heads. Hatched: parts"
+        " that write the same in both runs."
     )
     return AblatedParts(
         choice,
@@ -115,7 +118,7 @@ def _ablated(found: Ablation) -> AblatedParts:
         panels=(
             ("all heads", both[0]),
             (f"without {name}", both[1]),
-            ("change", both[1] - both[0]),
+            ("change", np.column_stack(found.changes())),
         ),
         head=found.head,
         caption=caption,

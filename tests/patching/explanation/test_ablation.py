@@ -45,29 +45,56 @@ def ablation(model) -> Ablation:
     return Ablation(before, after)
 
 
-def test_the_changes_of_all_parts_add_up_to_the_change_of_the_difference(ablation):
-    before, after = ablation.before, ablation.after
-    assert ablation.total == pytest.approx(
-        float(target_minus_foil(after.logits) - target_minus_foil(before.logits))
-    )
-    own = before.heads[0, 1, 0] - before.heads[1, 1, 0]
-    assert ablation.direct == pytest.approx(-own)
-    beside = sum(
-        float(
-            (
-                target_minus_foil(getattr(after, name)) - target_minus_foil(getattr(before, name))
-            ).sum()
-        )
-        for name in ("initial", "bias", "final_bias")
-    )
+def test_the_changes_are_those_of_the_vectors_that_the_parts_write():
+    """By hand: two forwards, and the direction of the answers at the first run's final scale."""
+    model, head = make_model(3).double(), (1, 0)
+    before = explain(model, QUESTION, methods="direct", progress=False)
+    after = explain(model, QUESTION, methods="direct", ablate=head, progress=False)
+    found = Ablation(before, after)
+    zeros = Patch("z", 1, head=0, value=torch.zeros(8, dtype=torch.float64))
+    norm, written, scales = model.transformer.ln_f, [], []
+    for patch in (None, zeros):
+        model(torch.tensor([QUESTION.ids]), record=["z", "mlp_out", "resid_post"], patch=patch)
+        sites = ("z", "mlp_out", "resid_post")
+        z, mlp, stream = (model.recording[site][:, 0] for site in sites)
+        weights = torch.stack([block.attn.c_proj.weight.T for block in model.transformer.h])
+        heads = torch.einsum("lhd,lhdc->lhc", z[:, :, -1], weights.unflatten(1, (2, 8)))
+        written.append((heads, mlp[:, -1]))
+        scales.append((stream[-1, -1].var(unbiased=False) + norm.eps).sqrt())
+    row = (model.lm_head.weight[3] - model.lm_head.weight[4]) * norm.weight
+    towards = (row - row.mean()) / scales[0]
+    for change, one, other in zip(found.changes(), *written, strict=True):
+        np.testing.assert_allclose(change, ((other - one) @ towards).detach(), atol=1e-12)
+    assert found.scale_ratio == pytest.approx((scales[1] / scales[0]).item())
+    parts = found.parts()
+    assert sum(part.change for part in parts) + found.by_scale == pytest.approx(found.made_up)
+    assert found.direct == pytest.approx(-(written[0][0][head] @ towards).item())
+    total = target_minus_foil(after.logits) - target_minus_foil(before.logits)
+    assert found.total == pytest.approx(total)
+
+
+def test_only_parts_behind_the_head_are_listed_and_those_that_change_most_come_first(ablation):
     parts = ablation.parts()
-    assert sum(part.change for part in parts) + beside == pytest.approx(ablation.made_up, abs=1e-6)
+    assert {part.name for part in parts} == {"2.0", "2.1", "MLP 1", "MLP 2"}
     changes = [abs(part.change) for part in parts]
     assert changes == sorted(changes, reverse=True)
-    assert {part.name for part in parts} == {
-        "0.0", "0.1", "1.1", "2.0", "2.1", "MLP 0", "MLP 1", "MLP 2",
-    }  # fmt: skip
+    heads, mlps = ablation.changes()
+    assert not heads[0].any() and not heads[1, 1] and not mlps[0]
+    assert heads[1, 0] == pytest.approx(ablation.direct)
     assert ablation.head == (1, 0)
+
+
+def test_what_cannot_change_is_hatched(ablation):
+    panel = draw_ablation(ablation).axes[2]
+    np.testing.assert_allclose(panel.images[0].get_array(), np.column_stack(ablation.changes()))
+    hatched = {
+        (round(one.get_y() + 0.5) + row, round(one.get_x() + 0.5) + column)
+        for one in panel.patches
+        if one.get_hatch()
+        for row in range(round(one.get_height()))
+        for column in range(round(one.get_width()))
+    }
+    assert hatched == {(0, 0), (0, 1), (0, 2), (1, 1)}
 
 
 def test_it_is_saved_and_drawn(ablation, tmp_path):
