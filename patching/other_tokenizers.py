@@ -1,12 +1,16 @@
 """Tokenizers of other kinds (WordPiece, Unigram, ...), to be looked at beside a model's own.
 
-They are read from a tokenizer.json by the package tokenizers. No model here can read their ids:
-this is for comparing how texts are cut.
+They are read from a tokenizer.json by the package tokenizers, in a process of its own
+(other_tokenizers_process.py). No model here can read their ids: this is for comparing how texts
+are cut.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,8 @@ from mingpt.errors import TokenizerError
 from mingpt.files import expanded, read_text
 
 MOST_BYTES = 2**26  # of a tokenizer.json: those of 250,000 tokens have 20 MB
+SECONDS = 30.0  # longest time for one text
+_PROCESS = Path(__file__).with_name("other_tokenizers_process.py")
 NEEDS = "a tokenizer.json is read by the package tokenizers: pip install tokenizers"
 
 
@@ -38,9 +44,12 @@ class OtherTokenizer:
         size: number of tokens.
     """
 
-    def __init__(self, core: Any, name: str, kind: str, unknown: str | None) -> None:
-        self.name, self.kind, self._core = name, kind, core
-        self.size: int = core.get_vocab_size()
+    def __init__(
+        self, content: str, name: str, kind: str, vocabulary: dict[str, int], unknown: int | None
+    ) -> None:
+        self.name, self.kind, self._content = name, kind, content
+        self.size = len(vocabulary)
+        self._token_of = {number: token for token, number in vocabulary.items()}
         self._unknown = unknown
 
     @classmethod
@@ -51,21 +60,21 @@ class OtherTokenizer:
             TokenizerError: the package tokenizers is missing, the file cannot be read, or it is
                 no tokenizer.
         """
-        try:
-            from tokenizers import Tokenizer
-        except ImportError:
-            raise TokenizerError(NEEDS) from None
+        if importlib.util.find_spec("tokenizers") is None:
+            raise TokenizerError(NEEDS)
         path = expanded(path)
-        text = read_text(path, MOST_BYTES, TokenizerError)
+        content = read_text(path, MOST_BYTES, TokenizerError)
         try:
-            model = json.loads(text)["model"]
-            kind, unknown = str(model.get("type", "unknown kind")), model.get("unk_token")
+            model = json.loads(content)["model"]
+            kind = str(model.get("type", "unknown kind"))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise TokenizerError(f"{path} is no tokenizer.json: it describes no model") from None
-        core = _guarded(lambda: Tokenizer.from_str(text), f"{path} is no tokenizer.json")
-        core.no_padding()
-        core.no_truncation()
-        return cls(core, str(path), kind, unknown if isinstance(unknown, str) else None)
+        vocabulary = _ask(content, None, f"{path} is no tokenizer.json")["vocabulary"]
+        # Unigram names the unknown token by its id, the other kinds by its spelling.
+        unknown = model.get("unk_id")
+        if isinstance(name := model.get("unk_token"), str):
+            unknown = vocabulary.get(name)
+        return cls(content, str(path), kind, vocabulary, unknown)
 
     def encode(self, text: str) -> list[OtherToken]:
         """Return the tokens of a text, with those that the tokenizer adds, such as [CLS].
@@ -75,34 +84,35 @@ class OtherTokenizer:
         Raises:
             TokenizerError: the tokenizer cannot cut this text.
         """
-        found = _guarded(
-            lambda: self._core.encode(text),
-            f"{self.name} cannot cut this text",
-        )
-        rows = zip(found.ids, found.tokens, found.offsets, strict=True)
+        rows = _ask(self._content, text, f"{self.name} cannot cut this text")["tokens"]
         return [
-            OtherToken(number, token, start, end, token == self._unknown)
-            for number, token, (start, end) in rows
+            OtherToken(number, token, start, end, is_unknown=number == self._unknown)
+            for number, token, start, end in rows
         ]
 
     def token(self, number: int) -> str | None:
         """Return a token as the vocabulary spells it; None for a number that it does not have."""
-        if not 0 <= number < 2**32:
-            return None
-        found: str | None = self._core.id_to_token(number)
-        return found
+        return self._token_of.get(number)
 
 
-def _guarded(call: Any, what: str) -> Any:
-    """Return call(), with every error of the package as one of ours.
+def _ask(content: str, text: str | None, what: str) -> dict[str, Any]:
+    """Return what the process answers to one request.
 
     Raises:
-        TokenizerError: the call fails. A panic of the package is no Exception.
+        TokenizerError: the package fails, takes too long, or ends the process; `what` says in
+            the message what failed.
     """
+    request = json.dumps({"file": content, "text": text}).encode()
     try:
-        return call()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{what}: {reason}") from None
+        done = subprocess.run(
+            [sys.executable, "-P", str(_PROCESS)], input=request, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise TokenizerError(f"{what}: it took more than {SECONDS:g} s") from None
+    if done.returncode:
+        raise TokenizerError(f"{what}: the package tokenizers broke down, or needed more than 4 GB")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    if "error" in answer:
+        raise TokenizerError(f"{what}: {answer['error']}")
+    return answer
