@@ -17,7 +17,7 @@ from patching.study.pairs_report import PairsReport
 from patching.study.request import RECOVERY
 from patching.study.statistics import split_half
 from patching.study.summary import AXES
-from patching.study.words import ALPHA, METRIC_WORDS, unpatched_means
+from patching.study.words import ALPHA, METRIC_WORDS, pairing_words, unpatched_means
 from patching.text import counted, escaped, probability
 
 if TYPE_CHECKING:
@@ -117,18 +117,20 @@ def difference(
     Args:
         found: what compare_studies returned.
     """
-    n, other = int(found["n"].iloc[0]), int(found["n_other"].iloc[0])
     tested = found[found["p_corrected"].notna()]
+    said = pairing_words(found)
     if len(tested):
-        said = (
-            f"{counted(n, 'pair')}, the same in both, compared pair by pair;"
-            f" {int((tested['p_corrected'] < ALPHA).sum())} of {counted(len(tested), 'cell')}"
+        said += (
+            f"; {int((tested['p_corrected'] < ALPHA).sum())} of {counted(len(tested), 'cell')}"
             f" differ (max-t, p < {ALPHA:g})"
         )
-    else:
-        tested = found
-        said = f"other pairs, {n:,} and {other:,}: intervals by resampling both, and no p"
-    ranked = _ranked(tested, "difference", ["difference", "low", "high"], confidence, rows)
+    ranked = _ranked(
+        tested if len(tested) else found,
+        "difference",
+        ["difference", "low", "high"],
+        confidence,
+        rows,
+    )
     return f"{site}, {METRIC_WORDS[metric]}, effect in A minus effect in B: {said}\n{ranked}"
 
 

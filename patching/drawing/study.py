@@ -19,6 +19,7 @@ CHARACTERS_PER_INCH = 13  # of the title
 NAME_FONT = 6.5  # points, of a name within a cell
 SMALLEST_NAMED_CELL = 0.3  # inches; narrower cells have no names
 STRIP_ROW, STRIP_WIDTH = 0.55, 7.5  # inches: height of a cell's strip, width of the figure
+INSET = 0.08  # of an outline within its cells, as a part of a cell
 JITTER = 0.32  # of a strip's height, to both sides
 MOST_DOTS = 2000  # of a strip; of more pairs, every n-th has one
 
@@ -32,7 +33,7 @@ class StudyMap:
 
     mean: np.ndarray  # NaN: no such cell
     half: np.ndarray  # half the width of the interval
-    is_outlined: np.ndarray  # cells that survive correction
+    is_outlined: np.ndarray  # cells that survive correction; the line runs within them
     is_fixed: np.ndarray  # cells in which nothing can change, or that are missing: hatched
     names: dict[tuple[int, int], str]  # (row, column) -> a short text in the cell
     columns: tuple[str, ...]  # labels below the columns
@@ -120,24 +121,38 @@ def _map(drawn: StudyMap) -> Figure:
     return figure
 
 
-def outline(inside: np.ndarray) -> list[list[tuple[float, float]]]:
+def outline(inside: np.ndarray, inset: float = INSET) -> list[list[tuple[float, float]]]:
     """Return the line segments round the True cells of a grid (rows, columns).
 
     A cell (row, column) reaches from column - 0.5 to column + 0.5 and from row - 0.5 to
-    row + 0.5. A segment is two points (x, y).
+    row + 0.5. A segment is two points (x, y). The lines run within the True cells, so that
+    they show which side they enclose, and stay visible along the figure's frame.
+
+    Args:
+        inset: distance of a line from the edge of its cells, as a part of a cell.
 
     Example:
-        outline(np.array([[True]]))  # the four sides of the one cell
+        outline(np.array([[True]]), 0)  # the four sides of the one cell
     """
     padded = np.pad(inside, 1)
     segments = []
-    for row, column in zip(*np.nonzero(padded[:-1] != padded[1:]), strict=True):
-        y = row - 0.5  # between the rows row - 1 and row of the grid without padding
-        segments.append([(column - 1.5, y), (column - 0.5, y)])
-    for row, column in zip(*np.nonzero(padded[:, :-1] != padded[:, 1:]), strict=True):
-        x = column - 0.5
-        segments.append([(x, row - 1.5), (x, row - 0.5)])
-    return [[(float(x), float(y)) for x, y in ends] for ends in segments]
+    for row, column in np.argwhere(inside):
+        for out in ((-1, 0), (1, 0), (0, -1), (0, 1)):  # (rows, columns) across the side
+            if padded[row + 1 + out[0], column + 1 + out[1]]:
+                continue
+            along = (out[1], out[0])
+            ends = []
+            for sign in (-1, 1):
+                step = (sign * along[0], sign * along[1])
+                next_to = padded[row + 1 + step[0], column + 1 + step[1]]
+                across = padded[row + 1 + step[0] + out[0], column + 1 + step[1] + out[1]]
+                # The next side goes on straight, turns towards this cell, or away from it.
+                reach = 0.5 - inset if not next_to else 0.5 + inset * bool(across)
+                y = row + out[0] * (0.5 - inset) + step[0] * reach
+                x = column + out[1] * (0.5 - inset) + step[1] * reach
+                ends.append((float(x), float(y)))
+            segments.append(ends)
+    return segments
 
 
 def _halo(segments: list[list[tuple[float, float]]]) -> LineCollection:

@@ -20,10 +20,10 @@ def compare_studies(
 ) -> pandas.DataFrame:
     """Return a table with a row for each cell that both studies have: the effect in a minus b.
 
-    Its columns are layer, head, position or role, n, n_other, difference, low, high, p,
-    p_corrected. Where the same pairs were run in both, only these count, pair by pair, and p
-    is by sign flips of the differences, corrected over the cells. Otherwise each study is
-    resampled by itself, and p is NaN.
+    Its columns are layer, head, position or role, n, n_other, paired, difference, low, high,
+    p, p_corrected. Where at least two pairs are in both studies, only these count, pair by
+    pair (paired is true), and p is by sign flips of the differences, corrected over the cells.
+    Otherwise each study is resampled by itself, and p is NaN.
 
     Args:
         metric: one that was read off the runs: for recovery, logit_diff.
@@ -48,6 +48,7 @@ def compare_studies(
             **columns,
             "n": np.full(len(unknown), found.n[0]),
             "n_other": np.full(len(unknown), found.n[1]),
+            "paired": np.full(len(unknown), found.paired),
             "difference": interval.mean,
             "low": interval.low,
             "high": interval.high,

@@ -17,7 +17,7 @@ from patching.study.labels import cell_name, column_labels
 from patching.study.request import RECOVERY
 from patching.study.result import Study
 from patching.study.statistics import CONFIDENCE, bootstrap
-from patching.study.words import ALPHA, METRIC_WORDS, unpatched_means
+from patching.study.words import ALPHA, METRIC_WORDS, pairing_words, unpatched_means
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
 from patching.text import counted, model_label
@@ -175,14 +175,10 @@ def comparison_map(
     grid = _Grid.of(found, with_positions="position" in found or "role" in found)
     difference, p = grid.filled(found["difference"]), grid.filled(found["p_corrected"])
     half = (grid.filled(found["high"]) - grid.filled(found["low"])) / 2
-    n, other = int(found["n"].iloc[0]), int(found["n_other"].iloc[0])
     tested = int(found["p_corrected"].notna().sum())
-    said = f"{counted(n, 'pair')} in A, {other:,} others in B: intervals only, no p"
+    said = pairing_words(found)
     if tested:
-        said = (
-            f"{counted(n, 'pair')}, the same in A and B; outlined: they differ, p < {ALPHA:g}"
-            f" (max-t over {counted(tested, 'cell')})"
-        )
+        said += f"; outlined: they differ, p < {ALPHA:g} (max-t over {counted(tested, 'cell')})"
     names = [
         f"{letter}: {model_label(str(one.fields['model']['name']))}, {one.request.direction}"
         for letter, one in (("A", a), ("B", b))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patching.study.request import RECOVERY
+from patching.text import counted
 
 if TYPE_CHECKING:
+    import pandas
+
     from patching.study.result import Study
 
 ALPHA = 0.05  # cells with a smaller corrected p are said to survive
@@ -34,3 +37,18 @@ def unpatched_means(study: Study, metric: str, only_correct: str | None) -> tupl
         float(study.unpatched(run)[metric][pairs].mean()) for run in ("clean", "corrupt")
     )
     return clean, corrupt
+
+
+def pairing_words(found: pandas.DataFrame) -> str:
+    """Return which pairs of two studies were compared, and how.
+
+    Args:
+        found: what compare_studies returned.
+    """
+    n, other, paired = (found[name].iloc[0] for name in ("n", "n_other", "paired"))
+    if paired:
+        return f"{counted(int(n), 'pair')} that A and B share, compared pair by pair"
+    return (
+        f"{counted(int(n), 'pair')} in A and {int(other):,} in B, each resampled by itself:"
+        " intervals and no p"
+    )

@@ -111,7 +111,7 @@ def test_two_studies_are_compared_pair_by_pair(pairs, capsys):
     capsys.readouterr()
     assert main(["show", "--compare", "denoise", "noise", "--rows", "1", "--json"]) == 0
     streams = capsys.readouterr()
-    assert "8 pairs, the same in both, compared pair by pair" in streams.err
+    assert "8 pairs that A and B share, compared pair by pair" in streams.err
     (found,) = json.loads(streams.out)["maps"]
     means = [Study.load(name).cells("resid_post", "logit_diff") for name in ("denoise", "noise")]
     apart = (means[0].effects - means[1].effects).mean(axis=0)

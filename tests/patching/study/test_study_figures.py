@@ -62,13 +62,25 @@ def test_surviving_heads_are_named(study):
 
 def test_an_outline_goes_round_cells_and_not_between_them():
     inside = np.array([[True, True], [False, True]])
-    found = {tuple(sorted(ends)) for ends in outline(inside)}
+    found = {tuple(sorted(ends)) for ends in outline(inside, 0)}
     sides = [  # clockwise from the top left corner
         ((-0.5, -0.5), (0.5, -0.5)), ((0.5, -0.5), (1.5, -0.5)), ((1.5, -0.5), (1.5, 0.5)),
         ((1.5, 0.5), (1.5, 1.5)), ((0.5, 1.5), (1.5, 1.5)), ((0.5, 0.5), (0.5, 1.5)),
         ((-0.5, 0.5), (0.5, 0.5)), ((-0.5, -0.5), (-0.5, 0.5)),
     ]  # fmt: skip
     assert found == {tuple(sorted(ends)) for ends in sides}
+
+
+def test_an_outline_runs_within_its_cells():
+    inside = np.array([[True, True], [False, True]])
+    segments = outline(inside, 0.1)
+    ends = [point for segment in segments for point in segment]
+    assert len(segments) == 8
+    assert sorted(ends[::2] + ends[1::2]) == sorted(2 * [*{*ends}])  # a closed line
+    corners = {(-0.4, -0.4), (1.4, -0.4), (1.4, 1.4), (0.6, 1.4), (0.6, 0.4), (-0.4, 0.4)}
+    found = {(round(x, 9), round(y, 9)) for x, y in ends}
+    assert found == corners | {(0.5, -0.4), (1.4, 0.5)}  # where a side goes straight on
+    assert outline(np.zeros((2, 2), dtype=bool)) == []
 
 
 def test_strips_show_the_largest_effects_or_the_cells_that_are_named(study):
@@ -117,7 +129,20 @@ def test_a_difference_of_two_studies_is_a_map(model, tmp_path):
     drawn = comparison_map(a, b, found, "resid_post", "logit_diff")
     assert (drawn.mean.ravel() == found["difference"]).all()
     assert drawn.is_fixed[:, :2].all() and not drawn.is_fixed[0, 2:].any()
-    assert "the same in A and B" in drawn.title[1]
+    assert drawn.title[1].startswith("8 pairs that A and B share")
+
+
+def test_a_difference_says_which_pairs_it_compares(model):
+    pairs, where = some_pairs(8), {"site": "resid_post", "metric": "logit_diff"}
+    a, b, one = (run_study(model, p, progress=False) for p in (pairs, pairs[3:], pairs[7:] * 2))
+
+    def said(*both) -> str:
+        found = compare_studies(*both, **where, draws=100)
+        return comparison_map(*both, found, "resid_post", "logit_diff").title[1]
+
+    assert said(a, b).startswith("5 pairs that A and B share, compared pair by pair")
+    assert said(a, a).startswith("8 pairs that A and B share")
+    assert said(a, one) == "8 pairs in A and 2 in B, each resampled by itself: intervals and no p"
 
 
 def test_figures_are_files(study, tmp_path):
