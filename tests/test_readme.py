@@ -76,7 +76,7 @@ def test_there_are_examples_to_run():
         ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
     }  # fmt: skip
-    assert len(COMMANDS) == 20
+    assert len(COMMANDS) == 22
     assert len(commands_of(IN_A_ROW)) == 3
 
 
@@ -100,7 +100,9 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
         assert (tmp_path / "runs" / "ioi" / "summary.csv").exists()
         return
     if command == "mingpt-generate":
-        assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".json", ".png"]
+        other = ".html" if "--html" in line else ".png"
+        files = (tmp_path / "figures").iterdir()
+        assert {path.suffix for path in files} == {".json", other}
         return
     compared = line.count("--compare-exact")
     figures = 1 + line.count(",kl") + compared

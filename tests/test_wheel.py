@@ -17,7 +17,7 @@ COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
 ]
 BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "mingpt", "patching")
 # Patterns of files that are not Python and must be installed too.
-DATA = ("py.typed", "README.md", "builtin/*", "published/*.json", "page.css", "page.js")
+DATA = ("py.typed", "README.md", "builtin/*", "published/*.json", "page.css", "script/*.js")
 
 
 def run(*arguments: str | Path, **settings) -> subprocess.CompletedProcess:

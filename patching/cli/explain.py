@@ -22,6 +22,7 @@ from patching.cli.common.arguments import parse_rows, parse_texts
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import look_options, model_options, output_options
+from patching.cli.common.page import check_html, command_line, html_option, html_path
 from patching.explanation.request import DEFAULT, METHODS, ROWS, figures_of, parse_methods
 from patching.interrupts import check_interrupted
 from patching.progress import Progress, bar, steps
@@ -80,6 +81,8 @@ examples:
   {COMMAND} --model gpt2 --text "The keys to the cabinet" --target are --foil is
   {COMMAND} --model builtin --show lens,direct --out run/ --format svg
   {COMMAND} --model builtin --show logit --json --quiet
+  {COMMAND} --model builtin --show alti-logit,lens,attention --html --out hot.png
+      hot.html too, to open in a browser
   {COMMAND} --model builtin --ablate 1.1
       without head 1 of layer 1: what do the other heads and MLPs make up for?
 
@@ -110,7 +113,10 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="with --show attention: draw this head alone, as 1.3; of a model of pairs,"
                " from the target to the source"),
     ],
-    "output": output_options(ROWS),
+    "output": [
+        *output_options(ROWS),
+        html_option("hover a word, see where it goes, read every head's attention"),
+    ],
 })  # fmt: skip
 
 
@@ -136,6 +142,8 @@ def run(arguments: SimpleNamespace) -> None:
 
     figures = [*figures_of(methods), *(() if ablated is None else ("ablation",))]
     check_cmap(arguments.cmap)
+    if arguments.html:
+        check_html()
     results = ("",) if ablated is None else ("", "-ablated")
     place = output.OutputPlace.of(arguments, [f"-{name}" for name in figures], results)
     say = output.make_say(arguments)
@@ -160,7 +168,7 @@ def run(arguments: SimpleNamespace) -> None:
         say(f"\n{ablation(Ablation(*explanations), rows)}")
     found = [_with_command(one, arguments, loaded.fallback) for one in explanations]
     with bar("drawing", quiet=arguments.quiet) as drawn:
-        written = _write(found, model, figures, place, head, drawn)
+        written = _write(found, model, figures, place, head, drawn, html=arguments.html)
     output.say_written(say, written)
     if arguments.json:
         more = {"ablated_run": found[1].to_dict()} if len(found) > 1 else {}
@@ -235,11 +243,14 @@ def _write(
     place: output.OutputPlace,
     head: tuple[int, int] | None,
     progress: Progress | None,
+    *,
+    html: bool,
 ) -> dict[Path, bool]:
     """Write figures and results; return path -> True if it replaced a file.
 
     Args:
         explanations: the model's, and with --ablate that of the run without the head.
+        html: write a page of each too.
     """
     from patching.drawing.style import save_figure
     from patching.explanation.ablation import Ablation
@@ -272,4 +283,11 @@ def _write(
             drawn = draw_explanation(found, figure=figure, cmap=cmap, title=title, head=head)
         save_figure(drawn, path, checksums if figure == "ablation" else checksums[:1])
         step()
+    if html:
+        from patching.page.report import save_page
+
+        for one, end in zip(explanations, place.results, strict=True):
+            page = html_path(place.stem(name, end))
+            existed[page] = page.exists()
+            save_page(one, page, command=command_line(COMMAND), title=title)
     return existed

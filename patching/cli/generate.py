@@ -30,13 +30,15 @@ from patching.cli.common.options import (
     rows_option,
     title_option,
 )
+from patching.cli.common.page import check_html, html_option
 from patching.cli.generate_records import GenerateRequest
 from patching.cli.generate_run import run_model
 from patching.continuation.request import MOST_SAMPLES, GenerationSettings, check_num_samples
 
-COMMAND = "mingpt-generate"
+COMMAND = generate_output.COMMAND
 EXAMPLE = "The keys to the cabinet"
 MOST_FIGURES = 40  # of choices, in one run
+MOST_HTML_TOKENS = 6000  # of all samples on a page: with ten candidates each some 2 MB
 MOST_PROMPTS = 10_000  # each takes some 50 KB until the result is written
 MOST_SETTINGS = 10_000  # combinations of the listed values, in one run
 MOST_TOKENS = 100_000  # of a sample
@@ -154,8 +156,9 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         title_option(),
     ],
     "output": [
-        *place_options(".json", note=f"; default: {DEFAULT_OUT} with --plot or --count, otherwise"
-                       " nothing is written"),
+        *place_options(".json", note=f"; default: {DEFAULT_OUT} with --plot, --count or --html,"
+                       " otherwise nothing is written"),
+        html_option("samples coloured by probability, what else could have come, beams as a tree"),
         Option(["--json"], is_flag=True,
                help="print a JSON object for each sample on stdout, one a line; all else on"
                " stderr"),
@@ -215,7 +218,9 @@ def parse_request(arguments: SimpleNamespace) -> GenerateRequest:
     grid = _grid(arguments)
 
     # After the first checks: the import is slow.
-    draws = arguments.plot or arguments.count or arguments.out is not None
+    if arguments.html:
+        check_html()
+    draws = arguments.plot or arguments.count or arguments.html or arguments.out is not None
     import_libraries(drawing=bool(draws))
     from patching.continuation.counts import Pattern
 
@@ -229,6 +234,7 @@ def parse_request(arguments: SimpleNamespace) -> GenerateRequest:
         steps=arguments.show_steps,
         plot=arguments.plot,
         title=arguments.title,
+        html=arguments.html,
     )
 
 
@@ -359,6 +365,13 @@ def _place(
             f"--plot would draw {choices} figures, one for each prompt, setting and model;"
             f" at most {MOST_FIGURES} are drawn: ask for fewer"
         )
+    if request.html:
+        tokens = sum(map(request.tokens_per_prompt, request.settings)) * len(request.prompts)
+        if tokens * models > MOST_HTML_TOKENS:
+            raise UsageError(
+                f"--html would show up to {tokens * models:,} tokens, and shows at most"
+                f" {MOST_HTML_TOKENS:,}: ask for fewer, or leave it out"
+            )
     ends = _numbered("-choice", choices)
     if request.patterns:
         ends += _numbered("-counts", generate_output.count_figures(request, models))
@@ -366,7 +379,7 @@ def _place(
         raise UsageError(
             f"--out {arguments.out}: without --plot or --count only a .json result is written"
         )
-    if not ends and arguments.out is None and not request.patterns:
+    if not ends and arguments.out is None and not (request.patterns or request.html):
         if arguments.format is not None:
             raise UsageError("--format needs a figure: add --plot or --count")
         return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from patching.cli import generate_report
 from patching.cli.common import output, tables
 from patching.cli.common.command import print_line
+from patching.cli.common.page import command_line, html_path
 from patching.cli.generate_report import heading
 from patching.interrupts import check_interrupted
 from patching.text import escaped, model_label
@@ -23,6 +24,7 @@ from patching.text import escaped, model_label
 if TYPE_CHECKING:
     from patching.cli.generate_records import GenerateRequest, ModelRun, SettingsRun
 
+COMMAND = "mingpt-generate"
 MOST_BARS = 120  # in a figure of counts
 MOST_BARS_OF_PROMPT = 400  # in a figure of counts of one prompt
 MOST_PAGES = 10  # figures of counts; if more are needed, none is drawn
@@ -125,6 +127,10 @@ def write(
     _write_result(models, arguments, result)
     choices = len(models) * len(request.settings) * len(request.prompts) if request.plot else 0
     _draw_choices(models, request, figures[:choices], result)
+    if request.html:
+        page = html_path(place.stem(name))
+        existed[page] = page.exists()
+        _write_html(models, request, page)
     if any(run.failure for _, run in _all_runs(models)):  # a pattern could not be counted
         return {path: did for path, did in existed.items() if path.exists()}
     _draw_counts(models, request, figures[choices:], result, arguments.max_new_tokens)
@@ -235,6 +241,21 @@ def _draw_counts(
         title += f"; page {number + 1} of {len(paths)}" if len(paths) > 1 else ""
         figure = draw_counts(panels, title=title, notes=models[0].notes)
         save_figure(figure, path, [checksum])
+
+
+def _write_html(models: Sequence[ModelRun], request: GenerateRequest, path: Path) -> None:
+    """Write the page of all samples."""
+    from patching.page.continuation_page import continuation_page
+    from patching.page.report import write_page
+
+    runs = list(_all_runs(models))
+    page = continuation_page(
+        [replace(run.result, notes=model.notes, checksum=model.checksum) for model, run in runs],
+        command_line(COMMAND),
+        steps=[run.steps for _, run in runs],
+        trees=[run.trees for _, run in runs],
+    )
+    write_page(page, path, title=request.title)
 
 
 def _all_runs(models: Sequence[ModelRun]) -> Iterator[tuple[ModelRun, SettingsRun]]:

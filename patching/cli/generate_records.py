@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mingpt.generation.beams import BeamStep
@@ -29,6 +29,7 @@ class GenerateRequest:
     steps: bool  # show the candidates of every step
     plot: bool  # draw the candidates of the first step
     title: str | None = None  # of the figures, in place of their own
+    html: bool = False  # write the page, which shows the candidates of every step
 
     def tokens_per_prompt(self, settings: GenerationSettings) -> int:
         """Return the largest number of tokens of all samples of a prompt together."""
@@ -79,6 +80,8 @@ class SettingsRun:
     first: dict[int, list[Candidate]] = field(default_factory=dict)
     # prompt -> the steps of its beam search, if they are shown
     beam_steps: dict[int, list[BeamStep]] = field(default_factory=dict)
+    # prompt -> all candidates of its beam search as a tree, for the page
+    trees: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     counts: list[Count] = field(default_factory=list)
     failure: CountError | None = None  # why there are no counts
 

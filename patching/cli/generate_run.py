@@ -63,7 +63,7 @@ def run_model(
             say(f"\n{generate_report.time_line(one)}")
             if request.patterns:
                 say(f"\n{generate_report.count_table(one.counts)}", always=True)
-    if request.plot or request.patterns or arguments.out is not None:
+    if request.plot or request.patterns or request.html or arguments.out is not None:
         run.checksum = loaded.model.checksum()
     return run
 
@@ -192,19 +192,24 @@ class _Session:
 
         asked = (settings.decoding, self.request.rows, self.tokenizer.token)
         greedy = not settings.is_drawn
-        if self.request.steps:
+        if self.request.steps or self.request.html:
             found = step_candidates(choice, *asked, greedy=greedy)
             steps.setdefault((choice.prompt, choice.sample), []).append(found)
         if self.request.plot and choice.step == 0:
             keep_first(self.first.setdefault(choice.prompt, {}), choice, *asked, greedy=greedy)
 
     def _keep_beams(self, prompt: int, step: BeamStep) -> None:
-        if self.request.steps:
+        if self.request.steps or self.request.html:
             self.beam_steps[prompt].append(step)
 
     def _after_beams(self, run: SettingsRun) -> None:
         """Print the samples of a beam search and keep its first step, once the search is done."""
         run.beam_steps = dict(self.beam_steps)
+        if self.request.html:
+            from patching.page.continuation_page import search_tree
+
+            text_of = self.tokenizer.token
+            run.trees = {at: search_tree(one, text_of) for at, one in run.beam_steps.items()}
         for prompt, samples in enumerate(run.result):
             if self.request.plot:
                 self._keep_first_of_beams(run, prompt)

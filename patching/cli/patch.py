@@ -26,6 +26,7 @@ from patching.cli.common.options import (
     model_options,
     output_options,
 )
+from patching.cli.common.page import check_html, html_option
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
 from patching.sweep.request import DIRECTIONS, METHODS, Request
@@ -178,9 +179,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     ],
     "output": [
         *output_options(Request.rows),
-        Option(["--html"], is_flag=True,
-               help="also write a page to look at and send, NAME.html: hover and click cells, see"
-               " what each patched run says next; one file, no network (needs vl-convert-python)"),
+        html_option("hover and click cells, see what each patched run says next"),
         Option(["--report"], metavar="DIR", shell_complete=files,
                help="write a folder to hand in, in place of --out: figures (PNG, SVG), tables"
                " (Markdown, LaTeX), numbers, command, versions and a caption"),
@@ -214,9 +213,9 @@ def run(arguments: SimpleNamespace) -> None:
         arguments.vmax,
         arguments.cell_values,
     )
-    if arguments.html:
-        patch_output.check_html(arguments)
     folder = patch_output.report_folder(arguments)
+    if arguments.html:
+        check_html()
     place = None if folder is not None else patch_output.place(arguments, request)
     say = output.make_say(arguments)
     loaded = load_model(arguments, arguments.model)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +11,7 @@ from mingpt.files import expanded
 from patching.cli.common import output
 from patching.cli.common.command import UsageError
 from patching.cli.common.options import DEFAULT_OUT
+from patching.cli.common.page import command_line, html_path
 from patching.interrupts import check_interrupted
 
 if TYPE_CHECKING:
@@ -42,25 +41,13 @@ def report_folder(arguments: SimpleNamespace) -> Path | None:
             "--report goes with none of --out, --format and --compare-exact: it is a folder of its"
             " own, with PNG and SVG"
         )
+    if arguments.html:
+        raise UsageError("--html does not go with --report: leave one out")
     if not arguments.report:
         raise UsageError("--report is empty: name a folder")
     folder = expanded(arguments.report)
     output.check_writable(folder / "report.md", "--report")
     return folder
-
-
-def check_html(arguments: SimpleNamespace) -> None:
-    """Check, before the work, that --html can be met.
-
-    Raises:
-        UsageError: --report is given too, which is a folder of its own.
-        DrawingError: a package is missing.
-    """
-    from patching.page.report import vega_library
-
-    if arguments.report is not None:
-        raise UsageError("--html does not go with --report: leave one out")
-    vega_library()
 
 
 def place(arguments: SimpleNamespace, request: Request) -> output.OutputPlace:
@@ -95,8 +82,7 @@ def write_report(result: SweepResult, folder: Path | None, look: Look) -> dict[P
     if folder is None:
         return {}
     before = {*folder.iterdir()} if folder.is_dir() else set()
-    command = shlex.join([COMMAND, *sys.argv[1:]])
-    paths = write_folder(result, folder, command=command, look=look)
+    paths = write_folder(result, folder, command=command_line(COMMAND), look=look)
     return {path: path in before for path in paths}
 
 
@@ -139,9 +125,7 @@ def write(
     if html:
         from patching.page.report import save_page
 
-        stem = place.stem(name)
-        page = stem.with_name(f"{stem.name}.html")
+        page = html_path(place.stem(name))
         existed[page] = page.exists()
-        command = shlex.join([COMMAND, *sys.argv[1:]])
-        save_page(results[0], page, command=command, title=look.title)
+        save_page(results[0], page, command=command_line(COMMAND), title=look.title)
     return existed

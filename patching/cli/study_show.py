@@ -18,6 +18,7 @@ from patching.cli.common import output
 from patching.cli.common.command import Command, Several, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries
 from patching.cli.common.options import Seed, files, look_options
+from patching.cli.common.page import check_html, command_line, html_option
 from patching.cli.study_options import (
     FORMATS,
     MOST_ROWS,
@@ -78,6 +79,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="rows of each map's table"),
         Option(["--out"], metavar="DIR", shell_complete=files,
                help=f"folder for the figures  [default: the study's folder, {FIGURES}]"),
+        html_option("means with what survives, click a cell for its single pairs, sort the pairs"),
         Option(["--json"], is_flag=True,
                help="print the study and its summary as JSON on stdout, text on stderr"),
         Option(["--quiet"], is_flag=True, help="print only the paths written"),
@@ -94,9 +96,15 @@ def run(arguments: SimpleNamespace) -> None:
     """Load the study, or two, and show them."""
     how = statistics(arguments)
     paths = _folders(arguments)
+    if arguments.html:
+        if arguments.compare:
+            raise UsageError("--html shows one study: leave out --compare")
+        check_html()
     check_libraries()
     import_libraries(drawing=True)
     from patching.drawing.style import check_cmap
+    from patching.page.report import write_page
+    from patching.page.study_page import study_page
     from patching.study.result import Study
 
     check_cmap(arguments.cmap)
@@ -111,6 +119,12 @@ def run(arguments: SimpleNamespace) -> None:
     table = studies[0].summary(**how)
     report(studies[0], table, how, say, rows=arguments.rows)
     written = draw(studies[0], table, how, out, look)
+    if arguments.html:
+        page = out / "study.html"
+        written[page] = page.exists()
+        write_page(
+            study_page(studies[0], table, command_line(COMMAND), **how), page, title=look.title
+        )
     output.say_written(say, written)
     if arguments.json:
         found = as_json(studies[0], table, how)

@@ -6,18 +6,26 @@ that a prompt might hold, no request to anywhere.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from mingpt.files import replacing
+from patching.continuation.result import Continuations
 from patching.errors import DrawingError
+from patching.explanation.result import Explanation
+from patching.page.charts import JSON
+from patching.page.continuation_page import continuation_page
 from patching.page.escape import as_json, as_text, script_hash
-from patching.page.views import sweep_page
+from patching.page.explanation_page import explanation_page
+from patching.page.study_page import study_page
+from patching.page.sweep_page import sweep_page
+from patching.study.result import Study
 from patching.sweep.result import SweepResult
 
 NEEDS = "--html needs the package vl-convert-python: pip install 'patched-mingpt[page]'"
+MODULES = ("dom", "chart", "attention", "samples", "page", "live", "main")  # in script/, in order
 
 TEMPLATE = """\
 <!DOCTYPE html>
@@ -32,25 +40,6 @@ TEMPLATE = """\
 </style>
 </head>
 <body>
-<header>
-<h1 id="title"></h1>
-<p id="subtitle"></p>
-<ul id="notes"></ul>
-</header>
-<main>
-<section id="prompts" aria-label="prompts"></section>
-<form id="controls" aria-label="what is shown"></form>
-<p id="caption"></p>
-<div class="wide"><div id="chart" role="img" aria-labelledby="caption"></div></div>
-<section id="cell" aria-live="polite"></section>
-<details><summary>numbers of the figure</summary>
-<div class="wide"><table id="numbers"></table></div></details>
-<section id="tables" aria-label="next tokens"></section>
-<details><summary>how it was made</summary>
-<p><code id="command"></code></p>
-<table id="provenance"></table>
-<p><button id="save" type="button">save the numbers (JSON)</button></p></details>
-</main>
 <noscript>This page draws its figures with JavaScript.</noscript>
 <script type="application/json" id="data">{data}</script>
 <script>{library}</script>
@@ -59,42 +48,73 @@ TEMPLATE = """\
 </html>
 """
 
+Result = SweepResult | Explanation | Continuations | Study
+
 
 def save_page(
-    result: SweepResult, path: str | Path, *, command: str = "", title: str | None = None
+    result: Result, path: str | Path, *, command: str = "", title: str | None = None
 ) -> Path:
-    """Write a sweep as an HTML page; return its path.
+    """Write a result as an HTML page; return its path.
 
     Args:
         command: the command line that repeats the run.
         title: in place of the page's own.
 
     Raises:
-        DrawingError: the package vl-convert-python is missing.
+        DrawingError: the package vl-convert-python is missing, or no such page.
         FileError: the file cannot be written.
+        StudyError, ResultError: a study whose summary cannot be made.
     """
-    page = sweep_page(result, command)
-    if title is not None:
-        page["title"] = title
-    path, text = Path(path), html_of(page)
+    return write_page(page_of(result, command), path, title=title)
+
+
+def page_of(result: Result, command: str = "") -> JSON:
+    """Return the page of a result, in types that JSON has.
+
+    Raises:
+        DrawingError: there is no page of such a thing.
+        StudyError, ResultError: as Study.summary.
+    """
+    match result:
+        case SweepResult():
+            return sweep_page(result, command)
+        case Explanation():
+            return explanation_page(result, command)
+        case Continuations():
+            return continuation_page([result], command)
+        case Study():
+            return study_page(result, result.summary(), command)
+    raise DrawingError(f"there is no page of {result!r:.60}: give a result")
+
+
+def write_page(page: JSON, path: str | Path, *, title: str | None = None) -> Path:
+    """Write a page that a function of this folder returned; return its path.
+
+    Raises:
+        DrawingError, FileError: as save_page.
+    """
+    path = Path(path)
+    text = html_of(page if title is None else {**page, "title": title})
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 
 
-def html_of(page: dict[str, Any]) -> str:
-    """Return the page as HTML.
+def html_of(page: JSON, *, connects: str = "'none'") -> str:
+    """Return a page as HTML.
 
     Args:
-        page: what views.sweep_page returned.
+        connects: to where its script may send requests, as a policy writes it; 'none' in a
+            file, 'self' in the page of a server.
 
     Raises:
         DrawingError: the package vl-convert-python is missing.
     """
-    library, script = vega_library(), _own("page.js")
+    library, script = vega_library(), own_script()
     policy = (
         f"default-src 'none'; script-src {script_hash(library)} {script_hash(script)};"
-        " style-src 'unsafe-inline'; img-src data:"
+        f" style-src 'unsafe-inline'; img-src data:; connect-src {connects}; base-uri 'none';"
+        " form-action 'none'"
     )
     return TEMPLATE.format(
         policy=policy,
@@ -120,6 +140,19 @@ def vega_library() -> str:
     # Its types ask for a piece of code to bundle; without one, the library alone is returned.
     library: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     return library.replace("</script", "<\\/script")
+
+
+@lru_cache(maxsize=1)
+def own_script() -> str:
+    """Return our modules as one classic script.
+
+    They are joined in their order within one function, without their imports and exports. So
+    no two of them may define the same name: a browser refuses a second `const`.
+    """
+    joined = "\n".join(_own(f"script/{name}.js") for name in MODULES)
+    joined = re.sub(r"^import [^;]*;\n", "", joined, flags=re.MULTILINE)
+    joined = re.sub(r"^export (?=(async )?function|const|class)", "", joined, flags=re.MULTILINE)
+    return f'(() => {{\n"use strict";\n{joined}\n}})();'
 
 
 def _own(name: str) -> str:

@@ -13,8 +13,8 @@ from patching import PromptPair, patch_sweep
 from patching.cli.patch import main
 from patching.errors import DrawingError
 from patching.page.escape import as_json, as_text
-from patching.page.report import html_of, save_page, vega_library
-from patching.page.views import sweep_page
+from patching.page.report import html_of, own_script, save_page, vega_library
+from patching.page.sweep_page import sweep_page
 
 HOSTILE = ("</script><script>alert(1)</script>", "<!--", "-->", "]]>", '"', "'", "&amp;", "\u2028",
            "\u2029", "\u202e", "\x00", "\x1b[31m", "<img src=x onerror=alert(1)>")  # fmt: skip
@@ -38,22 +38,39 @@ def data_of(page: str) -> dict:
     return json.loads(found)
 
 
+def rows_of(chart: dict) -> list[dict]:
+    return [dict(zip(chart["fields"], row, strict=True)) for row in chart["rows"]]
+
+
 def test_the_page_holds_every_number_of_the_result(sweep, tmp_path):
     page = data_of(save_page(sweep, tmp_path / "x.html").read_text("utf-8"))
-    assert [chart["name"] for chart in page["charts"]] == ["logit_diff", "recovery"]
-    for chart, found in zip(page["charts"], sweep.metrics.values(), strict=True):
+    view, tables = page["views"]
+    assert [chart["name"] for chart in view["charts"]] == ["logit_diff", "recovery"]
+    for chart, found in zip(view["charts"], sweep.metrics.values(), strict=True):
         values = np.full(found.values.shape, np.nan)
-        for row in chart["rows"]:
-            values[row["layer"], row["position"]] = row["value"]
-        assert np.allclose(values, found.values, atol=1e-6)
-        assert (chart["clean"], chart["corrupt"]) == (found.clean, found.corrupt)
-        base = chart["rows"][0]["value"] - chart["rows"][0]["change"]
-        assert base == pytest.approx(found.corrupt)
-    first = page["charts"][0]
-    recovery = {(row["layer"], row["position"]): row["recovery"] for row in first["rows"]}
+        for row in rows_of(chart):
+            values[row["row"], row["column"]] = row["value"]
+        assert (values.astype(np.float32) == found.values.astype(np.float32)).all()
+        assert chart["constants"] == pytest.approx({"clean": found.clean, "corrupt": found.corrupt})
+        first = rows_of(chart)[0]
+        assert first["value"] - first["change"] == pytest.approx(found.corrupt, rel=1e-5)
+    recovery = {(row["row"], row["column"]): row["recovery"] for row in rows_of(view["charts"][0])}
     assert recovery[2, 6] == pytest.approx(1)
-    said = page["next"]["cells"]["1,4"]
+    said = view["charts"][0]["cells"]["1,4"]
     assert [row[1] for row in said] == [f"{one.logit:.4f}" for one in sweep.next_of(1, 4)]
+    assert [len(table["rows"]) for table in tables["tables"]] == [20, 20]
+
+
+def test_a_head_s_cells_are_found_by_layer_position_and_head(model):
+    pair = PromptPair.from_ids([1, 5, 9, 2], [1, 5, 8, 2], 11, 22)
+    result = patch_sweep(model, pair, site="v", by_position=True, heads=[1], next_tokens=2)
+    (chart,) = sweep_page(result)["views"][0]["charts"]
+    assert chart["groups"] == [1]
+    for row in rows_of(chart):
+        found = result.values[row["row"], row["group"], row["column"]]
+        assert row["value"] == pytest.approx(found)
+    logits = [row[1] for row in chart["cells"]["0,3,1"]]
+    assert logits == [f"{one.logit:.4f}" for one in result.next_of(0, 1, 3)]
 
 
 def test_nothing_of_a_prompt_can_be_markup_or_code(sweep):
@@ -80,6 +97,12 @@ def test_texts_are_escaped():
         as_json(float("nan"))
 
 
+def test_our_modules_are_one_script_without_imports():
+    script = own_script()
+    assert not re.search(r"^(import|export) ", script, re.MULTILINE)
+    assert "</script" not in script and "innerHTML" not in script and "eval" not in script
+
+
 def test_the_library_runs_under_the_policy():
     assert "</script" not in vega_library().lower()
 
@@ -90,7 +113,7 @@ def test_the_command_writes_a_page(tmp_path, capsys):
     assert f"wrote {tmp_path}/x.html" in capsys.readouterr().out
     page = (tmp_path / "x.html").read_text("utf-8")
     assert "<title>A &lt;b&gt;title</title>" in page
-    assert len(data_of(page)["next"]["cells"]["0,0"]) == 10
+    assert len(data_of(page)["views"][0]["charts"][0]["cells"]["0,0"]) == 10
     assert (tmp_path / "x.html").stat().st_size < 1.5e6
 
 

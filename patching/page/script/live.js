@@ -1,0 +1,4 @@
+// The live page: it follows what one types.
+
+/** Show the live page. */
+export function showLive() {}
