@@ -48,6 +48,10 @@ class DrawingError(MinGPTError, ValueError):
     """A figure that cannot be drawn as asked."""
 
 
+class LiveError(MinGPTError, ValueError):
+    """A request of the live page that cannot be met."""
+
+
 def check_result(value: object, kind: type, error: type[MinGPTError]) -> None:
     """Raise `error` unless `value` is one result of that class, such as SweepResult.
 

@@ -55,6 +55,11 @@ def study() -> int:
     return _start("study")
 
 
+def live() -> int:
+    """Run mingpt-live and return its exit code."""
+    return _start("live")
+
+
 def _start(name: str) -> int:
     def body() -> int:
         code: int = import_module(f"patching.cli.{name}").main()

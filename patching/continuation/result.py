@@ -26,6 +26,8 @@ from patching.text import counted, shortened
 if TYPE_CHECKING:
     import pandas
 
+    from patching.page.show import Shown
+
 WHAT = "continuation"  # in messages about files
 MOST_SHOWN = 4  # prompts in a repr
 LONGEST_SHOWN = 60  # characters of a prompt or a continuation in a repr
@@ -152,6 +154,19 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         if len(self) > MOST_SHOWN:
             lines.append("  \u2026")
         return "\n".join(lines)
+
+    def show(self, height: int = 760) -> Shown:
+        """Return the samples as a page for a notebook: hover and click their tokens.
+
+        Args:
+            height: of its frame, in pixels.
+
+        Raises:
+            DrawingError: the package vl-convert-python is missing.
+        """
+        from patching.page.show import show  # not at the top: a page knows every result
+
+        return show(self, height)
 
     def _repr_png_(self) -> bytes | None:
         """Draw the first prompt's samples, for Jupyter."""

@@ -25,6 +25,8 @@ from patching.text import escaped, squeezed, visible
 if TYPE_CHECKING:
     import pandas
 
+    from patching.page.show import Shown
+
 PROMPT_IN_REPR = 80  # characters of the prompt in a repr
 FIRST_SHOWN = ("alti-logit", "logit")  # for Jupyter, in this order; else the first figure
 
@@ -245,6 +247,19 @@ class Explanation:
             f"  {len(self.ids)} tokens; methods {', '.join(self.methods)};{off}"
             f" model {self.model_name}; {self.seconds:.2f} s"
         )
+
+    def show(self, height: int = 760) -> Shown:
+        """Return the explanation as a page for a notebook: hover and click its words.
+
+        Args:
+            height: of its frame, in pixels.
+
+        Raises:
+            DrawingError: the package vl-convert-python is missing.
+        """
+        from patching.page.show import show  # not at the top: a page knows every result
+
+        return show(self, height)
 
     def _repr_png_(self) -> bytes:
         # Imported here: importing matplotlib is slow, and many results are never drawn.

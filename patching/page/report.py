@@ -25,7 +25,16 @@ from patching.study.result import Study
 from patching.sweep.result import SweepResult
 
 NEEDS = "--html needs the package vl-convert-python: pip install 'patched-mingpt[page]'"
-MODULES = ("dom", "chart", "attention", "samples", "page", "live", "main")  # in script/, in order
+MODULES = (
+    "dom",
+    "chart",
+    "attention",
+    "samples",
+    "page",
+    "form",
+    "live",
+    "main",
+)  # in script/, in order
 
 TEMPLATE = """\
 <!DOCTYPE html>

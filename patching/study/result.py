@@ -23,6 +23,8 @@ from patching.text import counted, escaped
 if TYPE_CHECKING:
     import pandas
 
+    from patching.page.show import Shown
+
 CORRECT = ("clean", "both")  # which prompts must be answered rightly for a pair to count
 
 
@@ -127,6 +129,20 @@ class Study:
             f" {', '.join(self.request.metrics)}, {source} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
         )
+
+    def show(self, height: int = 760) -> Shown:
+        """Return the study as a page for a notebook: hover and click its cells.
+
+        Args:
+            height: of its frame, in pixels.
+
+        Raises:
+            DrawingError: the package vl-convert-python is missing.
+            StudyError, ResultError: as `summary`.
+        """
+        from patching.page.show import show  # not at the top: a page knows every result
+
+        return show(self, height)
 
     def _repr_png_(self) -> bytes:
         """Return the first map, for Jupyter."""

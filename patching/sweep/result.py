@@ -30,6 +30,8 @@ from patching.text import escaped, squeezed, visible
 if TYPE_CHECKING:
     import pandas
 
+    from patching.page.show import Shown
+
 PROMPT_IN_REPR = 72  # characters of a prompt in the repr
 
 
@@ -179,6 +181,19 @@ class SweepResult:
         if self.axes[-1] == "position":
             where += f" ({visible(self.pair.clean_tokens[index[-1]])})"
         return f"the largest change is at {where}: {found.values[index]:.4f}"
+
+    def show(self, height: int = 760) -> Shown:
+        """Return the sweep as a page for a notebook: hover and click its cells.
+
+        Args:
+            height: of its frame, in pixels.
+
+        Raises:
+            DrawingError: the package vl-convert-python is missing.
+        """
+        from patching.page.show import show  # not at the top: a page knows every result
+
+        return show(self, height)
 
     def _repr_png_(self) -> bytes:
         """Return the heatmap of the first metric, for Jupyter."""

@@ -2,7 +2,7 @@
 import { addAttention } from "./attention.js";
 import { addCharts } from "./chart.js";
 import { add, addFolded, addTable, addTokens, drawn, makeLink, save } from "./dom.js";
-import { addBeams, addPairs, addSamples } from "./samples.js";
+import { addBeams, addNext, addPairs, addSamples } from "./samples.js";
 
 /** Add tables side by side. */
 function addTables(parent, view) {
@@ -12,7 +12,7 @@ function addTables(parent, view) {
 
 const DRAWERS = {
   charts: addCharts, attention: addAttention, samples: addSamples, beams: addBeams,
-  pairs: addPairs, tables: addTables,
+  pairs: addPairs, tables: addTables, next: addNext,
 };
 
 /** Add prompts, a line each, with what differs marked. */
@@ -27,9 +27,10 @@ export function addPrompts(parent, prompts, link) {
 
 /**
  * Add the views of a page. `states` (heading -> what the reader has chosen there) outlives a
- * page, so that the next one is shown in the same way.
+ * page, so that the next one is shown in the same way. `append` takes the text of a token that
+ * is chosen to follow the prompt.
  */
-export async function addViews(parent, page, link, states = new Map()) {
+export async function addViews(parent, page, link, states = new Map(), append = () => {}) {
   const waiting = [];
   const views = [];
   for (const view of page.views) {
@@ -37,7 +38,7 @@ export async function addViews(parent, page, link, states = new Map()) {
     if (!states.has(key)) states.set(key, {});
     const section = add(parent, "section", "", { class: `view-${view.kind}` });
     add(section, "h2", view.title);
-    const made = DRAWERS[view.kind](section, view, link, states.get(key));
+    const made = DRAWERS[view.kind](section, view, link, states.get(key), append);
     views.push({ view, made });
     if (made?.draw) waiting.push(made.draw());
   }

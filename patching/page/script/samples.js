@@ -91,3 +91,30 @@ export function addPairs(parent, view) {
     const sortable = [...table.querySelectorAll("tbody tr")];
   });
 }
+
+/** Add the candidates for the next token; a click on one appends it to the prompt. */
+export function addNext(parent, view, link, state, append) {
+  add(parent, "p", view.caption, { class: "remark" });
+  const step = add(parent, "p");
+  const button = add(step, "button", `append the drawn token: ${view.drawn_as}`,
+    { type: "button", class: "drawn" });
+  button.disabled = view.drawn === null;
+  button.addEventListener("click", () => append(view.drawn));
+  const columns = ["token", "probability", "", "cumulative", "drawn with", "logit", "cut by"];
+  const table = add(add(parent, "div", "", { class: "wide" }), "table", "", { class: "next" });
+  const head = add(add(table, "thead"), "tr");
+  for (const name of columns) add(head, "th", name, { scope: "col" });
+  const body = add(table, "tbody");
+  for (const row of view.rows) {
+    const line = add(body, "tr", "", { class: row.cut ? "cut" : "" });
+    const token = add(add(line, "td"), "button", row.token, { type: "button", class: "token" });
+    token.disabled = row.text === null;
+    token.addEventListener("click", () => append(row.text));
+    add(line, "td", row.probability);
+    const bars = add(add(line, "td"), "div", "", { class: "shares" });
+    for (const [name, share] of [["before", row.p], ["after", row.drawn]]) {
+      add(bars, "div", "", { class: name }).style.width = `${100 * share}%`;
+    }
+    for (const text of [row.cumulative, row.drawn_with, row.logit, row.cut]) add(line, "td", text);
+  }
+}
