@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import requests
 from helpers import ROOT
 
 pytestmark = pytest.mark.slow
@@ -110,7 +112,18 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_the_live_page_is_served(installed, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(installed), "MPLBACKEND": "agg"}
+    command = [sys.executable, installed / "bin/mingpt-live", "--model", "builtin", "--port", "0"]
+    with subprocess.Popen([*map(str, command), "--no-browser"], stdout=subprocess.PIPE, text=True,
+                          cwd=tmp_path, env=environment) as process:  # fmt: skip
+        address = next(line.split()[0] for line in process.stdout if line.startswith("http"))
+        assert "mingpt-live" in requests.get(address, timeout=20).text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"mingpt-live"}))
 def test_every_command_runs(elsewhere, tmp_path, command):
     asked, printed, suffixes = RUNS[command]
     (tmp_path / "words.txt").write_text("one two three four\n" * 900, "utf-8")

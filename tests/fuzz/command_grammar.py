@@ -162,7 +162,7 @@ OPTIONS = {
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",
         "--show": "show", "--method": "show", "--top-k": "rows", "--rows": "rows",
-        "--cmap": "cmap", "--title": "text", "--head": "head", "--ablate": "head",
+        "--cmap": "cmap", "--title": "text", "--head": "head", "--ablate": "head", "--html": "flag",
     },
     "generate": {
         **MODEL, **OUTPUT, "--prompt": "text", "--prompts": "prompts",
@@ -170,7 +170,7 @@ OPTIONS = {
         "--top-k": "top_k", "--top-p": "reals", "--repetition-penalty": "real",
         "--greedy": "flag", "--num-beams": "beams", "--length-penalty": "real",
         "--stop": "text", "--show-steps": "flag", "--rows": "rows", "--plot": "flag",
-        "--count": "patterns", "--title": "text",
+        "--count": "patterns", "--title": "text", "--html": "flag",
     },
     "verify": {
         **MODEL, "--long": "flag", "--samples": "samples", "--out": "out", "--json": "flag",
@@ -212,7 +212,7 @@ OPTIONS = {
     "study show": {
         **STATISTICS, "--compare": "study", "--cell": "cell", "--format": "format",
         "--cmap": "cmap", "--title": "text", "--rows": "rows",
-        "--out": "folder", "--json": "flag", "--quiet": "flag", "": "study",
+        "--out": "folder", "--json": "flag", "--quiet": "flag", "--html": "flag", "": "study",
     },
     "tokens": {
         **SOURCE, "--suggest": "suggest", "--tokenizer": "tokenizer", "--swap-ids": "flag",

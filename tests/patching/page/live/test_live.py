@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import requests
-from live_state import STATE
+from pages import STATE
 
 from patching import PromptPair, patch_sweep
 from patching.cli.patch import main as patch_main

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from live_state import STATE
+from pages import STATE, LivePage
 from test_page import HOSTILE
 
 from patching import PromptPair, SweepResult, explain, patch_sweep
@@ -14,52 +14,6 @@ from patching.page.live import server
 from patching.prompts import Question
 
 pytestmark = pytest.mark.slow
-
-
-class LivePage:
-    """The live page, opened; `wrong` is everything that went wrong in it."""
-
-    def __init__(self, browser, served, hash_: str = "", **settings) -> None:
-        self.page = browser.new_page(**settings)
-        self.wrong: list[str] = []
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.wrong.append(said.text))
-        self.page.on("dialog", lambda dialog: (self.wrong.append("a dialog"), dialog.dismiss()))
-        self.page.on(
-            "request",
-            lambda one: (
-                one.url.startswith((served.origin, "blob:", "data:")) or self.wrong.append(one.url)
-            ),
-        )
-        self.page.goto(f"{served.origin}/{hash_}")
-        self.until(0)
-
-    @property
-    def answered(self) -> int:
-        return int(self.page.evaluate("document.body.dataset.answered ?? 0"))
-
-    def until(self, before: int) -> None:
-        begun = time.monotonic()
-        while self.answered <= before:
-            assert time.monotonic() - begun < 20, self.page.locator(".status").text_content()
-            self.page.wait_for_timeout(5)
-
-    def after(self, act) -> None:
-        """Do something and wait until the page has answered."""
-        before = self.answered
-        act()
-        self.until(before)
-
-    def fill(self, name: str, text: str) -> None:
-        self.after(lambda: self.page.locator(f"[name={name}]").fill(text))
-
-    def numbers(self) -> list[list[str]]:
-        """Return the numbers of the first chart."""
-        folded = self.page.locator("details", has_text="numbers of the figure").first
-        folded.locator("summary").click()
-        folded.locator("table").wait_for()
-        rows = folded.locator("tbody tr").all()
-        return [row.locator("td").all_text_contents() for row in rows]
 
 
 @pytest.fixture
