@@ -1,6 +1,5 @@
 """mingpt-live: it listens, answers, and ends well by Ctrl-C; one line for bad input."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -61,8 +60,8 @@ def test_it_opens_the_browser_and_serves_until_a_signal(capsys, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_an_answer_under_way(number):
     command = [sys.executable, str(ROOT / "scripts/live.py"), "--model", "builtin", "--port", "0"]
-    with subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, env=os.environ) as process:  # fmt: skip
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--no-browser"], **streams) as process:
         address = next(line.split()[0] for line in process.stdout if line.startswith("http"))
         state = {"clean": "a " * 200 + "a", "corrupt": "a " * 200 + "b", "target": "id:5",
                  "foil": "id:6", "site": "v", "by_position": True}  # fmt: skip
