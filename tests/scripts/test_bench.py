@@ -101,6 +101,7 @@ def test_it_writes_a_table_and_a_plot(quick, tmp_path, capsys):
     assert len([*(tmp_path / "out").iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_it_fails_when_two_methods_disagree(quick, monkeypatch, capsys):
     real = command.all_methods
 
@@ -122,6 +123,7 @@ def test_what_it_would_write_is_checked_before_it_measures(quick, tmp_path, caps
     assert "a folder has this name" in err
 
 
+@pytest.mark.slow
 def test_a_loop_that_would_take_too_long_is_left_out(quick, capsys):
     assert command.main([*quick, "--patience=0.001"]) == 0
     assert "| 4 | 12 |" in (out := capsys.readouterr().out)

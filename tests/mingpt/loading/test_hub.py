@@ -235,6 +235,7 @@ def test_a_folder_inside_that_leads_out_of_the_cache_is_not_written(online, tmp_
     assert [*(tmp_path / "outside").iterdir()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "arguments"),
     [  # each is a process that imports PyTorch
@@ -528,6 +529,7 @@ def test_two_threads_at_once_fetch_each_file_once(online, files, checksum):
     assert max(counts.values()) == 1
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_next_run_goes_on(online, tmp_path, files, checksum):
     online.add_repository("me/mine", files)
     storage = online.files[f"/storage/{sha256(files['model.safetensors'])}"]

@@ -96,6 +96,7 @@ def test_a_tokenizer_that_does_not_fit_its_model_is_refused_with_it_or_without(t
         mingpt.load_tokenizer(tmp_path / "mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["builtin", "here"])
 def test_what_is_on_this_machine_needs_no_library_of_the_hub(tmp_path, files, name):
     put(tmp_path / "here", files)

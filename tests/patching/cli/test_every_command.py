@@ -74,6 +74,7 @@ def test_a_cache_that_no_longer_counts_is_named_in_one_line(name, tmp_path, monk
     assert not (tmp_path / "old").exists()
 
 
+@pytest.mark.slow
 def test_the_hubs_library_prints_nothing_of_its_own(online, files, tmp_path):
     online.add_repository("me/mine", files)
     for served in online.files.values():

@@ -519,6 +519,7 @@ def test_a_full_disk_is_one_line():
     assert run.stderr == "mingpt-patch: error: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_setting_that_matplotlib_refuses_is_one_line(command):
     run = command("patch", "--model=builtin", MPLBACKEND="nope")
     assert run.returncode == 2
@@ -566,6 +567,7 @@ def test_bad_model_directories(tmp_path, monkeypatch, capsys, broken_models, dir
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     """Interrupted in the middle of a long sweep: 130, one line, nothing written."""
     words = " ".join(["Jones"] * 120)

@@ -88,6 +88,7 @@ def test_without_a_path_nothing_is_written(samples, result, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_the_same_figure_gives_the_same_bytes(samples, result, tmp_path, suffix):
     for kind, draw in draws(samples, result).items():

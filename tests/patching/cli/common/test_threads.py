@@ -62,6 +62,7 @@ def test_busy_cores_are_left_alone(monkeypatch):
     assert chosen == [2]
 
 
+@pytest.mark.slow
 def test_the_option_says_how_many():
     code = (
         "import sys, torch; from patching.cli.generate import main;"
