@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from patching.page.charts import JSON, NARROW, WIDE, chart, field, heatmap, shown
+from patching.page.charts import JSON, chart, field, shown, token_by_token
 
 STEPS = 65535  # of a weight from 0 to 1
 
@@ -29,9 +29,8 @@ def attention_view(pattern: np.ndarray, labels: Sequence[str], title: str) -> JS
         field("column_label", "reads"),
         field("value", "weight", ".4f"),
     ]
-    width = WIDE if T <= 12 else NARROW if T <= 24 else 12
-    spec = heatmap(T, rows_are="position", columns_are="reads", tooltip=tooltip,
-                   link=["row"], width=width, height=min(width, 26))  # fmt: skip
+    spec = token_by_token(T, rows_are="position", columns_are="reads", tooltip=tooltip,
+                          link=["row"])  # fmt: skip
     one = chart(
         "attention",
         spec,

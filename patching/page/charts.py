@@ -21,7 +21,8 @@ import numpy as np
 
 LONGEST_LABEL = 24  # characters of a token beside a row or below a column
 WIDE, NARROW = 44, 24  # pixels of a column: of few columns, and of many
-MANY = 24  # columns
+FEW, MANY = 12, 24  # columns
+SMALL = 12  # pixels of a row and a column of many tokens by many tokens
 ROW = 26  # pixels of a row
 BARS = 220  # pixels of height of bars
 GAP = 0.08  # between cells, as a part of their distance
@@ -179,6 +180,16 @@ def heatmap(
             "tooltip": list(tooltip),
         },
     }
+
+
+def token_by_token(T: int, **how: Any) -> JSON:
+    """Return the specification of a heatmap of T tokens by T tokens; of many, with small cells.
+
+    Args:
+        how: as heatmap.
+    """
+    width = WIDE if T <= FEW else NARROW if T <= MANY else SMALL
+    return heatmap(T, width=width, height=min(width, ROW), **how)
 
 
 def with_texts(spec: JSON, *, dark_above: float) -> JSON:

@@ -18,6 +18,7 @@ from patching.page.charts import (
     line,
     rows_of,
     shown,
+    token_by_token,
     with_texts,
 )
 from patching.page.parts import charts, made, page, prompt, score_table, tables, token_labels
@@ -191,8 +192,8 @@ def _alti(found: Explanation, shares: np.ndarray) -> JSON:
     earlier = np.where(np.tri(len(labels), dtype=bool), shares, np.nan)  # later tokens have none
     of = chart(
         "ALTI",
-        heatmap(len(labels), rows_are="position", columns_are="token", tooltip=tooltip,
-                link=["column", "row"]),
+        token_by_token(len(labels), rows_are="position", columns_are="token", tooltip=tooltip,
+                       link=["column", "row"]),
         rows_of(value=earlier),
         [shown("share", "value", "ALTI: share of each token in each position, after all blocks",
                ends=[0.0])],
