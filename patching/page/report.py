@@ -6,7 +6,10 @@ that a prompt might hold, no request to anywhere.
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +27,7 @@ from patching.page.sweep_page import sweep_page
 from patching.study.result import Study
 from patching.sweep.result import SweepResult
 
-NEEDS = "--html needs the package vl-convert-python: pip install 'patched-mingpt[page]'"
+NEEDS = "a page needs the package vl-convert-python: pip install 'patched-mingpt[page]'"
 MODULES = (
     "dom",
     "chart",
@@ -35,6 +38,11 @@ MODULES = (
     "live",
     "main",
 )  # in script/, in order
+
+SECONDS = 120.0  # longest time to put Vega's library together
+_PRINT_LIBRARY = (
+    "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+)
 
 TEMPLATE = """\
 <!DOCTYPE html>
@@ -139,16 +147,26 @@ def html_of(page: JSON, *, connects: str = "'none'") -> str:
 def vega_library() -> str:
     """Return the JavaScript of Vega, Vega-Lite and vega-embed, as one classic script.
 
+    The package puts it together with an engine of its own, V8, which aborts its process where
+    memory is limited. So that is another process than this one; it takes a second.
+
     Raises:
-        DrawingError: the package vl-convert-python is missing.
+        DrawingError: the package vl-convert-python is missing, or breaks down.
     """
+    if importlib.util.find_spec("vl_convert") is None:
+        raise DrawingError(NEEDS)
     try:
-        import vl_convert
-    except ImportError:
-        raise DrawingError(NEEDS) from None
-    # Its types ask for a piece of code to bundle; without one, the library alone is returned.
-    library: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return library.replace("</script", "<\\/script")
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _PRINT_LIBRARY], stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise DrawingError(f"the package vl-convert-python took more than {SECONDS:g} s") from None
+    if done.returncode:
+        raise DrawingError(
+            "the package vl-convert-python broke down: does ulimit -v limit the address space?"
+        )
+    return done.stdout.decode("utf-8").replace("</script", "<\\/script")
 
 
 @lru_cache(maxsize=1)

@@ -97,6 +97,13 @@ def test_texts_are_escaped():
         as_json(float("nan"))
 
 
+def test_a_library_that_breaks_down_is_one_line(monkeypatch):
+    vega_library.cache_clear()
+    monkeypatch.setattr("patching.page.report._PRINT_LIBRARY", "import os; os.abort()")
+    with pytest.raises(DrawingError, match="broke down"):
+        vega_library()
+
+
 def test_our_modules_are_one_script_without_imports():
     script = own_script()
     assert not re.search(r"^(import|export) ", script, re.MULTILINE)
