@@ -91,7 +91,7 @@ class LiveRequest:
         for name, value in data.items():
             kind = FIELDS[name]
             if not _is_of(kind, value):
-                raise LiveError(f"{name} must be {kind}")
+                raise LiveError(f"{name} must be {KINDS[kind]}")
             make = {"tuple[int, ...]": tuple, "float": float}.get(kind, lambda same: same)
             values[name] = make(value)
         request = cls(**values)
@@ -144,6 +144,15 @@ class LiveRequest:
         return sorted(found)
 
 
+KINDS = {  # type -> what a message calls it
+    "str": "a text",
+    "bool": "true or false",
+    "int": "a whole number",
+    "int | None": "a whole number, or nothing",
+    "float": "a number",
+    "float | None": "a number, or nothing",
+    "tuple[int, ...]": "a list of whole numbers",
+}
 # Field -> its type as the annotation says it.
 FIELDS = {one.name: str(one.type) for one in dataclasses.fields(LiveRequest)}
 

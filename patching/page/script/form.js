@@ -20,7 +20,7 @@ const SHOWN = {  // mode -> the controls that it has
 export function stateOf(hash) {
   const state = { ...START };
   for (const [name, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
-    if (!(name in START)) continue;
+    if (!Object.hasOwn(START, name)) continue;
     const kind = START[name];
     if (name === "models") state.models = text.split(",").map(Number);
     else if (typeof kind === "boolean") state[name] = text === "true";

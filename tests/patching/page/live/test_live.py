@@ -44,6 +44,8 @@ def test_a_request_is_checked_field_by_field():
     ):  # fmt: skip
         with pytest.raises(LiveError):
             LiveRequest.parse(wrong, 2)
+    with pytest.raises(LiveError, match="top_k must be a whole number, or nothing"):
+        LiveRequest.parse({"top_k": 1.5}, 2)
     with pytest.raises(LiveError, match="runs backwards"):
         _ = LiveRequest(heads="3-1").chosen_heads
 
