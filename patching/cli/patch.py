@@ -29,7 +29,7 @@ from patching.cli.common.options import (
 from patching.cli.common.page import check_html, html_option
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
-from patching.sweep.request import DIRECTIONS, METHODS, Request
+from patching.sweep.request import DIRECTIONS, METHODS, PUTS, Request
 
 if TYPE_CHECKING:
     from mingpt.config import GPTConfig
@@ -113,6 +113,8 @@ examples:
       --target Mary --foil John --metric recovery --model builtin
   {COMMAND} --model builtin --site z --direction noise --metric recovery,kl
       without which heads is the answer lost?
+  {COMMAND} --model builtin --site z --put zero --direction noise
+      which heads is the clean run lost without?
   {COMMAND} --model builtin --report hand-in/
       a folder with figure, caption, tables and numbers
   {COMMAND} --model builtin --html --out michelle.png
@@ -152,6 +154,11 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="at a site with heads: patch one position at a time; one panel for each head"),
         Option(["--window"], type=IntRange(1), default=Request.window, metavar="N",
                help="patch N layers around each one together (attn_out and mlp_out)"),
+    ],
+    "intervention": [
+        Option(["--put"], type=Choice(PUTS), default=Request.put,
+               help="what is put in: the other run's activation, or zeros (zero ablation of the run"
+               " that is patched; --direction noise ablates the clean run)"),
     ],
     "speed": [
         Option(["--method"], type=Choice(METHODS), default=Request.method,
@@ -263,6 +270,7 @@ def _request(arguments: SimpleNamespace) -> Request:
         heads=[0] if arguments.heads else None,
         positions=[0] if arguments.positions else None,
         method=arguments.method,
+        put=arguments.put,
         max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
         tf32=arguments.tf32,
         next_tokens=NEXT_TOKENS if arguments.html and arguments.method != "attribution" else 0,

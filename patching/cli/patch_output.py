@@ -68,6 +68,7 @@ def _run_name(result: SweepResult, loaded: LoadedModel) -> str:
     defining = (
         output.model_identity(loaded.model, result.checksum, is_fallback=is_fallback),
         ([getattr(result, name) for name in NAMED_SETTINGS], [*result.metrics]),
+        *([] if result.put == "recorded" else [result.put]),
         [command[name] for name in ("seed", "compare_exact", *LOOK)],
         (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids),
         (result.versions["device"], result.versions["dtype"]),

@@ -24,8 +24,11 @@ def sweep_page(result: SweepResult, command: str = "") -> JSON:
     """
     base, source = DIRECTIONS[result.direction]
     approximate = ", approximate" if result.is_approximate else ""
+    title = f"Activation patching of {result.site}, {source} into {base}"
+    if result.put == "zero":
+        title = f"Zero ablation of {result.site}, {base} run"
     return page(
-        f"Activation patching of {result.site}, {source} into {base}",
+        title,
         f"model {result.model_name}; {result.cells} cells{approximate}",
         sweep_views(result),
         name="sweep",

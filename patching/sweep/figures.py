@@ -227,6 +227,8 @@ def title_lines(result: SweepResult, heads: list[int]) -> tuple[str, ...]:
     base, source = DIRECTIONS[result.direction]
     if result.patches is not None:
         done = f"Patches of {result.patches}() for each cell of {what}, into {base}"
+    elif result.put == "zero":
+        done = f"Zero ablation of {what}, {base} run"
     elif result.is_approximate:
         done = f"Attribution patching (approximate, to first order) of {what}, {source} into {base}"
     else:

@@ -89,6 +89,7 @@ def caption(result: SweepResult, metric: str) -> str:
     base, source = DIRECTIONS[result.direction]
     found, pair = result.metrics[metric], result.pair
     across = "token" if result.axes[-1] == "position" else "head"
+    method = "Zero ablation" if result.put == "zero" else "Activation patching"
     if result.patches is not None:
         done = f"the caller's patches {result.patches}() are put into the {base} run"
     elif result.is_approximate:
@@ -98,6 +99,8 @@ def caption(result: SweepResult, metric: str) -> str:
         )
     else:
         done = f"{result.site} of the {source} run is put into the {base} run"
+        if result.put == "zero":
+            done = f"{result.site} of the {base} run is set to zero"
         done += f", {result.window} layers at once" if result.window > 1 else ""
     each = {"token": "one layer and one token", "head": "one head, at all positions at once"}[
         across
@@ -105,7 +108,7 @@ def caption(result: SweepResult, metric: str) -> str:
     if result.values.ndim == 3:
         each = "one head at one token"
     return (
-        f"Activation patching in {model_label(result.model_name)}. In each cell, {done}, at"
+        f"{method} in {model_label(result.model_name)}. In each cell, {done}, at"
         f" {each}; the cell shows {result.captions[metric]}. Without a patch it is"
         f" {found.clean:z.4g} in the clean and {found.corrupt:z.4g} in the corrupt run. Clean"
         f" prompt: \u201c{pair.clean_text}\u201d; corrupt prompt: \u201c{pair.corrupt_text}\u201d."

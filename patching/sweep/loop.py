@@ -9,6 +9,7 @@ Nanda 2024 (arXiv 2404.15255).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ def measure(
         logits[run] = widened(out[:, -1]).clone()  # (1, V)
         finals[run] = model.transformer.ln_f(model.recording[DEFAULT_SITE][-1, 0, -1])  # (C,)
 
+    zero = torch.zeros((), dtype=model.dtype, device=model.device)  # of every shape
     eps = torch.finfo(model.dtype).eps
     both = logits["clean"][0], logits["corrupt"][0]
     readout = Readout(pair.target_ids, pair.foil_ids, *both, eps=eps)
@@ -57,7 +59,10 @@ def measure(
     values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
     kept = NextOfCells.empty(values[..., 0], next_tokens) if next_tokens else None
     for cell in grid.cells():
-        out, _ = model(ids[base], patch=(patches or grid.patches)(cell))  # (1, T, V)
+        chosen = (patches or grid.patches)(cell)
+        if grid.put == "zero":
+            chosen = [replace(one, value=zero) for one in chosen]
+        out, _ = model(ids[base], patch=chosen)  # (1, T, V)
         values[cell.index] = read(metrics, widened(out[:, -1]), readout)[:, 0]  # (M,)
         if kept is not None:
             place = np.ravel_multi_index(cell.index, grid.shape)

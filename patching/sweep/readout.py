@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from mingpt.model import GPT
 from patching.errors import SweepError
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
+from patching.sweep.request import DIRECTIONS
 
 RUNS_AT_ONCE = 128  # runs in one product with the whole unembedding: 26 MB of GPT-2's logits
 RUNS_IN_CACHE = 16  # runs whose logits the metrics read at a time, while the CPU caches them
@@ -178,3 +180,14 @@ def read(metrics: Sequence[Metric], logits: Tensor, readout: Readout) -> Tensor:
                 f" returns a tensor of one number for each run, ({len(logits)},)"
             )
     return torch.stack(values)
+
+
+def neutral_values(metrics: Sequence[Metric], found: Measured, direction: str) -> dict[str, float]:
+    """Return the neutral value of each metric that has one; of recovery, the base run's."""
+    base = {"clean": found.clean, "corrupt": found.corrupt}[DIRECTIONS[direction][0]].tolist()
+    values = {}
+    for metric, at_base in zip(metrics, base, strict=True):
+        value = at_base if metric.neutral is None and metric.diverging else metric.neutral
+        if value is not None and math.isfinite(value):
+            values[metric.name] = value
+    return values

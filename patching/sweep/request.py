@@ -25,6 +25,8 @@ WINDOW_SITES = ("attn_out", "mlp_out")
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
 # "fast" and "loop" give the same numbers; "attribution" approximates them to first order.
 METHODS = ("fast", "loop", "attribution")
+# What is put in: the source run's activation, or zeros (zero ablation of the base run).
+PUTS = ("recorded", "zero")
 ROWS = 20  # tokens in each next-token table
 
 
@@ -64,6 +66,7 @@ class Request:
     tf32: bool = False  # CUDA: round float32 factors to 10 bits
     rows: int = ROWS  # tokens in each next-token table
     next_tokens: int = 0  # of the likeliest next tokens, how many are kept of each cell's run
+    put: str = "recorded"  # what is put in: a name in PUTS
 
     def __post_init__(self) -> None:
         for name in ("metric", "layers", "heads", "positions"):
@@ -115,6 +118,14 @@ class Request:
     def _check_method(self) -> None:
         if self.method not in METHODS:
             raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
+        if self.put not in PUTS:
+            raise SweepError(
+                f"nothing called {self.put!r} can be put in: choose {' or '.join(PUTS)}"
+            )
+        if self.put != "recorded" and self.method == "attribution":
+            raise SweepError(f"put={self.put!r} is for the methods fast and loop, not attribution")
+        if self.put != "recorded" and self.patches is not None:
+            raise SweepError("patches of your own say what is put in: leave put at recorded")
         if self.method == "attribution":
             check_slopes(self.metrics, self.direction)
         else:
@@ -148,7 +159,7 @@ class Request:
         if not has_heads or self.by_position:
             axes["position"] = indices("position", self.positions, T)
             sizes["position"] = T
-        return Grid(self.site, self.window, T, axes, sizes)
+        return Grid(self.site, self.window, T, axes, sizes, self.put)
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,7 @@ class Grid:
     T: int
     axes: dict[str, list[int]]  # axis of the values -> the indices that are patched, in order
     sizes: dict[str, int]  # axis of the values -> its length in the model
+    put: str = "recorded"  # what is put in: a name in PUTS
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -62,6 +62,7 @@ class SweepResult:
     positions: tuple[int, ...] | None = None  # positions patched one by one; None: all at once
     by_position: bool = False  # heads were patched at each position alone
     window: int = 1  # layers patched at once
+    put: str = "recorded"  # what was put in: a name in PUTS
     method: str = "fast"  # a name in METHODS
     patches: str | None = None  # name of the caller's function for the patches, if there was one
     shared_by: int = 1  # query heads that read each patched head: more than 1 for shared k and v
@@ -151,6 +152,8 @@ class SweepResult:
         )
         pair, found = self.pair, self.metrics[self.metric]
         put_in = f"{source} into {base} ({self.direction})"
+        if self.put == "zero":
+            put_in = f"zeros into {base}"
         if self.patches is not None:
             put_in = f"patches of {self.patches}() into {base}"
         lines = [
@@ -280,6 +283,8 @@ class SweepResult:
             fields = dataclasses.fields(cls)
             saved = old_files.fields_of_01(arrays, fields) if "arguments" in arrays else {}
             is_old = "neutral" not in arrays
+            if "put" not in arrays:  # 0.3 and before
+                saved["put"] = "recorded"
             saved |= {name: arrays.get(name) for name in _NEXT}
             if "next_texts" not in arrays:  # 0.3 and before
                 saved["next_texts"] = {}

@@ -7,7 +7,6 @@ decides who measures: the engine (engine/), the loop that defines the result
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -26,10 +25,10 @@ from patching.running import float32_products, ready, versions
 from patching.sweep import attribution, loop
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
-from patching.sweep.metrics import Asked, Metric, check_foil
+from patching.sweep.metrics import Asked, check_foil
 from patching.sweep.pair_notes import pair_notes
-from patching.sweep.readout import RUNS_AT_ONCE, Measured, check_finite
-from patching.sweep.request import DIRECTIONS, Cell, Grid, Request
+from patching.sweep.readout import RUNS_AT_ONCE, Measured, check_finite, neutral_values
+from patching.sweep.request import Cell, Grid, Request
 from patching.sweep.result import MetricValues, SweepResult
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ def patch_sweep(
     tf32: bool = ...,
     rows: int = ...,
     next_tokens: int = ...,
+    put: str = ...,
     progress: Progress | bool | None = ...,
 ) -> SweepResult: ...
 
@@ -83,6 +83,7 @@ def patch_sweep(
     tf32: bool = ...,
     rows: int = ...,
     next_tokens: int = ...,
+    put: str = ...,
     progress: Progress | bool | None = ...,
 ) -> list[SweepResult]: ...
 
@@ -105,6 +106,7 @@ def patch_sweep(
     tf32: bool = Request.tf32,
     rows: int = Request.rows,
     next_tokens: int = Request.next_tokens,
+    put: str = Request.put,
     progress: Progress | bool | None = None,
 ) -> SweepResult | list[SweepResult]:
     """Read a metric of the patched run for every activation that can be patched at a site.
@@ -130,6 +132,7 @@ def patch_sweep(
         rows: tokens in the result's tables of next tokens.
         next_tokens: keep so many of the likeliest next tokens of every cell's run; see
             SweepResult.next_of. It multiplies each run's last vector by the whole unembedding.
+        put: "recorded", the source run's activation, or "zero": zero ablation of the base run.
         progress: a function (done, total); None for a bar; False for none.
 
     Returns:
@@ -142,7 +145,7 @@ def patch_sweep(
     """
     request = Request(
         site, metric, direction, by_position, window, layers, heads, positions, method,
-        patches, max_memory, tf32, rows, next_tokens,
+        patches, max_memory, tf32, rows, next_tokens, put,
     )  # fmt: skip
     pairs = [pair] if isinstance(pair, PromptPair) else pair
     results = run_sweep(model, pairs, request, progress)
@@ -185,8 +188,9 @@ def run_sweep(
     results = []
     for pair, grid, found, (clean, corrupt) in zip(pairs, grids, measured, tables, strict=True):
         result = _result(model, pair, grid, found, request)
-        # Estimates, and a caller's own patches, may well go far beyond both runs.
-        is_usual = request.method != "attribution" and request.patches is None
+        # Estimates, zeros, and a caller's own patches may well go far beyond both runs.
+        is_recorded = request.patches is None and request.put == "recorded"
+        is_usual = request.method != "attribution" and is_recorded
         metrics = result.metrics if is_usual else {}
         notes = pair_notes(pair, clean, corrupt, metrics, torch.finfo(model.dtype).eps)
         results.append(
@@ -349,7 +353,7 @@ def _result(
         },
         captions={metric.name: metric.describe(pair) for metric in metrics},
         diverging=tuple(metric.name for metric in metrics if metric.diverging),
-        neutral=_neutral(metrics, found, request.direction),
+        neutral=neutral_values(metrics, found, request.direction),
         pair=pair.without_tokenizer(),
         model_name=model.name,
         layers=chosen["layer"],
@@ -357,6 +361,7 @@ def _result(
         positions=chosen.get("position"),
         by_position=request.by_position,
         window=grid.window,
+        put=request.put,
         method=request.method,
         patches=None if request.patches is None else _name_of(request.patches),
         shared_by=model.config.n_head // model.config.kv_heads if is_shared else 1,
@@ -381,17 +386,6 @@ def _next_of_cells(pair: PromptPair, found: Measured) -> dict[str, Any]:
         "next_probabilities": found.next.probabilities.cpu().numpy(),
         "next_texts": {number: text_or_id(pair.text_of, number) for number in numbers},
     }
-
-
-def _neutral(metrics: Sequence[Metric], found: Measured, direction: str) -> dict[str, float]:
-    """Return the neutral value of each metric that has one; of recovery, the base run's."""
-    base = {"clean": found.clean, "corrupt": found.corrupt}[DIRECTIONS[direction][0]].tolist()
-    values = {}
-    for metric, at_base in zip(metrics, base, strict=True):
-        value = at_base if metric.neutral is None and metric.diverging else metric.neutral
-        if value is not None and math.isfinite(value):
-            values[metric.name] = value
-    return values
 
 
 def _name_of(function: Callable[..., object]) -> str:

@@ -26,7 +26,7 @@ from patching.result_checks import (
     whole_numbers,
 )
 from patching.result_files import scalar
-from patching.sweep.request import DIRECTIONS, METHODS
+from patching.sweep.request import DIRECTIONS, METHODS, PUTS
 
 _SCORE = {
     "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
@@ -57,6 +57,7 @@ TABLE = {
     "positions": optional(_INDICES),
     "by_position": flag,
     "window": whole(1),
+    "put": one_of(PUTS),
     "method": one_of(METHODS),
     "patches": optional(text),
     "shared_by": whole(1),

@@ -71,7 +71,7 @@ def measure(
     measured: list[Measured] = []
     for chunk in chunks:
         parts = [replace(jobs[number], experiments=part) for number, part in chunk]
-        results = run_packed(model, parts, site, passed)
+        results = run_packed(model, parts, site, passed, put=grids[0].put)
         for (number, _), runs in zip(chunk, results, strict=True):
             with named(number, len(plans)):
                 if number == len(measured):  # the pair's first chunk

@@ -68,6 +68,7 @@ class BlockRuns:
     _jobs: np.ndarray  # (J,) the jobs' numbers
     _base_rows: np.ndarray  # (J,) first row of each base run, where every position has a row
     _first_differences: np.ndarray  # (J,) the source run's first position with a row of its own
+    puts_zero: bool = False  # zeros are put in, in place of the source runs' activations
 
     @property
     def first_position(self) -> int:
@@ -92,7 +93,9 @@ class BlockRuns:
         return self._taken(site, self._base_rows[:, None] + np.arange(self.T))
 
     def source(self, site: str) -> Tensor:
-        """Return the source runs' activation, in the shape of the base runs'."""
+        """Return what is put in: the source runs' activation, in the shape of the base runs'."""
+        if self.puts_zero:
+            return torch.zeros_like(self.base(site))
         if self._only_last(site):
             return self._taken(site, 2 * self._jobs[:, None] + 1)
         position, first = np.arange(self.T), self._first_differences[:, None]
@@ -211,7 +214,13 @@ class Batch:
         ]
 
     def block_runs(
-        self, jobs: Sequence[int], block: Block | None, recorded: dict[str, Tensor], *, at_top: bool
+        self,
+        jobs: Sequence[int],
+        block: Block | None,
+        recorded: dict[str, Tensor],
+        *,
+        at_top: bool,
+        puts_zero: bool = False,
     ) -> BlockRuns:
         """Return the activations in `block` of both runs of jobs with the same number of tokens."""
         return BlockRuns(
@@ -222,6 +231,7 @@ class Batch:
             np.array(jobs),
             np.array([self._base_rows[number] for number in jobs]),
             np.array([self.jobs[number].first_difference for number in jobs]),
+            puts_zero,
         )
 
     def add(self, joining: Joining) -> None:

@@ -32,7 +32,8 @@ def new_rows(site: str, runs: BlockRuns, joining: Joining) -> Tensor:
     Args:
         runs: the runs of the joining jobs.
     """
-    function, experiments = RULES[site].resid_post, joining.experiments
+    function = rule_of(site, puts_zero=runs.puts_zero).resid_post
+    experiments = joining.experiments
     positions, owner = runs.positions_of(experiments)  # (R,), (R,)
     if not experiments[0].single_position:  # the patch changes every row
         return function(ChangedRows.of(site, runs, joining, positions, owner))
@@ -96,7 +97,7 @@ class ChangedRows:
         return self._rows(self.runs.base(site))
 
     def source(self, site: str) -> Tensor:
-        """Return the source run's activation in these rows (n, C)."""
+        """Return what is put into these rows (n, C): the source run's activation, or zeros."""
         return self._rows(self.runs.source(site))
 
     def _rows(self, x: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class ChangedRows:
         return self.block.attn.heads(self.runs.base(site))
 
     def source_heads(self, site: str) -> Tensor:
-        """Return the source runs' activation, head by head (J, nh or nkv, P, hs)."""
+        """Return what is put in, head by head (J, nh or nkv, P, hs); see `source`."""
         return self.block.attn.heads(self.runs.source(site))
 
     @cached_property
@@ -142,6 +143,11 @@ def _of_source(changed: ChangedRows) -> Tensor:
     return changed.source("resid_post")  # (n, C)
 
 
+def _zero_resid_mid(changed: ChangedRows) -> Tensor:
+    # Unlike a recorded resid_mid, zeros have no block's output that is known.
+    return _after_mlp(changed, torch.zeros_like(changed.base("resid_mid")))
+
+
 def _mlp_out(changed: ChangedRows) -> Tensor:
     return changed.base("resid_mid") + changed.source("mlp_out")  # (n, C)
 
@@ -158,8 +164,16 @@ def _after_attention(
     Args:
         is_same: (n,) True for rows in which the patch is known to change nothing.
     """
+    return _after_mlp(changed, changed.base("resid_pre") + attn_out, is_same)
+
+
+def _after_mlp(changed: ChangedRows, resid_mid: Tensor, is_same: Tensor | None = None) -> Tensor:
+    """Return resid_post (n, C) from what now enters the MLP (n, C).
+
+    Args:
+        is_same: as _after_attention.
+    """
     block = changed.block
-    resid_mid = changed.base("resid_pre") + attn_out
     resid_post = resid_mid + by_rows(lambda part: block.mlp(block.ln_2(part)), resid_mid)
     # Rounding may change a recomputed row. Where nothing is patched it must stay equal.
     is_equal = (resid_mid == changed.base("resid_mid")).all(-1)  # (n,)
@@ -185,6 +199,12 @@ def _q(changed: ChangedRows) -> tuple[Tensor, Tensor]:
 
 def _pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     return _by_pattern(changed, changed.source_heads("q"), changed.source_heads("k"))
+
+
+def _zero_pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    # Without weights the head mixes nothing: its z is zero, biases of the values included.
+    before = changed.of_readers(changed.base_heads("z"))  # (n, g, hs)
+    return torch.zeros_like(before), (before == 0).flatten(1).all(-1)
 
 
 def _by_pattern(changed: ChangedRows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,3 +307,18 @@ RULES = {
     "v": _head_rule(_v),
     "pattern": _head_rule(_pattern),
 }
+
+# Where zeros are put in and the rule is another one.
+ZERO_RULES = {
+    "resid_mid": _rule(_zero_resid_mid, "resid_mid"),
+    "pattern": _head_rule(_zero_pattern),
+}
+
+
+def rule_of(site: str, *, puts_zero: bool) -> SiteRule:
+    """Return the rule of a site.
+
+    Args:
+        puts_zero: zeros are put in, in place of the source run's activation.
+    """
+    return (ZERO_RULES if puts_zero and site in ZERO_RULES else RULES)[site]

@@ -19,10 +19,13 @@ from patching.sweep.request import Request
 
 @pytest.mark.parametrize("request_", VARIANTS, ids=variant_id)
 @settings(max_examples=6)
-@given(shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]))
-def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction):
+@given(
+    shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]),
+    put=st.sampled_from(["recorded", "zero"]),
+)  # fmt: skip
+def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction, put):
     model = make_model(**shape).double()
-    quick, slow = both(model, pair, metric=METRICS, direction=direction, **request_)
+    quick, slow = both(model, pair, metric=METRICS, direction=direction, put=put, **request_)
     assert quick.values.shape == slow.values.shape
     for name in METRICS:
         got, expected = quick.metrics[name], slow.metrics[name]
@@ -35,15 +38,18 @@ def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction):
 
 @pytest.mark.parametrize("request_", VARIANTS, ids=variant_id)
 @settings(max_examples=4)
-@given(shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]))
-def test_float32_is_within_1e_5_of_the_largest_logit_read(request_, shape, pair, direction):
+@given(
+    shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]),
+    put=st.sampled_from(["recorded", "zero"]),
+)  # fmt: skip
+def test_float32_is_within_1e_5_of_the_largest_logit_read(request_, shape, pair, direction, put):
     model = make_model(**shape)
 
     def largest(logits):
         return logits.abs().max()
 
     asked = ["logit_diff", "target_logit", largest]
-    quick, slow = both(model, pair, metric=asked, direction=direction, **request_)
+    quick, slow = both(model, pair, metric=asked, direction=direction, put=put, **request_)
     top = max(slow.metrics["largest"].values.max(), *slow.metrics["largest"][1:])
     for name in ("logit_diff", "target_logit"):
         apart = np.abs(quick.metrics[name].values - slow.metrics[name].values).max()
