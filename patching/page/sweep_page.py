@@ -11,6 +11,7 @@ from patching.page.charts import JSON, chart, field, heatmap, number, shown
 from patching.page.parts import charts, made, page, prompt, score_table, tables, token_labels
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
+from patching.sweep.words import experiment_words
 from patching.text import escaped, probability, visible
 
 NEXT = ("token", "logit", "probability")  # columns of the table of a cell
@@ -22,13 +23,9 @@ def sweep_page(result: SweepResult, command: str = "") -> JSON:
     Args:
         command: the command line that repeats the run; "" if there is none.
     """
-    base, source = DIRECTIONS[result.direction]
     approximate = ", approximate" if result.is_approximate else ""
-    title = f"Activation patching of {result.site}, {source} into {base}"
-    if result.put == "zero":
-        title = f"Zero ablation of {result.site}, {base} run"
     return page(
-        title,
+        experiment_words(result, result.site),
         f"model {result.model_name}; {result.cells} cells{approximate}",
         sweep_views(result),
         name="sweep",

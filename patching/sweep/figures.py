@@ -13,8 +13,8 @@ from patching.drawing.colours import Scale, check_range, is_diverging
 from patching.drawing.sweep import Comparison, Heatmaps, draw_comparison, draw_heatmaps
 from patching.errors import DrawingError, check_result
 from patching.sweep.agreement import compare_sweeps
-from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
+from patching.sweep.words import experiment_words
 from patching.text import counted, model_label, shortened
 
 MOST_PANELS = 64  # heads in a figure
@@ -224,15 +224,7 @@ def title_lines(result: SweepResult, heads: list[int]) -> tuple[str, ...]:
         what += f" ({heads_of_site}, each read by {result.shared_by} query heads)"
     if result.window > 1:
         what += f", {result.window} layers at once"
-    base, source = DIRECTIONS[result.direction]
-    if result.patches is not None:
-        done = f"Patches of {result.patches}() for each cell of {what}, into {base}"
-    elif result.put == "zero":
-        done = f"Zero ablation of {what}, {base} run"
-    elif result.is_approximate:
-        done = f"Attribution patching (approximate, to first order) of {what}, {source} into {base}"
-    else:
-        done = f"Activation patching of {what}, {source} into {base}"
+    done = experiment_words(result, what)
     return (
         f"{done} ({result.direction}); model {model_label(result.model_name)}",
         *result.notes,

@@ -61,6 +61,12 @@ def test_the_page_holds_every_number_of_the_result(sweep, tmp_path):
     assert [len(table["rows"]) for table in tables["tables"]] == [20, 20]
 
 
+def test_a_title_says_that_numbers_are_estimates(model):
+    pair = PromptPair.from_ids([1, 5, 9, 2], [1, 5, 8, 2], 11, 22)
+    page = sweep_page(patch_sweep(model, pair, site="z", method="attribution"))
+    assert page["title"].startswith("Attribution patching (approximate, to first order) of z")
+
+
 def test_a_head_s_cells_are_found_by_layer_position_and_head(model):
     pair = PromptPair.from_ids([1, 5, 9, 2], [1, 5, 8, 2], 11, 22)
     result = patch_sweep(model, pair, site="v", by_position=True, heads=[1], next_tokens=2)
