@@ -122,16 +122,14 @@ def patch_sweep(
         by_position: patch heads at each position alone, not at all at once.
         window: layers to patch at once, from layer - window // 2 on, cut at the
             ends (attn_out and mlp_out).
-        layers, heads, positions: which to patch, negative ones from the end; None
-            for all. Cells that are not patched are NaN in the result.
+        layers, heads, positions: which to patch, counted from the end if negative; None: all.
         method: "fast"; "loop", the definition: the whole model once per cell; or
             "attribution": approximate, by gradients (see attribution.py).
         patches: a function from a Cell to its list of mingpt.Patch, for "loop".
         max_memory: bytes for "fast" beside the model; None for half of the free memory.
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
-        next_tokens: keep so many of the likeliest next tokens of every cell's run; see
-            SweepResult.next_of. It multiplies each run's last vector by the whole unembedding.
+        next_tokens: keep so many of the likeliest of every cell's run, for SweepResult.next_of.
         put: "recorded", the source run's activation, or "zero": zero ablation of the base run.
         progress: a function (done, total); None for a bar; False for none.
 
