@@ -8,7 +8,8 @@ are shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
 
 SPACE = "\u2423"  # the open box: a leading space made visible
 
@@ -75,6 +76,22 @@ def model_label(name: str) -> str:
     is_file = name.endswith((".pt", ".pth", ".bin", ".safetensors"))
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     return last if (is_path or is_file) and last.strip(".") else name
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Return words as a command line that bash and zsh read as just these words.
+
+    A word with line ends or other characters that are not printable is written with escapes.
+
+    Example:
+        shell_line(["a b", "c\nd"])  # 'a b' $'c\\nd'
+    """
+    return " ".join(
+        shlex.quote(word)
+        if word.isprintable()
+        else "$'" + escaped(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+        for word in words
+    )
 
 
 def readable(text: str) -> str:

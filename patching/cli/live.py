@@ -6,6 +6,7 @@ import ipaddress
 import signal
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 COMMAND = "mingpt-live"
 HOST, PORT = "127.0.0.1", 8000
+HTTP_PORT = 80  # which browsers leave out in Host and Origin
+MOST_CONNECTIONS = 1000  # among them those that never send a whole request
 MOST_MODELS = 8
 NEEDS = "mingpt-live needs starlette and uvicorn: pip install 'patched-mingpt[page]'"
 DESCRIPTION = """\
@@ -105,12 +108,14 @@ def run(arguments: SimpleNamespace) -> None:
                         _is_any(arguments.host), tuple(notes))  # fmt: skip
             config = uvicorn.Config(make_app(live), log_config=None, log_level="critical",
                                     access_log=False, lifespan="off", ws="none", http="h11",
-                                    limit_concurrency=64, timeout_graceful_shutdown=1)  # fmt: skip
+                                    limit_concurrency=MOST_CONNECTIONS,
+                                    timeout_graceful_shutdown=1)  # fmt: skip
             server = uvicorn.Server(config)
             address = address_of(arguments.host, port)
             print_line(f"{address}  (Ctrl-C ends it)", sys.stdout)
             if not arguments.no_browser:
-                webbrowser.open(address)
+                # A browser within the terminal would wait for the page before it is served.
+                threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
             _serve(server, sockets)
         finally:
             worker.close()
@@ -148,8 +153,9 @@ def own_hosts(host: str, port: int) -> frozenset[str]:
     """Return the values of a request's Host that name this server."""
     names = {"127.0.0.1", "localhost", "[::1]"}
     if not _is_any(host):
-        names.add(f"[{host}]" if ":" in host else host)
-    return frozenset(f"{name}:{port}" for name in names)
+        names.add((f"[{host}]" if ":" in host else host).lower())
+    hosts = {f"{name}:{port}" for name in names}
+    return frozenset(hosts | names if port == HTTP_PORT else hosts)
 
 
 def address_of(host: str, port: int) -> str:

@@ -122,9 +122,8 @@ def run(arguments: SimpleNamespace) -> None:
     if arguments.html:
         page = out / "study.html"
         written[page] = page.exists()
-        write_page(
-            study_page(studies[0], table, command_line(COMMAND), **how), page, title=look.title
-        )
+        shown = study_page(studies[0], table, command_line("mingpt-study"), **how)
+        write_page(shown, page, title=look.title)
     output.say_written(say, written)
     if arguments.json:
         found = as_json(studies[0], table, how)

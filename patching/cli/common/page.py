@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
 from click import Option
+
+from patching.text import shell_line
 
 
 def html_option(what: str) -> Option:
@@ -45,4 +46,4 @@ def html_path(stem: Path) -> Path:
 
 def command_line(command: str) -> str:
     """Return the command line of this process, to be shown on the page."""
-    return shlex.join([command, *sys.argv[1:]])
+    return shell_line([command, *sys.argv[1:]])

@@ -218,32 +218,23 @@ def file_of(models: list[Loaded], request: LiveRequest, progress: Progress) -> t
     checked = check_prompts(loaded, request)
     if checked.pair is None and checked.question is None and request.mode != "attention":
         raise LiveError("there is nothing to save: the prompts cannot be run as they are")
-    result = result_of(loaded, request, checked, progress)
     name = f"{request.mode}.{request.format}"
-    if request.format == "npz":
-        with tempfile.TemporaryDirectory() as folder:
-            path, _ = result.save(Path(folder) / "x")
-            return name, path.read_bytes()
-    command = command_of(loaded.name, request)
-    if isinstance(result, SweepResult):
-        return name, _sweep_file(result, request.format, command)
-    return name, _explanation_file(result, request, command)
+    if request.format == "html":
+        return name, html_of(page_of(loaded, request, checked, progress)).encode()
+    result = result_of(loaded, request, checked, progress)
+    if request.format == "png":
+        return name, _figure_of(result, request)
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = result.save(Path(folder) / "x")
+        return name, path.read_bytes()
 
 
-def _sweep_file(result: SweepResult, kind: str, command: str) -> bytes:
-    from patching.drawing.style import png_bytes
-    from patching.sweep.figures import draw_heatmap
-
-    if kind == "html":
-        return html_of(sweep_page(result, command)).encode()
-    return png_bytes(draw_heatmap(result))
-
-
-def _explanation_file(result: Explanation, request: LiveRequest, command: str) -> bytes:
+def _figure_of(result: SweepResult | Explanation, request: LiveRequest) -> bytes:
     from patching.drawing.style import png_bytes
     from patching.explanation.figures import draw_explanation
+    from patching.sweep.figures import draw_heatmap
 
-    if request.format == "html":
-        return html_of(explanation_page(result, command)).encode()
+    if isinstance(result, SweepResult):
+        return png_bytes(draw_heatmap(result))
     figure = "attention" if request.mode == "attention" else "alti-logit"
     return png_bytes(draw_explanation(result, figure=figure))

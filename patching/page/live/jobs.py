@@ -103,6 +103,11 @@ class Worker:
     def cancel(self, job: Job) -> None:
         """End a job, which may have ended already."""
         job.is_cancelled.set()
+        with self._changed:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+        job.done()
 
     def close(self) -> None:
         """End all jobs and the thread."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from patching.page.live.request import LiveRequest
 from patching.sweep.request import Request
+from patching.text import shell_line
 
 METHODS = {"explain": "alti,alti-logit,logit,lens,direct", "attention": "attention"}
 SETTINGS = ("site", "direction", "metric")
@@ -33,15 +32,17 @@ def command_of(name: str, request: LiveRequest) -> str:
         words = ["mingpt-explain", "--text", request.prompt, "--target", target, "--foil", foil,
                  "--model", name, "--show", METHODS[request.mode]]  # fmt: skip
     elif request.mode == "tokens":
-        words = ["mingpt-tokens", "--model", name, *filter(None, (request.clean, request.corrupt))]
+        given = filter(None, (request.clean, request.corrupt))
+        words = ["mingpt-tokens", "--model", name, "--", *given]
     else:
         words = ["mingpt-generate", "--prompt", request.prompt, "--model", name,
                  "--max-new-tokens", "1", "--show-steps", "--seed", str(request.seed)]  # fmt: skip
         options = {"temperature": request.temperature, "top-k": request.top_k,
                    "top-p": request.top_p}  # fmt: skip
         for option, value in options.items():
-            words += [f"--{option}", f"{value:g}"] if value not in (None, 1.0) else []
-    return shlex.join(words)
+            is_default = value is None or (option == "temperature" and value == 1)
+            words += [] if is_default else [f"--{option}", repr(value)]
+    return shell_line(words)
 
 
 def python_of(name: str, request: LiveRequest) -> str:

@@ -78,7 +78,7 @@ class Live:
                 "sites": [*SITES],
                 "directions": [*DIRECTIONS],
                 "metrics": [*METRICS],
-                "examples": sensible(self.models[0]),
+                "examples": [sensible(one) for one in self.models],
             },
             connects="'self'",
         )

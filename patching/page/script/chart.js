@@ -1,5 +1,5 @@
 // A chart: Vega draws it, the pointer and the keyboard choose cells, a table holds its numbers.
-import { add, addChoice, addFolded, addTable, drawn } from "./dom.js";
+import { add, addChoice, addFolded, addTable, drawn, refill } from "./dom.js";
 
 const SCHEMES = [["", "as the metric"], ["viridis", "viridis"], ["cividis", "cividis"],
   ["redblue", "red to blue"], ["greys", "greys"]];
@@ -73,7 +73,7 @@ export function addCharts(parent, view, link, state = {}) {
   const place = add(add(parent, "div", "", { class: "wide" }), "div", "", { class: "chart" });
   place.setAttribute("role", "img");
   const details = add(parent, "section", "", { class: "cell", "aria-live": "polite" });
-  const updateTable = addFolded(parent, "numbers of the figure", fillTable);
+  const updateTable = addFolded(parent, "numbers of the figure", fillTable, state);
   let current = null;
   let turn = 0;
 
@@ -85,7 +85,9 @@ export function addCharts(parent, view, link, state = {}) {
     return groups.includes(state.group) ? state.group : groups[0];
   }
 
-  function fillControls() {
+  const fillControls = () => refill(controls, addControls);
+
+  function addControls() {
     controls.replaceChildren();
     if (view.charts.length > 1) {
       const names = view.charts.map((one, at) => [at, one.name]);

@@ -41,16 +41,34 @@ export function addChoice(parent, label, options, changed, value = undefined) {
   return select;
 }
 
-/** Add a part that is folded up; call `fill` with its element whenever it is opened. */
-export function addFolded(parent, summary, fill) {
+/** Fill a part of the page again, and keep the keyboard's focus on the control of the same name. */
+export function refill(parent, fill) {
+  const active = document.activeElement;
+  const names = ["data-mode", "data-control", "data-model", "name"];
+  const name = parent.contains(active) && names.find((one) => active.hasAttribute(one));
+  const value = name && active.getAttribute(name);
+  fill();
+  if (!name) return;
+  [...parent.querySelectorAll(`[${name}]`)].find((one) => one.getAttribute(name) === value)?.focus();
+}
+
+/**
+ * Add a part that is folded up; call `fill` with its element whenever it is opened. `state.open`
+ * remembers whether it is.
+ */
+export function addFolded(parent, summary, fill, state = {}) {
   const details = add(parent, "details");
+  details.open = state.open ?? false;
   add(details, "summary", summary);
   const inside = add(details, "div", "", { class: "wide" });
   const update = () => {
     inside.replaceChildren();
     if (details.open) fill(inside);
   };
-  details.addEventListener("toggle", update);
+  details.addEventListener("toggle", () => {
+    state.open = details.open;
+    update();
+  });
   return update;
 }
 

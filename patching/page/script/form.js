@@ -1,5 +1,5 @@
 // The form of the live page: its state, the address that holds it, and the controls of each view.
-import { add, addChoice } from "./dom.js";
+import { add, addChoice, refill } from "./dom.js";
 
 // Field -> its value at the start. The address holds those that differ from it.
 const START = {
@@ -75,7 +75,10 @@ export function addForm(parent, given, live, change) {
     return input;
   }
 
-  function fillForm() {
+  const fillForm = () => refill(parent, addAll);
+  const fillControls = () => refill(controls, addControls);
+
+  function addAll() {
     modes.replaceChildren();
     for (const mode of given.modes) {
       const button = add(modes, "button", MODE_NAMES[mode], {
@@ -84,20 +87,21 @@ export function addForm(parent, given, live, change) {
       button.addEventListener("click", () => { change({ mode }); fillForm(); });
     }
     form.replaceChildren();
-    if (given.examples.length) {
-      const names = [["", "choose one"], ...given.examples.map((one, at) => [at, one.title])];
+    const examples = given.examples[live.state.models[0]] ?? [];
+    if (examples.length) {
+      const names = [["", "choose one"], ...examples.map((one, at) => [at, one.title])];
       addChoice(form, "example", names, (at) => {
-        if (at !== "") { change(fieldsOf(given.examples[Number(at)])); fillForm(); }
+        if (at !== "") { change(fieldsOf(examples[Number(at)])); fillForm(); }
       });
     }
     addField(form, "clean", "clean prompt", { rows: 2 });
     addField(form, "corrupt", "corrupt prompt", { rows: 2 });
     addField(form, "target", "target", { type: "text" });
     addField(form, "foil", "foil", { type: "text" });
-    fillControls();
+    addControls();
   }
 
-  function fillControls() {
+  function addControls() {
     controls.replaceChildren();
     const has = (name) => SHOWN[live.state.mode].includes(name);
     const choice = (name, label, options) => {

@@ -23,8 +23,8 @@ async function readLines(response, take) {
 /** Show the live page. */
 export function showLive(root, given) {
   const live = { state: stateOf(location.hash) };
-  if (!location.hash && given.examples.length) {
-    Object.assign(live.state, fieldsOf(given.examples[0]));
+  if (!location.hash && given.examples[0].length) {
+    Object.assign(live.state, fieldsOf(given.examples[0][0]));
   }
   const tab = [...crypto.getRandomValues(new Uint8Array(8))].map((x) => x.toString(16)).join("");
   const links = [];  // of each model: the token under the pointer
@@ -76,8 +76,9 @@ export function showLive(root, given) {
         if (message.said) showSaid(message.said);
         if (message.waiting) status.textContent = `waiting for ${message.waiting} other request(s)`;
         if (message.progress !== undefined) bar.value = message.progress;
-        if (message.error) pages.push({ error: message.error });
-        if (message.page) pages.push(message.page);
+        if (message.error || message.page) {
+          pages.push({ place: message.model ?? 0, error: message.error, ...message.page });
+        }
       });
       if (mine.signal.aborted) return;
       if (pages.length) {
@@ -145,26 +146,32 @@ export function showLive(root, given) {
   /** Draw pages beside one another, out of sight; then put them in the place of the old ones. */
   async function showPages(pages, signal) {
     const places = pages.map(() => document.createElement("article"));
-    const made = await Promise.all(pages.map(async (page, at) => {
+    await Promise.all(pages.map(async (page, at) => {
       const place = places[at];
       if (page.error) {
         add(place, "p", page.error, { class: "wrong problem" });
-        return [];
+        if (live.state.models.length > 1) {
+          add(place, "p", `model ${modelOf(page)}`, { class: "subtitle" });
+        }
+        return;
       }
       add(place, "h2", page.title);
       add(place, "p", page.subtitle, { class: "subtitle" });
       for (const note of page.notes) add(place, "p", note, { class: "remark" });
-      if (!looks.has(at)) looks.set(at, new Map());
-      const views = await addViews(place, page, links[at], looks.get(at), append);
+      if (!looks.has(page.place)) looks.set(page.place, new Map());
+      await addViews(place, page, links[page.place], looks.get(page.place), append);
       addProvenance(place, page);
-      return views;
     }));
     if (signal.aborted) return;
+    const hadDrawn = results.contains(document.activeElement)
+      && document.activeElement.classList.contains("drawn");
     results.replaceChildren(...places);
+    if (hadDrawn) results.querySelector(".drawn")?.focus();  // to go on with the next token
     results.classList.remove("stale");
     shownMode = live.state.mode;
     results.dataset.count = String(pages.length);
-    fillFoot(pages[0], made[0]);
+    foot.replaceChildren();
+    for (const page of pages) if (!page.error) addFoot(page);
     drawn();
   }
 
@@ -174,15 +181,19 @@ export function showLive(root, given) {
     fillForm();
   }
 
-  /** Offer the command, the Python and the files of the first page. */
-  function fillFoot(page) {
-    foot.replaceChildren();
-    if (!page || page.error) return;
-    add(foot, "h2", "The same elsewhere");
+  /** Return the name of a page's model. */
+  function modelOf(page) {
+    return given.models[live.state.models[page.place]];
+  }
+
+  /** Offer the command, the Python and the files of a page. */
+  function addFoot(page) {
+    const whose = live.state.models.length > 1 ? `: ${modelOf(page)}` : "";
+    add(foot, "h2", `The same elsewhere${whose}`);
     for (const [label, text] of [["command", page.command], ["Python", page.python]]) {
       const line = add(foot, "div", "", { class: "copied" });
       add(line, "pre", text);
-      const button = add(line, "button", `copy the ${label}`, { type: "button" });
+      const button = add(line, "button", `copy the ${label}`, { type: "button", class: "save" });
       button.addEventListener("click", async () => {
         await navigator.clipboard.writeText(text);
         button.textContent = "copied";
@@ -192,14 +203,15 @@ export function showLive(root, given) {
     const line = add(foot, "p");
     for (const [format, label] of [["html", "save as a page"], ["png", "save the figure (PNG)"],
       ["npz", "save the numbers (.npz)"]]) {
-      const button = add(line, "button", label, { type: "button", "data-format": format });
-      button.addEventListener("click", () => saveFile(format));
+      const button = add(line, "button", label,
+        { type: "button", class: "save", "data-format": format });
+      button.addEventListener("click", () => saveFile(format, live.state.models[page.place]));
       add(line, "span", " ");
     }
   }
 
-  async function saveFile(format) {
-    const response = await fetch("/api/save", request({ format }));
+  async function saveFile(format, model) {
+    const response = await fetch("/api/save", request({ format, models: [model] }));
     if (!response.ok) {
       status.textContent = (await response.json()).error;
       return;

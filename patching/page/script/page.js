@@ -52,7 +52,7 @@ export function addProvenance(parent, page) {
   addFolded(parent, "how it was made", (inside) => {
     if (page.command) add(add(inside, "p"), "code", page.command);
     addTable(inside, { columns: ["what", "value"], rows: page.provenance });
-    const button = add(inside, "button", "save the numbers (JSON)", { type: "button" });
+    const button = add(inside, "button", "save the numbers (JSON)", { type: "button", class: "save" });
     button.addEventListener("click", () => {
       save(`${page.name}.json`, [JSON.stringify(page, null, 1)], "application/json");
     });

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import requests
@@ -32,9 +33,12 @@ def test_bad_input_gets_one_line(capsys, monkeypatch):
 
 
 def test_the_hosts_that_are_answered():
-    assert own_hosts("127.0.0.1", 80) == {"127.0.0.1:80", "localhost:80", "[::1]:80"}
+    hosts = {"127.0.0.1:8000", "localhost:8000", "[::1]:8000"}
+    assert own_hosts("127.0.0.1", 8000) == hosts
+    assert own_hosts("127.0.0.1", 80) > {"127.0.0.1", "127.0.0.1:80"}  # browsers leave out :80
     assert "192.168.1.5:80" in own_hosts("192.168.1.5", 80)
-    assert "0.0.0.0:80" not in own_hosts("0.0.0.0", 80)
+    assert not any("0.0.0.0" in one for one in own_hosts("0.0.0.0", 80))
+    assert own_hosts("Here.example", 8000) > {"here.example:8000", "127.0.0.1:8000"}
     assert address_of("0.0.0.0", 80) == "http://127.0.0.1:80"
     assert address_of("::1", 80) == "http://[::1]:80"
 
@@ -46,6 +50,7 @@ def test_it_opens_the_browser_and_serves_until_a_signal(capsys, monkeypatch):
         opened.append(address)
 
     def serve(server, sockets) -> None:
+        time.sleep(0.05)  # the browser is opened by a thread
         assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
 
     monkeypatch.setattr(live.webbrowser, "open", open_and_end)

@@ -20,7 +20,6 @@ def opened(browser, tmp_path):
     def open_page(result: Result, **settings) -> Opened:
         path = save_page(result, tmp_path / "x.html", command="run it")
         one = Opened(browser, path.as_uri(), **settings)
-        one.page.wait_for_function("document.querySelectorAll('main h2').length > 0")
         one.drawn(1)
         one.page.wait_for_timeout(100)  # every chart of the page
         found.append(one)

@@ -5,6 +5,7 @@ import itertools
 import random
 import shlex
 import socket
+import subprocess
 import threading
 import time
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 from pages import STATE
+from test_page import data_of
 
 from patching import PromptPair, patch_sweep
 from patching.cli.patch import main as patch_main
@@ -40,6 +42,7 @@ def test_a_request_is_checked_field_by_field():
         [], "x", None, 1, {"x": 1}, {"clean": 1}, {"mode": "x"}, {"models": []}, {"models": [2]},
         {"models": [0, 0]}, {"models": [True]}, {"window": 0}, {"window": True}, {"window": 1.5},
         {"clean": "x" * 20_001}, {"tab": "<b>"}, {"heads": "x"}, {"seed": -1}, {"top_p": "1"},
+        {"temperature": 10**400}, {"temperature": float("nan")},
         {"temperature": 1e300}, {"site": "__class__"}, {"metric": ["kl"]}, {"format": "exe"},
     ):  # fmt: skip
         with pytest.raises(LiveError):
@@ -117,6 +120,28 @@ def test_it_says_what_is_in_the_way_and_what_would_help(served):
     assert said(mode="explain", target="Jones, Davis")["problems"]
     errors = [line["error"] for line in served.ask(window=2) if "error" in line]
     assert len(errors) == 1 and "window" in errors[0]
+
+
+def test_commands_are_whole_words_for_a_shell(served):
+    def words(**fields) -> list[str]:
+        command = page_of(served.ask(**fields))["command"]
+        printed = subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True
+        ).stdout
+        return printed.decode().split("\0")[:-1]
+
+    assert "--top-k 1" in " ".join(words(mode="next", top_k=1, temperature=2))
+    assert "0.123456789" in words(mode="next", top_p=0.123456789)
+    hostile = "a\nb\t'c'\\ \x1b $x `y`"
+    assert hostile in words(mode="next", clean=hostile)
+    assert words(mode="tokens", clean="-foo", corrupt="--bar")[-3:] == ["--", "-foo", "--bar"]
+
+
+def test_a_saved_page_is_the_one_that_is_shown(served):
+    shown = page_of(served.ask(mode="attention"))
+    saved = data_of(served.post("/api/save", {**STATE, "mode": "attention"}).text)
+    assert saved["title"] == shown["title"] == "What each head reads"
+    assert saved["views"] == shown["views"]
 
 
 def test_files_are_saved(served):
@@ -326,5 +351,8 @@ def test_the_queue_is_bounded():
         worker.submit(job)
     with pytest.raises(LiveError, match="wait already"):
         worker.submit(jobs[-1])
+    for job in jobs[1:-1]:
+        worker.cancel(job)
+    assert worker.submit(jobs[-1]) == 1  # those that are given up do not count
     let_go.set()
     worker.close()

@@ -122,6 +122,33 @@ def test_two_models_are_shown_side_by_side(live):
     assert one.page.locator("article").count() == 1
 
 
+def test_the_keyboard_s_focus_and_open_tables_outlive_an_answer(live):
+    one = live("#mode=next&clean=The+keys+to+the")
+    focused = "document.activeElement.className || document.activeElement.dataset.mode"
+    one.page.locator("button.drawn").focus()
+    for _ in range(2):
+        one.after(lambda: one.page.keyboard.press("Enter"))
+        assert one.page.evaluate(focused) == "drawn"
+    one.page.locator("[data-mode=patch]").focus()
+    one.after(lambda: one.page.keyboard.press("Enter"))
+    assert one.page.evaluate(focused) == "patch"
+    for name in ("clean", "corrupt", "target", "foil"):
+        one.fill(name, STATE[name])
+    one.numbers()
+    one.fill("foil", "Davis")
+    table = one.page.locator("details", has_text="numbers of the figure").first.locator("table")
+    assert table.locator("tbody tr").count() == 4
+
+
+def test_an_error_of_one_model_stands_under_its_name(live, monkeypatch):
+    def of_second(models, request, say, progress):
+        say({"model": 1, "error": "no such head"})
+
+    monkeypatch.setattr(server, "answer", of_second)
+    one = live("#models=0,1&" + "&".join(f"{name}={text}" for name, text in STATE.items()))
+    assert one.page.locator("article").text_content() == "no such headmodel again"
+
+
 def test_the_gallery_fills_in_an_example(live):
     one = live()
     choices = one.page.locator("[data-control=example] option").all_text_contents()
