@@ -51,14 +51,24 @@ CONTINUED = "The doctor said that"
 EXPLAINED = {"readme-alti-logit.png": "alti-logit", "readme-lens.png": "lens"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write every figure into the folder that --out names and print its path."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def folder_of(argv: Sequence[str] | None, about: str) -> Path:
+    """Return the folder that --out names, made if it is not there.
+
+    Args:
+        about: the script's docstring, whose first line is its help.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument(
         "--out", type=Path, default=ROOT / "figures", metavar="DIR", help="default: figures/"
     )
-    folder = parser.parse_args(argv).out
+    folder: Path = parser.parse_args(argv).out
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write every figure into the folder that --out names and print its path."""
+    folder = folder_of(argv, __doc__)
     model, tokenizer = mingpt.load("builtin")
     for name, (texts, settings) in SWEEPS.items():
         result = patch_sweep(model, PromptPair.from_text(tokenizer, **texts), **settings)

@@ -6,7 +6,6 @@ browser (apt-get install chromium), and no network.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from make_figures import folder_of
 from playwright.sync_api import Browser, sync_playwright
 
 import mingpt
@@ -34,12 +34,7 @@ SETTLED = 700  # milliseconds
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write both screenshots into the folder that --out names and print their paths."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "figures", metavar="DIR", help="default: figures/"
-    )
-    folder = parser.parse_args(argv).out
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(argv, __doc__)
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -87,9 +82,11 @@ def served() -> Iterator[str]:
     with subprocess.Popen(
         [*map(str, command), "--no-browser"], stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        lines = (line.split()[0] for line in process.stdout if line.startswith("http"))
-        yield next(lines)
+        lines = process.stdout or ()
+        address = next((line.split()[0] for line in lines if line.startswith("http")), None)
+        if address is None:
+            raise SystemExit("scripts/live.py ended before it served the page")
+        yield address
         process.terminate()
 
 

@@ -71,22 +71,11 @@ class Opened:
         return self.page.locator(".chart").nth(chart).locator("svg path[aria-roledescription]")
 
 
-class LivePage:
-    """The live page, opened; `wrong` is everything that went wrong in it."""
+class LivePage(Opened):
+    """The live page, opened."""
 
     def __init__(self, browser, served, hash_: str = "", **settings) -> None:
-        self.page = browser.new_page(**settings)
-        self.wrong: list[str] = []
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.wrong.append(said.text))
-        self.page.on("dialog", lambda dialog: (self.wrong.append("a dialog"), dialog.dismiss()))
-        self.page.on(
-            "request",
-            lambda one: (
-                one.url.startswith((served.origin, "blob:", "data:")) or self.wrong.append(one.url)
-            ),
-        )
-        self.page.goto(f"{served.origin}/{hash_}")
+        super().__init__(browser, f"{served.origin}/{hash_}", own=served.origin, **settings)
         self.until(0)
 
     @property
@@ -121,8 +110,8 @@ class Served:
     """A running server, and the page's way to ask it."""
 
     def __init__(self, models: list) -> None:
-        uvicorn = pytest.importorskip("uvicorn")
-        from patching.cli.live import own_hosts
+        pytest.importorskip("uvicorn")
+        from patching.cli.live import make_server, own_hosts
         from patching.page.live.jobs import Worker
         from patching.page.live.server import Live, make_app
 
@@ -130,11 +119,7 @@ class Served:
         self.port = self.socket.getsockname()[1]
         self.origin = f"http://127.0.0.1:{self.port}"
         self.live = Live(models, own_hosts("127.0.0.1", self.port), Worker())
-        config = uvicorn.Config(
-            make_app(self.live), log_config=None, log_level="critical", access_log=False,
-            lifespan="off", ws="none", http="h11", timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
+        self.server = make_server(make_app(self.live))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
         while not self.server.started:

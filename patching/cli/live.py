@@ -24,6 +24,7 @@ from patching.text import escaped
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.types import ASGIApp
 
 COMMAND = "mingpt-live"
 HOST, PORT = "127.0.0.1", 8000
@@ -84,7 +85,7 @@ def run(arguments: SimpleNamespace) -> None:
     check_html()
     try:
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError:
         raise UsageError(NEEDS) from None
     with _listening(arguments.host, arguments.port) as sockets:
@@ -106,11 +107,7 @@ def run(arguments: SimpleNamespace) -> None:
         try:
             live = Live(models, own_hosts(arguments.host, port), worker,
                         _is_any(arguments.host), tuple(notes))  # fmt: skip
-            config = uvicorn.Config(make_app(live), log_config=None, log_level="critical",
-                                    access_log=False, lifespan="off", ws="none", http="h11",
-                                    limit_concurrency=MOST_CONNECTIONS,
-                                    timeout_graceful_shutdown=1)  # fmt: skip
-            server = uvicorn.Server(config)
+            server = make_server(make_app(live))
             address = address_of(arguments.host, port)
             print_line(f"{address}  (Ctrl-C ends it)", sys.stdout)
             if not arguments.no_browser:
@@ -119,6 +116,17 @@ def run(arguments: SimpleNamespace) -> None:
             _serve(server, sockets)
         finally:
             worker.close()
+
+
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """Return a server of an application, which prints nothing."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_config=None, log_level="critical", access_log=False, lifespan="off", ws="none",
+        http="h11", limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def _same_threads() -> Callable[[], None]:

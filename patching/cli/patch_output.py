@@ -25,7 +25,7 @@ COMMAND = "mingpt-patch"
 LOOK = ("cmap", "title", "scale", "vmin", "vmax", "cell_values")  # options of the figure
 # Settings that the name of a run's files stands for. Site and direction are in it as words;
 # where heads are patched at each position, `positions` is not None.
-NAMED_SETTINGS = ("layers", "heads", "positions", "window", "method", "tf32", "rows")
+NAMED_SETTINGS = ("layers", "heads", "positions", "window", "put", "method", "tf32", "rows")
 
 
 def report_folder(arguments: SimpleNamespace) -> Path | None:
@@ -68,7 +68,6 @@ def _run_name(result: SweepResult, loaded: LoadedModel) -> str:
     defining = (
         output.model_identity(loaded.model, result.checksum, is_fallback=is_fallback),
         ([getattr(result, name) for name in NAMED_SETTINGS], [*result.metrics]),
-        *([] if result.put == "recorded" else [result.put]),
         [command[name] for name in ("seed", "compare_exact", *LOOK)],
         (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids),
         (result.versions["device"], result.versions["dtype"]),

@@ -19,14 +19,13 @@ from patching.continuation.request import GenerationSettings
 from patching.continuation.saved import check_file
 from patching.errors import ResultError
 from patching.frames import frame
+from patching.notebook import HasPage
 from patching.result_checks import FieldError
 from patching.result_files import read_fields, refused, result_paths, save_text, to_json_lists
 from patching.text import counted, shortened
 
 if TYPE_CHECKING:
     import pandas
-
-    from patching.page.show import Shown
 
 WHAT = "continuation"  # in messages about files
 MOST_SHOWN = 4  # prompts in a repr
@@ -101,7 +100,7 @@ class Continuation:
 
 
 @dataclass(frozen=True, repr=False)
-class Continuations(Sequence[tuple[Continuation, ...]]):
+class Continuations(HasPage, Sequence[tuple[Continuation, ...]]):
     """The samples of every prompt, by one model with one choice of settings.
 
     Example:
@@ -154,19 +153,6 @@ class Continuations(Sequence[tuple[Continuation, ...]]):
         if len(self) > MOST_SHOWN:
             lines.append("  \u2026")
         return "\n".join(lines)
-
-    def show(self, height: int = 760) -> Shown:
-        """Return the samples as a page for a notebook: hover and click their tokens.
-
-        Args:
-            height: of its frame, in pixels.
-
-        Raises:
-            DrawingError: the package vl-convert-python is missing.
-        """
-        from patching.page.show import show  # not at the top: a page knows every result
-
-        return show(self, height)
 
     def _repr_png_(self) -> bytes | None:
         """Draw the first prompt's samples, for Jupyter."""

@@ -53,7 +53,8 @@ class Ablation:
     @property
     def head(self) -> tuple[int, int]:
         """The (layer, head) that is switched off."""
-        assert self.after.ablated is not None
+        if self.after.ablated is None:
+            raise ExplanationError("no head is switched off in the second explanation")
         return self.after.ablated
 
     @property

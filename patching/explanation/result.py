@@ -18,6 +18,7 @@ from patching.explanation.request import figures_of
 from patching.explanation.saved import ARRAYS, TABLE, check_agreement
 from patching.frames import frame
 from patching.next_tokens import NextTokens, TokenScore
+from patching.notebook import HasPage
 from patching.result_checks import check_fields, list_of, text
 from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
 from patching.text import escaped, squeezed, visible
@@ -25,14 +26,12 @@ from patching.text import escaped, squeezed, visible
 if TYPE_CHECKING:
     import pandas
 
-    from patching.page.show import Shown
-
 PROMPT_IN_REPR = 80  # characters of the prompt in a repr
 FIRST_SHOWN = ("alti-logit", "logit")  # for Jupyter, in this order; else the first figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(HasPage):
     """One prediction explained: the parts of the target's and the foil's logits.
 
     The logits are those at the last position of a prompt.
@@ -247,19 +246,6 @@ class Explanation:
             f"  {len(self.ids)} tokens; methods {', '.join(self.methods)};{off}"
             f" model {self.model_name}; {self.seconds:.2f} s"
         )
-
-    def show(self, height: int = 760) -> Shown:
-        """Return the explanation as a page for a notebook: hover and click its words.
-
-        Args:
-            height: of its frame, in pixels.
-
-        Raises:
-            DrawingError: the package vl-convert-python is missing.
-        """
-        from patching.page.show import show  # not at the top: a page knows every result
-
-        return show(self, height)
 
     def _repr_png_(self) -> bytes:
         # Imported here: importing matplotlib is slow, and many results are never drawn.

@@ -126,7 +126,7 @@ def chart(
         "rows_are": rows_are,
         "columns_are": columns_are,
         "constants": {key: number(value) for key, value in (constants or {}).items()},
-        "labels": {key: list(texts) for key, texts in (labels or {}).items()},
+        "labels": {key: list(of_rows) for key, of_rows in (labels or {}).items()},
         "texts": texts,
         **(more or {}),
     }

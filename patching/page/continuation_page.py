@@ -16,6 +16,7 @@ from patching.text import counted, escaped, probability, visible
 Steps = Mapping[tuple[int, int], Sequence[Sequence[Candidate]]]
 Trees = Mapping[int, list[JSON]]
 
+MOST_NAMED = 4  # models and settings in the line below the title
 CANDIDATES = ("token", "probability", "drawn with", "")  # columns of a step's alternatives
 
 
@@ -43,11 +44,11 @@ def continuation_page(
             views += continuation_views(result, at, of, beams, head)
     first = results[0]
     about = counted(len(first), "prompt")
+    named = [f"model {one.model_name}, {one.settings.describe()}" for one in results[:MOST_NAMED]]
+    rest = len(results) - MOST_NAMED
     return page(
         "What does the model say next?",
-        "; ".join(
-            f"model {one.model_name}, {one.settings.describe()}, {about}" for one in results[:4]
-        ),
+        "; ".join([about, *named, *([f"and {rest} more"] if rest > 0 else [])]),
         views,
         name="continuations",
         notes=first.notes,

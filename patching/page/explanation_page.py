@@ -22,7 +22,7 @@ from patching.page.charts import (
     with_texts,
 )
 from patching.page.parts import charts, made, page, prompt, score_table, tables, token_labels
-from patching.text import shortened, visible
+from patching.text import escaped, shortened, visible
 
 MOST_TOKENS = 128  # of a prompt whose maps of tokens by tokens are shown
 MOST_GOALS = 3  # positions and layers that a bar's tooltip names
@@ -60,6 +60,21 @@ def explanation_page(found: Explanation, command: str = "") -> JSON:
             **found.versions,
         ),
     )
+
+
+def attention_page(found: Explanation, command: str = "") -> JSON:
+    """Return the page of an explanation's attention alone, in which the answers play no part.
+
+    Args:
+        command: as explanation_page.
+    """
+    shown_page = explanation_page(found, command)
+    return shown_page | {
+        "title": "What each head reads",
+        "subtitle": f"model {escaped(found.model_name)}",
+        "prompts": [prompt("prompt", _tokens(found))],
+        "views": [view for view in shown_page["views"] if view["kind"] != "tables"],
+    }
 
 
 def explanation_views(found: Explanation) -> list[JSON]:

@@ -1,9 +1,9 @@
-"""What the pages of all results have: prompts, tables of next tokens, how it was made.
+"""Make the parts that all pages have: prompts, tables of next tokens, how it was made.
 
 A page is a dictionary of JSON's types: title, subtitle, notes, prompts, views, command and
 provenance. A view is a part of the page with a heading: {"kind": "charts" | "attention" |
-"samples" | "beams" | "tables" | "pairs", "title": ..., ...}. Texts of prompts and tokens are made
-printable here; escape.py makes them harmless in HTML.
+"samples" | "beams" | "tables" | "pairs" | "next", "title": ..., ...}. Texts of prompts and tokens
+are made printable here; escape.py makes them harmless in HTML.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patching.page.charts import JSON, chart, field, heatmap, number, shown
-from patching.page.parts import charts, page
+from patching.page.parts import charts, made, page
 from patching.study.figures import heads_to_draw, study_map
 from patching.study.request import RECOVERY
 from patching.study.result import Study
+from patching.study.statistics import CONFIDENCE
 from patching.study.words import ALPHA
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
@@ -19,7 +20,7 @@ from patching.text import counted, escaped, shortened, visible
 if TYPE_CHECKING:
     import pandas
 
-MOST_EFFECTS = 40_000  # single pairs' effects in a page, 0.4 MB; of more, every n-th pair has them
+MOST_EFFECTS = 40_000  # single pairs' effects in a page, 0.4 MB; of more, one pair in n has them
 MOST_PAIRS = 2000  # rows of the table of pairs
 NUMBERS = ("mean", "low", "high", "sd")  # columns of the summary
 LONGEST_PROMPT = 160  # characters in the table
@@ -53,8 +54,8 @@ def study_page(study: Study, table: pandas.DataFrame, command: str = "", **how: 
         ],
         name="study",
         command=command,
-        provenance={"model": model["name"], "weights (SHA-256)": model.get("checksum") or "unknown",
-                    **study.fields.get("versions", {})},
+        provenance=made(model["name"], model.get("checksum"), study.fields["created"],
+                        **study.fields["versions"]),
     )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def _map(
         marked="datum.survives === 1",
     )
     clean, corrupt = (end for _, end in drawn.scale.marks)
-    confidence = how.get("confidence", 0.95)
+    confidence = how.get("confidence", CONFIDENCE)
     caption = (
         f"{drawn.caption} of {counted(int(found['n'].iloc[0]), 'pair')} (clean {clean:.4f},"
         f" corrupt {corrupt:.4f}); intervals of {confidence:.0%}"
@@ -133,7 +134,7 @@ def _rows(found: pandas.DataFrame, column: str) -> JSON:
 def _strips(
     study: Study, site: str, metric: str, head: int | None, budget: int, how: dict[str, Any]
 ) -> JSON:
-    """Return every pair's effect in each cell; of many pairs, every n-th pair's.
+    """Return every pair's effect in each cell; of many pairs, those of one in n.
 
     Returns:
         {"effects": "row,column" -> a number for each pair, "pairs": their numbers, "caption"}.
@@ -151,7 +152,7 @@ def _strips(
         for at in range(len(where))
         if (effects[:, at] != 0).any()
     }
-    which = "" if every == 1 else f", every {every}th pair"
+    which = "" if every == 1 else f", one pair in {every}"
     caption = f"{METRICS[read].name}, patched minus unpatched, of single pairs{which}"
     return {"effects": of_cell, "pairs": cells.pairs[::every].tolist(), "caption": caption}
 
@@ -175,7 +176,7 @@ def _pairs(study: Study, only_correct: str | None) -> JSON:
         ]
         for at in numbers
     ]
-    which = "" if every == 1 else f" (every {every}th of {len(chosen):,})"
+    which = "" if every == 1 else f" (one in {every} of {len(chosen):,})"
     return {
         "kind": "pairs",
         "title": f"{counted(len(rows), 'pair')}{which}",

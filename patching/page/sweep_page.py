@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mingpt.sites import RESIDUAL_SITES
 from patching.page.charts import JSON, chart, field, heatmap, number, shown
 from patching.page.parts import charts, made, page, prompt, score_table, tables, token_labels
 from patching.sweep.request import DIRECTIONS
@@ -180,9 +179,7 @@ def _outside_the_cone(result: SweepResult, is_by_token: bool) -> str:
 
 def _heads(result: SweepResult) -> list[int]:
     """Return the heads of which one is shown at a time; [] where all are in one chart."""
-    if result.site in RESIDUAL_SITES or result.values.ndim < 3:
-        return []
-    return list(result.heads or ())
+    return list(result.heads or ()) if result.values.ndim == 3 else []
 
 
 def _cells(result: SweepResult) -> dict[str, Any] | None:

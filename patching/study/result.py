@@ -13,6 +13,7 @@ import numpy as np
 
 from mingpt.files import expanded
 from patching.errors import MinGPTError, ResultError, StudyError
+from patching.notebook import HasPage
 from patching.study import on_disk
 from patching.study.align import Key, averaging, common_keys
 from patching.study.request import StudyRequest, cut
@@ -22,8 +23,6 @@ from patching.text import counted, escaped
 
 if TYPE_CHECKING:
     import pandas
-
-    from patching.page.show import Shown
 
 CORRECT = ("clean", "both")  # which prompts must be answered rightly for a pair to count
 
@@ -40,7 +39,7 @@ class Cells:
     axes: dict[str, np.ndarray]  # layer, head, position or role -> of each cell (K,)
 
 
-class Study:
+class Study(HasPage):
     """A study in its folder. Numbers are read when they are asked for, one map at a time."""
 
     def __init__(self, folder: Path, fields: dict[str, Any]) -> None:
@@ -129,20 +128,6 @@ class Study:
             f" {', '.join(self.request.metrics)}, {source} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
         )
-
-    def show(self, height: int = 760) -> Shown:
-        """Return the study as a page for a notebook: hover and click its cells.
-
-        Args:
-            height: of its frame, in pixels.
-
-        Raises:
-            DrawingError: the package vl-convert-python is missing.
-            StudyError, ResultError: as `summary`.
-        """
-        from patching.page.show import show  # not at the top: a page knows every result
-
-        return show(self, height)
 
     def _repr_png_(self) -> bytes:
         """Return the first map, for Jupyter."""

@@ -19,6 +19,7 @@ from mingpt.sites import RESIDUAL_SITES
 from patching.errors import ResultError
 from patching.frames import frame, tidy
 from patching.next_tokens import NextTokens, TokenScore
+from patching.notebook import HasPage
 from patching.prompts import PromptPair
 from patching.result_checks import check_fields
 from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
@@ -29,8 +30,6 @@ from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
     import pandas
-
-    from patching.page.show import Shown
 
 PROMPT_IN_REPR = 72  # characters of a prompt in the repr
 
@@ -44,7 +43,7 @@ class MetricValues(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SweepResult:
+class SweepResult(HasPage):
     """The values of a patching sweep, with the settings, prompts and model they belong to.
 
     It holds no model and no tokenizer, so it pickles to little more than its arrays.
@@ -185,19 +184,6 @@ class SweepResult:
             where += f" ({visible(self.pair.clean_tokens[index[-1]])})"
         return f"the largest change is at {where}: {found.values[index]:.4f}"
 
-    def show(self, height: int = 760) -> Shown:
-        """Return the sweep as a page for a notebook: hover and click its cells.
-
-        Args:
-            height: of its frame, in pixels.
-
-        Raises:
-            DrawingError: the package vl-convert-python is missing.
-        """
-        from patching.page.show import show  # not at the top: a page knows every result
-
-        return show(self, height)
-
     def _repr_png_(self) -> bytes:
         """Return the heatmap of the first metric, for Jupyter."""
         from patching.drawing.style import png_bytes
@@ -283,11 +269,8 @@ class SweepResult:
             fields = dataclasses.fields(cls)
             saved = old_files.fields_of_01(arrays, fields) if "arguments" in arrays else {}
             is_old = "neutral" not in arrays
-            if "put" not in arrays:  # 0.3 and before
-                saved["put"] = "recorded"
             saved |= {name: arrays.get(name) for name in _NEXT}
-            if "next_texts" not in arrays:  # 0.3 and before
-                saved["next_texts"] = {}
+            saved |= {name: old for name, old in _LATER.items() if name not in arrays}
             for name in _FIELDS:
                 if name not in saved and not (is_old and name == "neutral"):
                     saved[name] = (structured if name in _STRUCTURED else scalar)(arrays, name)
@@ -327,6 +310,7 @@ def _token_score(saved: dict[str, Any]) -> TokenScore:
 
 
 _NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
+_LATER: dict[str, Any] = {"next_texts": {}, "put": "recorded"}  # 0.3 and before lack them
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz

@@ -1,4 +1,4 @@
-"""What a sweep did, in words: for titles of figures and pages."""
+"""Say in words what a sweep did, for titles of figures and pages."""
 
 from __future__ import annotations
 

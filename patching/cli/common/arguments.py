@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from mingpt.checks import from_the_end
 from patching.cli.common.command import UsageError
+from patching.index_list import indices_of, wrong_part
 
 MOST_BYTES = 64 * 2**20  # of a file of prompts or words
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet")  # suffixes of files that are no lines of text
@@ -120,11 +120,11 @@ class IndexList:
     text: str
 
     def __post_init__(self) -> None:
-        for part in self.text.split(","):
-            if _ends(part) is None:
-                raise click.BadParameter(
-                    f"{part!r} is neither a number nor a range; write a list like 0,3,5-7 or -1"
-                )
+        part = wrong_part(self.text)
+        if part is not None:
+            raise click.BadParameter(
+                f"{part!r} is neither a number nor a range; write a list like 0,3,5-7 or -1"
+            )
 
     def of(self, what: str, size: int) -> list[int]:
         """Return the indices in [0, size), sorted, each once.
@@ -136,20 +136,7 @@ class IndexList:
         Raises:
             UsageError: a range runs backwards, or an index is out of range.
         """
-        chosen: set[int] = set()
-        for part in self.text.split(","):
-            ends = [from_the_end(what, one, size, UsageError) for one in _ends(part) or ()]
-            first, last = ends[0], ends[-1]
-            if first > last:
-                raise UsageError(f"{what}s {self.text!r}: the range {part!r} runs backwards")
-            chosen.update(range(first, last + 1))
-        return sorted(chosen)
-
-
-def _ends(part: str) -> list[int] | None:
-    """Return a number, or both ends of a range; None if `part` is neither."""
-    match = re.fullmatch(r"\s*(-?\d{1,9})(?:-(-?\d{1,9}))?\s*", part, re.ASCII)
-    return None if match is None else [int(one) for one in match.groups() if one is not None]
+        return indices_of(self.text, what, size, UsageError)
 
 
 def number_list(

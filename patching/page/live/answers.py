@@ -1,4 +1,4 @@
-"""What the live page shows: pages of results, as the commands write them, and files to save."""
+"""Answer the live page: pages of results, as the commands write them, and files to save."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mingpt.errors import MinGPTError
 from mingpt.generation.sampling import Choice
+from mingpt.sites import HEAD_SITES, heads_at
 from patching.alignment import align
 from patching.continuation.request import GenerationSettings
 from patching.continuation.run import continue_prompts
@@ -14,8 +15,9 @@ from patching.continuation.step_candidates import Candidate, step_candidates
 from patching.errors import LiveError
 from patching.explanation.result import Explanation
 from patching.explanation.run import explain
+from patching.index_list import indices_of
 from patching.page.charts import JSON
-from patching.page.explanation_page import explanation_page
+from patching.page.explanation_page import MOST_TOKENS, attention_page, explanation_page
 from patching.page.live.jobs import Say
 from patching.page.live.prompts import Checked, Loaded, check_prompts
 from patching.page.live.repeat import METHODS, command_of, python_of
@@ -32,58 +34,69 @@ from patching.text import escaped, probability, visible
 
 NEXT_TOKENS = 10  # of each patched run
 CANDIDATES = 50  # rows of the table of next tokens
-MOST_ATTENTION = 128  # tokens, as a page shows
 
 
-def answer(models: list[Loaded], request: LiveRequest, say: Say, progress: Progress) -> None:
+def answer(
+    models: list[Loaded],
+    checked: list[Checked],
+    request: LiveRequest,
+    say: Say,
+    progress: Progress,
+) -> None:
     """Run what is asked on each of the request's models, and say a page for each.
 
     What is said: {"model": its place in the request, "page": ...} or {"model", "error"}.
 
+    Args:
+        checked: what check_prompts returned for each of the request's models.
+
     Raises:
         Cancelled: from `progress`, if the answer is no longer wanted.
     """
-    for place, number in enumerate(request.models):
-        loaded = models[number]
-        checked = check_prompts(loaded, request)
-        if not checked.is_ready:
+    for place, (number, one) in enumerate(zip(request.models, checked, strict=True)):
+        if not one.is_ready:
             continue
         try:
-            shown = page_of(loaded, request, checked, progress)
+            say({"model": place, "page": page_of(models[number], request, one, progress)})
         except MinGPTError as error:
             say({"model": place, "error": escaped(str(error))})
-            continue
-        say({"model": place, "page": shown})
 
 
 def page_of(loaded: Loaded, request: LiveRequest, checked: Checked, progress: Progress) -> JSON:
-    """Return the page of what is asked on one model.
+    """Return the page of what is asked on one model, with the Python that does the same.
 
     Raises:
         MinGPTError: it cannot be run.
         Cancelled: from `progress`.
     """
+    command = command_of(loaded.name, request)
     if request.mode == "next":
-        return next_page(loaded, request)
-    if request.mode == "tokens":
-        return tokens_page(loaded, request)
-    result = result_of(loaded, request, checked, progress)
-    commands = {
-        "command": command_of(loaded.name, request),
-        "python": python_of(loaded.name, request),
-    }
-    if isinstance(result, SweepResult):
-        return sweep_page(result) | commands
-    shown = explanation_page(result)
-    if request.mode == "attention":
-        shown |= {
-            "title": "What each head reads",
-            "subtitle": f"model {escaped(loaded.model.name)}",
-            "views": [one for one in shown["views"] if one["kind"] != "tables"],
-        }
-        for one in shown["prompts"]:
-            one["answers"] = []
-    return shown | commands
+        shown = next_page(loaded, request, command)
+    elif request.mode == "tokens":
+        shown = tokens_page(loaded, request, command)
+    else:
+        result = result_of(loaded, request, checked, progress)
+        if isinstance(result, SweepResult):
+            shown = sweep_page(result, command)
+        elif request.mode == "attention":
+            shown = attention_page(result, command)
+        else:
+            shown = explanation_page(result, command)
+    return shown | {"python": python_of(loaded.name, request, heads_of(loaded, request))}
+
+
+def heads_of(loaded: Loaded, request: LiveRequest) -> list[int] | None:
+    """Return the heads that are patched; None for all, as in the views that patch nothing.
+
+    Raises:
+        LiveError: the model has no such head, or the site has none.
+    """
+    if request.mode != "patch" or not request.heads:
+        return None
+    if request.site not in HEAD_SITES:
+        raise LiveError(f"{request.site} has no heads to choose")
+    size = heads_at(request.site, loaded.model.config)
+    return indices_of(request.heads, "head", size, LiveError)
 
 
 def result_of(
@@ -102,15 +115,15 @@ def result_of(
             request.direction,
             by_position=request.by_position,
             window=request.window,
-            heads=request.chosen_heads,
+            heads=heads_of(loaded, request),
             next_tokens=NEXT_TOKENS,
         )
         return run_sweep(loaded.model, [checked.pair], asked, progress)[0]
     question = checked.question
     if question is None:  # attention: the answers play no part in it
-        if len(checked.ids) > MOST_ATTENTION:
+        if len(checked.ids) > MOST_TOKENS:
             raise LiveError(
-                f"attention is shown of up to {MOST_ATTENTION} tokens, not {len(checked.ids)}"
+                f"attention is shown of up to {MOST_TOKENS} tokens, not {len(checked.ids)}"
             )
         question = Question.from_ids(
             checked.ids, 0, 1, {n: loaded.tokenizer.token(n) for n in {0, 1, *checked.ids}}
@@ -121,7 +134,7 @@ def result_of(
 # --------------------------------------------------------------------- next tokens
 
 
-def next_page(loaded: Loaded, request: LiveRequest) -> JSON:
+def next_page(loaded: Loaded, request: LiveRequest, command: str) -> JSON:
     """Return the page of the next token: what could come, what is cut, and one that is drawn.
 
     Raises:
@@ -148,14 +161,13 @@ def next_page(loaded: Loaded, request: LiveRequest) -> JSON:
         "drawn": _text(loaded, drawn.id),
         "drawn_as": visible(drawn.token),
     }
-    shown = page(
+    return page(
         "What comes next?",
         f"model {model.name}",
         [view],
         name="next",
-        command=command_of(loaded.name, request),
+        command=command,
     )
-    return shown | {"python": python_of(loaded.name, request)}
 
 
 def _next_row(loaded: Loaded, one: Candidate) -> JSON:
@@ -178,7 +190,7 @@ def _text(loaded: Loaded, number: int) -> str | None:
     return text if loaded.tokenizer.encode(text) == [number] else None
 
 
-def tokens_page(loaded: Loaded, request: LiveRequest) -> JSON:
+def tokens_page(loaded: Loaded, request: LiveRequest, command: str) -> JSON:
     """Return the page of both prompts' tokens, one position a row."""
     tokenizer = loaded.tokenizer
     a, b = (tokenizer.encode(text) for text in (request.clean, request.corrupt))
@@ -194,14 +206,13 @@ def tokens_page(loaded: Loaded, request: LiveRequest) -> JSON:
     ]
     columns = ("position", "id", "clean", "position", "id", "corrupt", "")
     table = {"caption": f"{len(a)} and {len(b)} tokens", "columns": columns, "rows": rows}
-    shown = page(
+    return page(
         "How the prompts become tokens",
         f"tokenizer of {loaded.model.name}; {len(tokenizer.vocab):,} tokens",
         [tables("Tokens, aligned", [table])],
         name="tokens",
-        command=command_of(loaded.name, request),
+        command=command,
     )
-    return shown | {"python": python_of(loaded.name, request)}
 
 
 # --------------------------------------------------------------------- files

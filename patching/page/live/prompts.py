@@ -1,4 +1,4 @@
-"""What the live page says while one types: tokens, what differs, and what is in the way."""
+"""Check what is typed on the live page: tokens, what differs, and what is in the way."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def check_prompts(loaded: Loaded, request: LiveRequest) -> Checked:
     """Tokenize what was typed, and say what is in the way of running it.
 
     Returns:
-        `said` has "prompts" (as parts.prompt), "lengths", "answers" (what target and foil are as
-        tokens), "problems" (texts) and "words" (those that would make the prompts equally long).
+        `said` has "prompts" (as parts.prompt), "answers" (what target and foil are as tokens),
+        "problems" (texts) and "words" (those that would make the prompts equally long).
     """
     ids: dict[str, list[int]] = {}
     problems = []
-    for run in RUNS:
+    for run in request.runs:
         try:
             ids[run] = _encoded(loaded, f"the {run} prompt", getattr(request, run))
         except PromptError as error:
             ids[run] = []
             problems.append(str(error))
-    said: JSON = {"prompts": _aligned(loaded, request, ids), "answers": _answers(loaded, request)}
+    said: JSON = {"prompts": _aligned(loaded, ids), "answers": _answers(loaded, request)}
     found = Checked(said)
     if not problems:
         try:
@@ -92,18 +92,15 @@ def _encoded(loaded: Loaded, name: str, text: str) -> list[int]:
     return ids
 
 
-def _aligned(loaded: Loaded, request: LiveRequest, ids: dict[str, list[int]]) -> list[JSON]:
-    """Return both prompts' tokens; those that differ are marked."""
-    rows = align(ids["clean"], ids["corrupt"])
-    marked = {
-        "clean": [row.a for row in rows if row.differs and row.a is not None],
-        "corrupt": [row.b for row in rows if row.differs and row.b is not None],
-    }
-    return [
-        prompt(run, [loaded.tokenizer.token(number) for number in ids[run]], marked=marked[run])
-        for run in RUNS
-        if run == "clean" or request.mode in ("patch", "tokens") or request.run == "corrupt"
-    ]
+def _aligned(loaded: Loaded, ids: dict[str, list[int]]) -> list[JSON]:
+    """Return the tokens of the prompts that are read; of two, those that differ are marked."""
+    marked: dict[str, list[int]] = {run: [] for run in ids}
+    if len(ids) == len(RUNS):
+        rows = align(*(ids[run] for run in RUNS))
+        marked["clean"] = [row.a for row in rows if row.differs and row.a is not None]
+        marked["corrupt"] = [row.b for row in rows if row.differs and row.b is not None]
+    token = loaded.tokenizer.token
+    return [prompt(run, [*map(token, ids[run])], marked=marked[run]) for run in ids]
 
 
 def _answers(loaded: Loaded, request: LiveRequest) -> list[JSON]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from patching.page.live.request import LiveRequest
 from patching.sweep.request import Request
 from patching.text import shell_line
@@ -45,15 +47,16 @@ def command_of(name: str, request: LiveRequest) -> str:
     return shell_line(words)
 
 
-def python_of(name: str, request: LiveRequest) -> str:
+def python_of(name: str, request: LiveRequest, heads: Sequence[int] | None) -> str:
     """Return the lines of Python that do the same.
 
     Args:
         name: of the model.
+        heads: those that are patched; None for all.
     """
     load = f"model, tokenizer = mingpt.load({name!r})"
     if request.mode == "patch":
-        lines = _patch_lines(load, request)
+        lines = _patch_lines(load, request, heads)
     elif request.mode in METHODS:
         target, foil = _answers(request)
         lines = [
@@ -89,12 +92,12 @@ def python_of(name: str, request: LiveRequest) -> str:
     return "\n".join(lines)
 
 
-def _patch_lines(load: str, request: LiveRequest) -> list[str]:
+def _patch_lines(load: str, request: LiveRequest, heads: Sequence[int] | None) -> list[str]:
     names = (*SETTINGS, "window", "by_position")
     asked = {name: getattr(request, name) for name in names}
     extra = {name: value for name, value in asked.items() if value != getattr(Request, name)}
-    if request.heads:
-        extra["heads"] = request.chosen_heads
+    if heads is not None:
+        extra["heads"] = [*heads]
     keywords = "".join(f", {name}={value!r}" for name, value in extra.items())
     return [
         "import mingpt",

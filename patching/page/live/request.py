@@ -1,4 +1,4 @@
-"""What the live page asks for, checked: every field's type and range, before any work."""
+"""Read the live page's requests: every field's type and range is checked before any work."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 from mingpt.generation.decoding import Decoding
 from mingpt.sites import SITES
 from patching.errors import LiveError
+from patching.index_list import wrong_part
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS, Request
 from patching.text import shortened
 
 MODES = ("patch", "explain", "attention", "next", "tokens")
-RUNS = ("clean", "corrupt")  # whose prompt explain, attention and next read
+OF_BOTH = ("patch", "tokens")  # those that read both prompts
+RUNS = ("clean", "corrupt")
 FORMATS = ("html", "png", "npz")  # of files that are saved
 LONGEST = 20_000  # characters of a text
 MOST_MODELS = 2  # side by side
-LARGEST = 10_000  # window, top-k, number of a head
+LARGEST = 10_000  # window
 TAB = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
-HEADS = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class LiveRequest:
     corrupt: str = ""
     target: str = ""  # a word, or several with commas between them
     foil: str = ""
-    run: str = "clean"
+    run: str = "clean"  # whose prompt explain, attention and next read
     site: str = Request.site
     direction: str = Request.direction
     metric: str = "logit_diff"
@@ -66,7 +67,7 @@ class LiveRequest:
             raise LiveError("tab is up to 32 letters and digits")
         if not 1 <= self.window <= LARGEST:
             raise LiveError(f"window is from 1 to {LARGEST:,}")
-        if self.heads and (len(self.heads) > LONGEST or HEADS.fullmatch(self.heads) is None):
+        if self.heads and (len(self.heads) > LONGEST or wrong_part(self.heads) is not None):
             raise LiveError("heads are written as 0,3-5")
         if not 0 <= self.seed < 2**63:
             raise LiveError("seed is from 0 to 2**63 - 1")
@@ -102,6 +103,11 @@ class LiveRequest:
         return request
 
     @property
+    def runs(self) -> tuple[str, ...]:
+        """The prompts that are read: both, or the one that explain, attention and next read."""
+        return RUNS if self.mode in OF_BOTH else (self.run,)
+
+    @property
     def prompt(self) -> str:
         """The prompt that explain, attention and next read."""
         return self.clean if self.run == "clean" else self.corrupt
@@ -118,29 +124,12 @@ class LiveRequest:
 
     @property
     def decoding(self) -> Decoding:
-        """How the next token is drawn.
+        """The decoding with which the next token is drawn.
 
         Raises:
             ConfigError: a number out of its range.
         """
         return Decoding(self.temperature, self.top_k, self.top_p)
-
-    @property
-    def chosen_heads(self) -> list[int] | None:
-        """The heads that are patched; None for all.
-
-        Raises:
-            LiveError: a range that runs backwards.
-        """
-        if not self.heads:
-            return None
-        found: set[int] = set()
-        for part in self.heads.split(","):
-            first, _, last = part.partition("-")
-            if int(last or first) < int(first):
-                raise LiveError(f"heads {part}: the range runs backwards")
-            found.update(range(int(first), int(last or first) + 1))
-        return sorted(found)
 
 
 KINDS = {  # type -> what a message calls it

@@ -1,4 +1,4 @@
-"""The live page's server: one page, two addresses to ask, answers to its own page alone.
+"""Serve the live page: one page, two addresses to ask, answers to its own page alone.
 
     GET  /           the page
     POST /api/run    a request (request.LiveRequest) -> lines of JSON, as they come:
@@ -58,7 +58,7 @@ HEADERS = {
 
 @dataclass
 class Live:
-    """What the server knows: its models, who may ask, and the thread that works."""
+    """The server's state: its models, who may ask, and the thread that works."""
 
     models: list[Loaded]
     hosts: frozenset[str]  # values of Host that are answered
@@ -227,7 +227,7 @@ async def _lines(live: Live, asked: LiveRequest) -> AsyncIterator[bytes]:
         if any(one.is_ready for one in checked):
 
             def work(say: Say, progress: Progress) -> None:
-                answer(live.models, asked, say, progress)
+                answer(live.models, checked, asked, say, progress)
 
             running = _Running(live, asked.tab, work)
             if running.before:

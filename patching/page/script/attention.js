@@ -1,6 +1,6 @@
 // Attention: every head small, drawn pixel by pixel; one of them large; what a token reads.
 import { addCharts } from "./chart.js";
-import { add, addChoice, addTokens, drawn } from "./dom.js";
+import { add, addChoice, addTokens } from "./dom.js";
 
 const MOST_NAMED = 5;  // tokens in the sentence about what one reads
 const READS = "0, 114, 178";  // Okabe and Ito's blue and orange
@@ -106,5 +106,5 @@ export function addAttention(parent, view, link, state = {}) {
   }
 
   link.follow(tint);
-  return { draw: () => choose(state.head), image: large.image, drawn };
+  return { draw: () => choose(state.head) };
 }

@@ -226,7 +226,6 @@ export function addCharts(parent, view, link, state = {}) {
       fillControls();
       return draw();
     },
-    image: () => current?.toImageURL("png", 2),
   };
 }
 

@@ -45,7 +45,7 @@ class PackedRuns:
 
 @dataclass(frozen=True)
 class Patched:
-    """What the experiments patch, and what they put in."""
+    """The site that the experiments patch, and the name of what they put in."""
 
     site: str
     put: str  # a name in request.PUTS

@@ -83,7 +83,7 @@ modelo). `patch=(capa, posición)` pone ese vector grabado en la siguiente ejecu
     Code(
         """
 jones, smith = (tokenizer.encode(word) for word in (" Jones", " Smith"))
-assert len(jones) == len(smith) == 1  # each answer must be one token
+assert len(jones) == len(smith) == 1, "each answer must be one token"
 jones, smith = jones[0], smith[0]
 
 
@@ -131,7 +131,7 @@ números.""",
         """
 pair = PromptPair.from_text(tokenizer, CLEAN, CORRUPT, target="Jones", foil="Smith")
 result = patch_sweep(model, pair, progress=False)
-assert np.allclose(result.values, by_hand, atol=1e-3)
+assert np.allclose(result.values, by_hand, atol=1e-3), "the sweep is not the loop"
 print(result)
 draw_heatmap(result)
 """

@@ -40,7 +40,7 @@ Más oscuro es más. Una fila es una posición; sus partes suman 1.""",
     ),
     Code(
         """
-assert abs(found.alti.sum(-1) - 1).max() < 1e-3
+assert abs(found.alti.sum(-1) - 1).max() < 1e-3, "the shares of a position do not sum to 1"
 draw_explanation(found, figure="alti")
 """
     ),
@@ -61,7 +61,7 @@ print(found)
 for name, value in found.parts().items():
     print(f"{name:30} {value:8.4f}")
 total = found.logits[0] - found.logits[1]
-assert abs(sum(found.parts().values()) - total) < 1e-3
+assert abs(sum(found.parts().values()) - total) < 1e-3, "the parts do not sum to the difference"
 """
     ),
     Text(

@@ -164,8 +164,8 @@ def test_the_page_of_a_study_holds_its_summary_and_its_pairs(study, monkeypatch)
     monkeypatch.setattr("patching.page.study_page.MOST_PAIRS", 3)
     maps, pairs = study_page(study, table, draws=100)["views"]
     assert maps["charts"][0]["strips"]["pairs"] == [0, 4]
-    assert "every 4th pair" in maps["charts"][0]["strips"]["caption"]
-    assert pairs["title"] == "3 pairs (every 3th of 8)"
+    assert "one pair in 4" in maps["charts"][0]["strips"]["caption"]
+    assert pairs["title"] == "3 pairs (one in 3 of 8)"
 
 
 # --------------------------------------------------------------------- the commands

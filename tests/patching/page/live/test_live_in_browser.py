@@ -141,7 +141,7 @@ def test_the_keyboard_s_focus_and_open_tables_outlive_an_answer(live):
 
 
 def test_an_error_of_one_model_stands_under_its_name(live, monkeypatch):
-    def of_second(models, request, say, progress):
+    def of_second(models, checked, request, say, progress):
         say({"model": 1, "error": "no such head"})
 
     monkeypatch.setattr(server, "answer", of_second)
@@ -186,7 +186,7 @@ def test_an_error_is_said_and_typing_on_gives_up_the_last_question(live, monkeyp
     one = live()
     begun, given_up = [], []
 
-    def slow(models, request, say, progress):
+    def slow(models, checked, request, say, progress):
         begun.append(request.target)
         try:
             for at in range(400):
