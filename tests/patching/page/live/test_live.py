@@ -8,13 +8,16 @@ import socket
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import requests
+from helpers import last
 from pages import STATE
 from test_page import data_of
 
+from mingpt import GPT
 from patching import PromptPair, patch_sweep
 from patching.cli.patch import main as patch_main
 from patching.errors import LiveError
@@ -166,6 +169,25 @@ def test_the_gallery_holds_what_the_model_answers_rightly(builtin):
     for one in found:
         request = LiveRequest(**{name: one[name] for name in STATE})
         assert check_prompts(Loaded("builtin", *builtin), request).is_ready
+
+
+def test_an_example_that_a_model_answers_wrongly_is_not_offered(builtin):
+    tokenizer = builtin[1]
+    random_model = GPT(replace(builtin[0].config, n_layer=1)).eval()
+
+    def prefers_target(ids: tuple[int, ...], pair: PromptPair) -> bool:
+        logits = last(random_model, ids)
+        return bool(logits[pair.target_ids[0]] > logits[pair.foil_ids[0]])
+
+    fitting = [vars(one) for one in EXAMPLES if vars(one) in sensible(Loaded("x", *builtin))]
+    expected = []
+    for one in fitting:
+        pair = PromptPair.from_text(tokenizer, *(one[name] for name in STATE))
+        if prefers_target(pair.clean_ids, pair) and not prefers_target(pair.corrupt_ids, pair):
+            expected.append(one["title"])
+    found = [one["title"] for one in sensible(Loaded("x", random_model, tokenizer))]
+    assert [title for title in found if title in [one["title"] for one in fitting]] == expected
+    assert len(expected) < len(fitting)
 
 
 def test_an_error_in_the_model_is_said_on_the_page(served, monkeypatch, capsys):
