@@ -27,6 +27,7 @@ from patching.cli.common.options import (
     output_options,
 )
 from patching.cli.common.page import check_html, html_option
+from patching.sweep.approximate import APPROXIMATE, DEFAULT_RULES, RELP_RULES, STEPS
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
 from patching.sweep.request import DIRECTIONS, METHODS, PUTS, Request
@@ -104,6 +105,16 @@ methods:
                      usually better on z, v, attn_out and mlp_out. It is also poor
                      for saturated metrics (log_prob, prob_diff, kl), whose
                      estimates can leave their range. --compare-exact measures it.
+  attribution-ig     APPROXIMATE: gradients of --steps runs between the two, averaged
+                     (EAP-IG's inputs). It costs as many times attribution's. It can
+                     see what is saturated in one of the runs; with few steps it can
+                     also be worse.
+  relp               APPROXIMATE: attribution at the same cost, with a backward pass
+                     through rules. ln: layer norms divide by constants. gelu: the
+                     MLP's activation multiplies by one. pattern: attention patterns
+                     are constant, so what acts through q and k is lost (off by
+                     default). It is meant for the stream and mlp_out, where
+                     attribution is poor. Which is nearer differs: --compare-exact.
 
 examples:
   {COMMAND} --model builtin
@@ -163,9 +174,14 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "speed": [
         Option(["--method"], type=Choice(METHODS), default=Request.method,
                help="loop: the whole model once per cell, the same numbers as fast;"
-               " attribution: approximate, by gradients"),
+               f" {', '.join(APPROXIMATE)}: approximate, by gradients"),
+        Option(["--relp-rules"], metavar="LIST",
+               help=f"relp: some of {','.join(RELP_RULES)}; default: {','.join(DEFAULT_RULES)}"),
+        Option(["--steps"], type=IntRange(1), metavar="N",
+               help=f"attribution-ig: the gradients that are averaged; default: {STEPS}"),
         Option(["--compare-exact"], is_flag=True,
-               help="attribution: run the exact sweep too; print and draw how well the two agree"),
+               help=f"{', '.join(APPROXIMATE)}: run the exact sweep too; print and draw how well"
+               " the two agree"),
         Option(["--max-memory"], metavar="SIZE",
                help="memory for the fast method beside the model, as 800M or 4GB; default:"
                " half of what is free"),
@@ -273,10 +289,14 @@ def _request(arguments: SimpleNamespace) -> Request:
         put=arguments.put,
         max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
         tf32=arguments.tf32,
-        next_tokens=NEXT_TOKENS if arguments.html and arguments.method != "attribution" else 0,
+        next_tokens=NEXT_TOKENS if arguments.html and arguments.method not in APPROXIMATE else 0,
+        relp_rules=arguments.relp_rules,
+        steps=arguments.steps,
     )
-    if arguments.compare_exact and request.method != "attribution":
-        raise UsageError("--compare-exact needs --method attribution; the other methods are exact")
+    if arguments.compare_exact and not request.is_approximate:
+        raise UsageError(
+            f"--compare-exact needs --method {' or '.join(APPROXIMATE)}; the others are exact"
+        )
     return request
 
 
@@ -319,7 +339,7 @@ def _sweep(
 
     requests = [request]
     if arguments.compare_exact:
-        requests.append(replace(request, method="fast"))
+        requests.append(replace(request, method="fast", relp_rules=None, steps=None))
     asked = (*output.MODEL_ARGUMENTS, *patch_output.LOOK, "format", "compare_exact")
     results = []
     for one in requests:

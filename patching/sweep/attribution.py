@@ -21,12 +21,25 @@ For a window, the effects of its layers are summed. Each effect includes the pat
 through the window's later layers, which the patched run overwrites.
 The result tends to be good where the activation is small against the stream: z, v,
 attn_out and mlp_out of the upper blocks. `agreement.py` measures it for a pair.
+
+Two methods take other gradients, and are approximate as well:
+- relp: those of a backward pass through RelP's rules (relp.py), at the cost of attribution;
+- attribution-ig: the mean of the gradients in runs between the two, S steps. Run k of 1 to S
+  starts from the embeddings base + k/S (source - base). The last one is the source run, the
+  base run is not among them: these are the points of EAP-IG (inputs) in hannamw/EAP-IG at
+  commit 795f560 (Hanna et al. 2024, arXiv 2403.17806; earlier versions of that code take the
+  base run in place of the source run). With S = 1 the gradient is the source run's alone. In
+  block 0's resid_pre this is integrated gradients by a right Riemann sum, so that the effects
+  of all positions add up to the difference between the two runs as S grows. It costs S forward
+  passes and S backward ones for each metric. A gradient that is 0 in one run, as behind a
+  saturated softmax, need not be 0 between the two.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,28 +50,33 @@ from patching.errors import SweepError
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric
 from patching.sweep.readout import Measured, Reader, check_unpatched, read
-from patching.sweep.request import DIRECTIONS, Grid
+from patching.sweep.relp import propagation
+from patching.sweep.request import DIRECTIONS, Grid, Request
 
 
-def passes(metrics: Sequence[Metric]) -> int:
+class Run(NamedTuple):
+    """What is kept of a forward pass."""
+
+    final: Tensor  # (C,) ln_f's output at the last position
+    there: list[Tensor]  # the site's activation in each block
+
+
+def passes(request: Request) -> int:
     """Return the number of passes through the model, forward and backward, for one pair."""
-    return 2 + len(metrics)
+    backward = len(request.metrics)
+    return 2 + (backward if request.steps is None else request.steps * (1 + backward))
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def measure(
-    model: GPT,
-    pair: PromptPair,
-    grid: Grid,
-    direction: str,
-    metrics: Sequence[Metric],
-    step: Callable[[], None],
+    model: GPT, pair: PromptPair, grid: Grid, request: Request, step: Callable[[], None]
 ) -> Measured:
-    """Estimate to first order the metrics of the patched run, for every cell of the grid.
+    """Estimate the metrics of the patched run from gradients, for every cell of the grid.
 
     Args:
         model: in eval mode; its recording and last logits stay as they were.
+        request: its method is one of APPROXIMATE.
         step: called after each pass.
 
     Raises:
@@ -69,48 +87,112 @@ def measure(
             "attribution takes gradients, and PyTorch has none for a model that was"
             " made in torch.inference_mode: load it outside"
         )
-    base, source = DIRECTIONS[direction]
-    finals = {}
-    finals[source], put_in = _run(model, pair.ids(source), grid.site)
+    metrics, rules = request.metrics, request.rules or ()
+    base, source = DIRECTIONS[request.direction]
+    put_in = _run(model, pair.ids(source), grid.site)
     step()
-    with torch.enable_grad():
-        final, there = _run(model, pair.ids(base), grid.site)
-    finals[base] = final.detach()
+    with torch.set_grad_enabled(request.steps is None), propagation(model, rules):
+        unpatched = _run(model, pair.ids(base), grid.site, rules)
     step()
+    finals = {source: put_in.final, base: unpatched.final.detach()}
     reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
-    check_unpatched(metrics, reader.readout, final.dtype)
-    with torch.enable_grad():
-        logits = reader.logits(final[None])  # (1, R)
+    check_unpatched(metrics, reader.readout, unpatched.final.dtype)
+    changes = [  # of each layer, (1, T, C) or (1, nh, T, hs)
+        widened(new) - widened(old.detach())
+        for new, old in zip(put_in.there, unpatched.there, strict=True)
+    ]
+    if request.steps is None:
+        points = iter([unpatched])
+    else:
+        points = _between(model, pair, grid.site, (base, source), request.steps, step)
     at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
     # A metric of one's own may return whole numbers; its estimates are fractions.
     at_base = at_base.to(reader.readout.clean_logits.dtype)
+    effects = _effects(points, changes, metrics, reader, step)
     values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
     chosen = torch.meshgrid(*map(torch.tensor, grid.axes.values()), indexing="ij")
-    for number, metric in enumerate(metrics):
-        gradients = _gradients(metric, logits, reader, there)
-        effects = [  # of each layer (T,) or (nh, T): the change times the gradient
-            ((widened(new) - widened(old.detach())) * gradient)[0].sum(-1)
-            for new, old, gradient in zip(put_in, there, gradients, strict=True)
-        ]
-        changed = at_base[number] + _cells(torch.stack(effects), grid)  # the grid's shape
+    for number in range(len(metrics)):
+        changed = at_base[number] + _cells(effects[number], grid)  # the grid's shape
         values[number][chosen] = changed[chosen]
-        step()
     return Measured(values, reader.clean, reader.corrupt, finals["clean"], finals["corrupt"])
 
 
-def _run(model: GPT, ids: Sequence[int], wanted: str) -> tuple[Tensor, list[Tensor]]:
-    """Return ln_f's output at the last position (C,), and a site's activation in each block."""
+def _run(
+    model: GPT,
+    ids: Sequence[int],
+    wanted: str,
+    rules: Sequence[str] = (),
+    embedded: Tensor | None = None,
+) -> Run:
+    """Run a prompt and keep a site's activations.
+
+    Args:
+        rules: of RelP; with "pattern", no gradient goes through the attention patterns.
+        embedded: token plus position embeddings (1, T, C) in place of those of `ids`.
+    """
     kept = []
 
     def tap(layer: int, site: str, x: Tensor) -> Tensor:
-        if site == "resid_pre" and layer == 0 and torch.is_grad_enabled():
-            x = x.detach().requires_grad_()  # for a gradient even if no parameter requires one
+        is_start = site == "resid_pre" and layer == 0
+        if is_start and embedded is not None:
+            x = embedded
+        # The start gets a gradient even if no parameter requires one.
+        if torch.is_grad_enabled() and (is_start or (site == "pattern" and "pattern" in rules)):
+            x = x.detach().requires_grad_()
         if site == wanted:
             kept.append(x)
         return x
 
     x = model.stream(torch.tensor([ids], device=model.device), tap)  # (1, T, C)
-    return model.transformer.ln_f(x[0, -1]), kept
+    return Run(model.transformer.ln_f(x[0, -1]), kept)
+
+
+def _between(
+    model: GPT,
+    pair: PromptPair,
+    site: str,
+    runs: tuple[str, str],
+    steps: int,
+    step: Callable[[], None],
+) -> Iterator[Run]:
+    """Yield the runs, with gradients, from embeddings between the base and the source run's."""
+    positions = torch.arange(len(pair), device=model.device)
+    ids = torch.tensor([pair.ids(run) for run in runs], device=model.device)  # (2, T)
+    start, end = model.embed(ids, positions).split(1)  # (1, T, C) each
+    for number in range(1, steps + 1):
+        with torch.enable_grad():
+            embedded = start + number / steps * (end - start)
+            point = _run(model, pair.ids(runs[0]), site, embedded=embedded)
+        step()
+        yield point
+
+
+def _effects(
+    points: Iterator[Run],
+    changes: Sequence[Tensor],
+    metrics: Sequence[Metric],
+    reader: Reader,
+    step: Callable[[], None],
+) -> Tensor:
+    """Return each metric's effects (M, n_layer, [nh,] T): the change times the mean gradient.
+
+    Args:
+        points: the runs in which the gradients are taken; each is let go before the next.
+        changes: the source run's activation minus the base run's, in each block.
+    """
+    found = []
+    for point in points:
+        with torch.enable_grad():
+            logits = reader.logits(point.final[None])  # (1, R)
+        for metric in metrics:
+            gradients = _gradients(metric, logits, reader, point.there)
+            effects = [
+                (change * gradient)[0].sum(-1)
+                for change, gradient in zip(changes, gradients, strict=True)
+            ]
+            found.append(torch.stack(effects))
+            step()
+    return torch.stack(found).unflatten(0, (-1, len(metrics))).mean(0)
 
 
 def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]) -> list[Tensor]:

@@ -93,9 +93,10 @@ def caption(result: SweepResult, metric: str) -> str:
     if result.patches is not None:
         done = f"the caller's patches {result.patches}() are put into the {base} run"
     elif result.is_approximate:
+        method, how = result.estimate_words
         done = (
             f"the effect of putting {result.site} of the {source} run into the {base} run is"
-            " estimated from gradients (attribution patching, approximate, to first order)"
+            f" estimated from gradients ({how})"
         )
     else:
         done = f"{result.site} of the {source} run is put into the {base} run"

@@ -228,13 +228,17 @@ def parse_metrics(asked: Asked | Sequence[Asked]) -> list[Metric]:
     return metrics
 
 
-def check_slopes(metrics: Iterable[Metric], direction: str) -> None:
-    """Raise SweepError for a metric whose gradient is 0 in the run that is patched."""
+def check_slopes(metrics: Iterable[Metric], method: str, only: str | None) -> None:
+    """Raise SweepError for a metric whose gradient is 0 wherever an approximate method takes it.
+
+    Args:
+        only: the unpatched run at which alone it is taken, "clean" or "corrupt"; or None.
+    """
     for metric in metrics:
-        if direction == "noise" and metric.flat_at_clean:
+        if only == "clean" and metric.flat_at_clean:
             raise SweepError(
                 f"{metric.name} is at its minimum in the clean run, where its gradient is 0, so"
-                " attribution cannot estimate it in direction noise; use logit_diff or recovery"
+                f" {method} cannot estimate it from that run; use logit_diff or recovery"
             )
 
 

@@ -14,6 +14,7 @@ from mingpt.checks import from_the_end
 from mingpt.config import GPTConfig
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
+from patching.sweep.approximate import APPROXIMATE, only_point, parse_rules, settings_of
 from patching.sweep.metrics import Asked, Metric, check_slopes, parse_metrics
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
@@ -23,8 +24,8 @@ WINDOW_SITES = ("attn_out", "mlp_out")
 # Direction -> (the run that is patched, the run whose activations are put in), as
 # Heimersheim & Nanda 2024, arXiv 2404.15255, name them.
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
-# "fast" and "loop" give the same numbers; "attribution" approximates them to first order.
-METHODS = ("fast", "loop", "attribution")
+# "fast" and "loop" give the same numbers; the others approximate them by gradients.
+METHODS = ("fast", "loop", *APPROXIMATE)
 # What is put in: the source run's activation, or zeros (zero ablation of the base run).
 PUTS = ("recorded", "zero")
 ROWS = 20  # tokens in each next-token table
@@ -67,6 +68,8 @@ class Request:
     rows: int = ROWS  # tokens in each next-token table
     next_tokens: int = 0  # of the likeliest next tokens, how many are kept of each cell's run
     put: str = "recorded"  # what is put in: a name in PUTS
+    relp_rules: str | Sequence[str] | None = None  # of method relp; None: its default rules
+    steps: int | None = None  # of method attribution-ig; None: its default number
 
     def __post_init__(self) -> None:
         for name in ("metric", "layers", "heads", "positions"):
@@ -82,11 +85,27 @@ class Request:
             raise SweepError(f"rows is a number of tokens, at least 1, not {self.rows!r}")
         if self.next_tokens != 0 and not _is_count(self.next_tokens):
             raise SweepError(f"next_tokens is a number of tokens, not {self.next_tokens!r}")
-        if self.next_tokens and self.method == "attribution":
-            raise SweepError("attribution runs no cell, so next_tokens cannot be read off one")
-        for name in ("window", "max_memory", "rows", "next_tokens"):  # JSON has no NumPy integers
+        if self.next_tokens and self.is_approximate:
+            raise SweepError(f"{self.method} runs no cell, so next_tokens cannot be read off one")
+        for name in (
+            "window",
+            "max_memory",
+            "rows",
+            "next_tokens",
+            "steps",
+        ):  # JSON has no NumPy integers
             if (count := getattr(self, name)) is not None:
                 object.__setattr__(self, name, int(count))
+
+    @property
+    def is_approximate(self) -> bool:
+        """True if the method estimates by gradients, and patches no run."""
+        return self.method in APPROXIMATE
+
+    @property
+    def rules(self) -> tuple[str, ...] | None:
+        """RelP's rules in the order of RELP_RULES; None for another method."""
+        return None if self.relp_rules is None else parse_rules(self.relp_rules)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -122,12 +141,20 @@ class Request:
             raise SweepError(
                 f"nothing called {self.put!r} can be put in: choose {' or '.join(PUTS)}"
             )
-        if self.put != "recorded" and self.method == "attribution":
-            raise SweepError(f"put={self.put!r} is for the methods fast and loop, not attribution")
+        if self.put != "recorded" and self.is_approximate:
+            raise SweepError(
+                f"put={self.put!r} is for the methods fast and loop, not {self.method}"
+            )
         if self.put != "recorded" and self.patches is not None:
             raise SweepError("patches of your own say what is put in: leave put at recorded")
-        if self.method == "attribution":
-            check_slopes(self.metrics, self.direction)
+        if self.steps is not None and not _is_count(self.steps):
+            raise SweepError(f"steps is a whole number of at least 1, not {self.steps!r:.80}")
+        rules, steps = settings_of(self.method, self.site, self.relp_rules, self.steps)
+        object.__setattr__(self, "relp_rules", rules)
+        object.__setattr__(self, "steps", steps)
+        if self.is_approximate:
+            only = only_point(self.method, *DIRECTIONS[self.direction], steps)
+            check_slopes(self.metrics, self.method, only)
         else:
             parse_metrics(self.metric)
         if self.patches is None:

@@ -24,6 +24,7 @@ from patching.prompts import PromptPair
 from patching.result_checks import check_fields
 from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
 from patching.sweep import old_files
+from patching.sweep.approximate import APPROXIMATE, estimate_words
 from patching.sweep.request import DIRECTIONS, ROWS
 from patching.sweep.saved import TABLE, check_agreement
 from patching.text import escaped, squeezed, visible
@@ -63,6 +64,8 @@ class SweepResult(HasPage):
     window: int = 1  # layers patched at once
     put: str = "recorded"  # what was put in: a name in PUTS
     method: str = "fast"  # a name in METHODS
+    relp_rules: tuple[str, ...] | None = None  # names in RELP_RULES; None: the method is not relp
+    steps: int | None = None  # gradients that were averaged; None: not attribution-ig
     patches: str | None = None  # name of the caller's function for the patches, if there was one
     shared_by: int = 1  # query heads that read each patched head: more than 1 for shared k and v
     max_memory: int | None = None  # bytes that the fast method was allowed, if a limit was given
@@ -113,8 +116,13 @@ class SweepResult(HasPage):
 
     @property
     def is_approximate(self) -> bool:
-        """True for attribution's estimates, False for numbers of patched runs."""
-        return self.method == "attribution"
+        """True for estimates by gradients, False for numbers of patched runs."""
+        return self.method in APPROXIMATE
+
+    @property
+    def estimate_words(self) -> tuple[str, str]:
+        """An approximate method's name for titles, and in which way it is approximate."""
+        return estimate_words(self.method, self.relp_rules, self.steps)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -145,7 +153,7 @@ class SweepResult(HasPage):
 
     def __repr__(self) -> str:
         base, source = DIRECTIONS[self.direction]
-        approximate = ", approximate" if self.is_approximate else ""
+        approximate = f", {self.estimate_words[1]}" if self.is_approximate else ""
         shape = " x ".join(
             f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True)
         )
@@ -310,11 +318,13 @@ def _token_score(saved: dict[str, Any]) -> TokenScore:
 
 
 _NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
-_LATER: dict[str, Any] = {"next_texts": {}, "put": "recorded"}  # 0.3 and before lack them
+_LATER: dict[str, Any] = {  # 0.3 and before lack them
+    "next_texts": {}, "put": "recorded", "relp_rules": None, "steps": None,
+}  # fmt: skip
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
     "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
-    "notes", "command", "next_texts",
+    "notes", "command", "next_texts", "relp_rules", "steps",
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 `patch_sweep` takes the settings as keywords, `run_sweep` as a Request. The method
 decides who measures: the engine (engine/), the loop that defines the result
-(loop.py), or the first-order estimate (attribution.py).
+(loop.py), or an estimate by gradients (attribution.py).
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def patch_sweep(
     rows: int = ...,
     next_tokens: int = ...,
     put: str = ...,
+    relp_rules: str | Sequence[str] | None = ...,
+    steps: int | None = ...,
     progress: Progress | bool | None = ...,
 ) -> SweepResult: ...
 
@@ -84,6 +86,8 @@ def patch_sweep(
     rows: int = ...,
     next_tokens: int = ...,
     put: str = ...,
+    relp_rules: str | Sequence[str] | None = ...,
+    steps: int | None = ...,
     progress: Progress | bool | None = ...,
 ) -> list[SweepResult]: ...
 
@@ -107,30 +111,31 @@ def patch_sweep(
     rows: int = Request.rows,
     next_tokens: int = Request.next_tokens,
     put: str = Request.put,
+    relp_rules: str | Sequence[str] | None = Request.relp_rules,
+    steps: int | None = Request.steps,
     progress: Progress | bool | None = None,
 ) -> SweepResult | list[SweepResult]:
     """Read a metric of the patched run for every activation that can be patched at a site.
 
     Args:
-        model: put in eval mode for the sweep. The loop leaves its own recording
-            and last_logits in it, the other methods leave them as they were.
+        model: put in eval mode meanwhile; "loop" alone changes its recording and last_logits.
         pair: one pair of prompts, or several, of any lengths.
         site: a name in mingpt.SITES.
-        metric: a name in METRICS, a Metric, or a function of the last position's
-            logits (V,) that returns a number; or several, read from the same runs.
+        metric: a name in METRICS, a Metric, or a function of the last logits (V,); or several.
         direction: "denoise" (clean into corrupt) or "noise" (corrupt into clean).
         by_position: patch heads at each position alone, not at all at once.
-        window: layers to patch at once, from layer - window // 2 on, cut at the
-            ends (attn_out and mlp_out).
+        window: layers to patch at once around each one (attn_out and mlp_out).
         layers, heads, positions: which to patch, counted from the end if negative; None: all.
-        method: "fast"; "loop", the definition: the whole model once per cell; or
-            "attribution": approximate, by gradients (see attribution.py).
+        method: "fast"; "loop", the definition: the whole model once per cell; or, approximate,
+            by gradients (see attribution.py), "attribution", "attribution-ig" or "relp".
         patches: a function from a Cell to its list of mingpt.Patch, for "loop".
         max_memory: bytes for "fast" beside the model; None for half of the free memory.
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
         next_tokens: keep so many of the likeliest of every cell's run, for SweepResult.next_of.
         put: "recorded", the source run's activation, or "zero": zero ablation of the base run.
+        relp_rules: of "relp": some of "ln", "gelu", "pattern"; None: ln and gelu (see relp.py).
+        steps: of "attribution-ig": the number of gradients averaged; None: 5.
         progress: a function (done, total); None for a bar; False for none.
 
     Returns:
@@ -138,12 +143,11 @@ def patch_sweep(
         heads (n_layer, heads), or by position (n_layer, heads, T).
 
     Raises:
-        SweepError: settings that do not exist or do not fit; too little memory; a
-            metric that is undefined for a pair, or not finite.
+        SweepError: settings that do not fit; too little memory; a metric without finite values.
     """
     request = Request(
         site, metric, direction, by_position, window, layers, heads, positions, method,
-        patches, max_memory, tf32, rows, next_tokens, put,
+        patches, max_memory, tf32, rows, next_tokens, put, relp_rules, steps,
     )  # fmt: skip
     pairs = [pair] if isinstance(pair, PromptPair) else pair
     results = run_sweep(model, pairs, request, progress)
@@ -161,7 +165,7 @@ def run_sweep(
 
     Args:
         progress: a function (done, total). The loop counts cells, the fast method
-            rows times blocks, attribution passes. None for a bar, False for none.
+            rows times blocks, those by gradients passes. None for a bar, False for none.
 
     Raises:
         SweepError: as `patch_sweep`.
@@ -188,7 +192,7 @@ def run_sweep(
         result = _result(model, pair, grid, found, request)
         # Estimates, zeros, and a caller's own patches may well go far beyond both runs.
         is_recorded = request.patches is None and request.put == "recorded"
-        is_usual = request.method != "attribution" and is_recorded
+        is_usual = is_recorded and not request.is_approximate
         metrics = result.metrics if is_usual else {}
         notes = pair_notes(pair, clean, corrupt, metrics, torch.finfo(model.dtype).eps)
         results.append(
@@ -274,13 +278,13 @@ def _measure_one_by_one(
     request: Request,
     progress: Progress | None,
 ) -> list[Measured]:
-    """Measure every pair by the loop or by attribution, one pair after the other."""
+    """Measure every pair by the loop or by gradients, one pair after the other."""
     direction, metrics = request.direction, request.metrics
     is_loop = request.method == "loop"
     if is_loop:
         work = sum(grid.n_cells for grid in grids)
     else:
-        work = attribution.passes(metrics) * len(pairs)
+        work = attribution.passes(request) * len(pairs)
     step = steps(progress, work)
     measured = []
     for number, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
@@ -290,7 +294,7 @@ def _measure_one_by_one(
                 k = min(request.next_tokens, model.config.vocab_size)
                 found = loop.measure(model, pair, grid, direction, metrics, step, patches, k)
             else:
-                found = attribution.measure(model, pair, grid, direction, metrics, step)
+                found = attribution.measure(model, pair, grid, request, step)
         measured.append(found)
     return measured
 
@@ -361,6 +365,8 @@ def _result(
         window=grid.window,
         put=request.put,
         method=request.method,
+        relp_rules=request.rules,
+        steps=request.steps,
         patches=None if request.patches is None else _name_of(request.patches),
         shared_by=model.config.n_head // model.config.kv_heads if is_shared else 1,
         max_memory=request.max_memory,

@@ -26,6 +26,7 @@ from patching.result_checks import (
     whole_numbers,
 )
 from patching.result_files import scalar
+from patching.sweep.approximate import RELP_RULES
 from patching.sweep.request import DIRECTIONS, METHODS, PUTS
 
 _SCORE = {
@@ -59,6 +60,8 @@ TABLE = {
     "window": whole(1),
     "put": one_of(PUTS),
     "method": one_of(METHODS),
+    "relp_rules": optional(list_of(one_of(RELP_RULES), least=1)),
+    "steps": optional(whole(1)),
     "patches": optional(text),
     "shared_by": whole(1),
     "max_memory": optional(whole(1)),
@@ -88,6 +91,8 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
         FieldError: they do not.
     """
     _check_pair(saved["pair"])
+    agree((saved["method"] == "relp") == (saved["relp_rules"] is not None), "method and relp_rules")
+    agree((saved["method"] == "attribution-ig") == (saved["steps"] is not None), "method and steps")
     metrics = saved["metrics"]
     values = {name: arrays.get(name, np.array(None)) for name in map("values_{}".format, metrics)}
     agree(bool(metrics), "metrics and metric")

@@ -22,5 +22,6 @@ def experiment_words(result: SweepResult, what: str) -> str:
     if result.put == "zero":
         return f"Zero ablation of {what}, {base} run"
     if result.is_approximate:
-        return f"Attribution patching (approximate, to first order) of {what}, {source} into {base}"
+        name, how = result.estimate_words
+        return f"{name} ({how}) of {what}, {source} into {base}"
     return f"Activation patching of {what}, {source} into {base}"

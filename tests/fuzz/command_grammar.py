@@ -55,7 +55,10 @@ KINDS = {
     "put": (("recorded", "zero"), HOSTILE),
     "metric": (("logit_diff", "recovery", "kl,log_prob", "prob_diff"), ("kl,kl", ",", *HOSTILE)),
     "indices": (("0", "-1", "0-1", "0,2"), INDICES),
-    "method": (("fast", "loop", "attribution"), ("exact", *HOSTILE)),
+    "method": (
+        ("fast", "loop", "attribution", "attribution-ig", "relp"), ("exact", *HOSTILE),
+    ),
+    "relp_rules": (("ln", "ln,gelu", "pattern,ln"), ("ln,ln", ",", "half", *HOSTILE)),
     "size": (("800M", "4GB", "1000000000"), ("1", "1K", "-1", "1e400GB", "nanGB", *INTEGERS)),
     "out": (
         ("out/", "run/a.png", "b.svg", "c.pdf", "deep/er/", "~/", "r.json"),
@@ -155,6 +158,7 @@ OPTIONS = {
         "--foil": "word", "--site": "site", "--direction": "direction", "--metric": "metric",
         "--layers": "indices", "--positions": "indices", "--heads": "indices",
         "--by-position": "flag", "--window": "count", "--method": "method", "--put": "put",
+        "--relp-rules": "relp_rules", "--steps": "count",
         "--compare-exact": "flag", "--max-memory": "size", "--tf32": "flag", "--top-k": "rows",
         "--rows": "rows", "--cmap": "cmap", "--title": "text", "--scale": "scale", "--vmin": "real",
         "--vmax": "real", "--values": "flag", "--no-values": "flag", "--report": "out",

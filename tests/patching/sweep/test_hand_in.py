@@ -55,9 +55,7 @@ def test_the_caption_says_what_is_drawn(result, builtin):
     assert "z of the corrupt run is put into the clean run, at one head, at all positions" in said
     assert "(those that are hatched were not patched)" in said
     near = patch_sweep(model, result.pair, method="attribution")
-    assert "estimated from gradients (attribution patching, approximate" in caption(
-        near, "logit_diff"
-    )
+    assert "estimated from gradients (approximate, to first order)" in caption(near, "logit_diff")
 
     own = SweepResult(**{**vars(result), "patches": "zeros"})
     assert "the caller's patches zeros() are put into the corrupt run" in caption(own, "recovery")

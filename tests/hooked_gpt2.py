@@ -5,6 +5,7 @@ course's notebooks make theirs.
 """
 
 from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -13,11 +14,12 @@ BOS = 59
 L, H, HS = 3, 2, 8
 
 
-def make_model():
+def make_model(**fields):
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=L, n_head=H, n_embd=H * HS, vocab_size=60, n_positions=12,
         bos_token_id=BOS, eos_token_id=BOS, initializer_range=0.3, attn_implementation="eager",
+        **fields,
     )  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
     for name, parameter in model.named_parameters():
@@ -138,28 +140,87 @@ def unpatched(model, pair):
         return [difference(run(model, pair[name]), pair) for name in ("clean", "corrupt")]
 
 
-def attribution(model, pair, site):
-    """Return gradient at the corrupt run times (clean - corrupt): (L, [H,] T)."""
-    if site == "pattern":
-        out = model(torch.tensor([pair["corrupt"]]), output_attentions=True)
-        there = out.attentions
-        value = difference(out.logits[0, -1], pair)
-        gradients = torch.autograd.grad(value, there)
-        new = attentions(model, pair["clean"])
-        return torch.stack(
-            [(g * (a - b)).sum(-1)[0] for g, a, b in zip(gradients, new, there, strict=True)]
-        ).detach()  # (L, H, T)
+@contextmanager
+def with_rules(model, rules):
+    """Give the model the backward pass of RelP's rules, by hooks and in place of the softmax."""
+
+    def norm(module, inputs, output):
+        x = inputs[0]
+        centred = x - x.sum(-1, keepdim=True) / x.shape[-1]
+        divisor = torch.sqrt(centred.pow(2).sum(-1, keepdim=True) / x.shape[-1] + module.eps)
+        return centred / divisor.data * module.weight + module.bias
+
+    def activation(module, inputs, output):
+        x = inputs[0]
+        coefficient = torch.full_like(x, 0.5)
+        coefficient[x != 0] = (output / x).data[x != 0]
+        return x * coefficient
+
+    def constant(*inputs, **how):
+        return softmax(*inputs, **how).data.requires_grad_()
+
+    softmax = torch.nn.functional.softmax  # which only attention calls
+    with ExitStack() as stack:
+        if "pattern" in rules:
+            stack.enter_context(mock.patch("torch.nn.functional.softmax", constant))
+        for module in model.modules():
+            if "ln" in rules and isinstance(module, torch.nn.LayerNorm):
+                stack.enter_context(module.register_forward_hook(norm))
+        for block in model.transformer.h:
+            if "gelu" in rules:
+                stack.enter_context(block.mlp.act.register_forward_hook(activation))
+        yield
+
+
+def gradients(model, ids, pair, site, rules=(), embedded=None):
+    """Return the gradient of target - foil at a site: L times (1, T, columns), or the patterns'.
+
+    embedded: the sums of both embeddings (1, T, C), in place of those of `ids`.
+    """
     kept = {}
     # The middle stream is the stream before plus attn_out, so its gradient is attn_out's.
     leaf = "attn_out" if site == "resid_mid" else site
-    logits = run(
-        model, pair["corrupt"], [(leaf, layer, keeping(kept, layer)) for layer in range(L)]
-    )
-    there = [kept[layer] for layer in range(L)]
-    gradients = torch.autograd.grad(difference(logits, pair), there)
+    changes = [] if site == "pattern" else [
+        (leaf, layer, keeping(kept, layer)) for layer in range(L)]  # fmt: skip
+    if embedded is not None:
+        changes.insert(0, ("resid_pre", 0, lambda x: embedded))
+    with ExitStack() as stack:
+        stack.enter_context(with_rules(model, rules))
+        for name, layer, change in changes:
+            stack.enter_context(hooked(*module_of(model, name, layer), change))
+        out = model(torch.tensor([ids]), output_attentions=True)
+    there = out.attentions if site == "pattern" else [kept[layer] for layer in range(L)]
+    return torch.autograd.grad(difference(out.logits[0, -1], pair), there)
+
+
+def embeddings(model, ids):
+    """Return the sum of both embeddings (1, T, C)."""
+    positions = torch.arange(len(ids))
+    return (model.transformer.wte(torch.tensor([ids])) + model.transformer.wpe(positions)).detach()
+
+
+def attribution(model, pair, site, rules=(), steps=None, base="corrupt"):
+    """Return gradient times (source - base): (L, [H,] T).
+
+    The gradient is that at the base run; with steps, the mean of those of runs whose embeddings
+    are 1/steps, 2/steps, ... of the way to the source run.
+    """
+    source = {"clean": "corrupt", "corrupt": "clean"}[base]
+    if steps is None:
+        mean = gradients(model, pair[base], pair, site, rules)
+    else:
+        old, new = (embeddings(model, pair[name]) for name in (base, source))
+        found = []
+        for k in range(1, steps + 1):
+            embedded = ((1 - k / steps) * old + k / steps * new).requires_grad_()
+            found.append(gradients(model, pair[base], pair, site, rules, embedded))
+        mean = [sum(of_layer) / steps for of_layer in zip(*found, strict=True)]
+    recorded = attentions if site == "pattern" else lambda model, ids: record(model, ids, site)
     with torch.no_grad():
-        new, old = (record(model, pair[name], site) for name in ("clean", "corrupt"))
-    effects = torch.stack([(g * (a - b))[0] for g, a, b in zip(gradients, new, old, strict=True)])
+        new, old = (recorded(model, pair[name]) for name in (source, base))
+    effects = torch.stack([(g * (a - b))[0] for g, a, b in zip(mean, new, old, strict=True)])
+    if site == "pattern":
+        return effects.sum(-1).detach()  # (L, H, T)
     if site in ("q", "k", "v", "z"):
         effects = effects[..., columns(site, None)].unflatten(-1, (H, HS))  # (L, T, H, HS)
         return effects.sum(-1).transpose(1, 2).detach()  # (L, H, T)
