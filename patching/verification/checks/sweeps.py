@@ -20,7 +20,8 @@ def sweep(figure: Figure, model: GPT) -> tuple[np.ndarray, np.ndarray]:
     """Compare a grid of cells, or a part of it.
 
     Fields: pairs, site, method, by_position, unit ("logit_diff" or "recovery"), values; and
-    layers (only these), position (only this one), sum_heads (add up the heads' recoveries).
+    relp_rules (of the method relp), layers (only these), position (only this one), sum_heads
+    (add up the heads' recoveries).
     """
     fields = figure.fields
     found = patch_sweep(
@@ -29,6 +30,7 @@ def sweep(figure: Figure, model: GPT) -> tuple[np.ndarray, np.ndarray]:
         site=fields["site"],
         by_position=fields.get("by_position", False),
         method=fields.get("method", "fast"),
+        relp_rules=fields.get("relp_rules"),
         progress=False,
     )
     ours = _mean_patched(found)

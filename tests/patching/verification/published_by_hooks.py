@@ -40,11 +40,13 @@ def mean_of_recoveries(patched, ends):
     return np.mean(each, axis=0)
 
 
-def recovery(model, site, *, by_position=False, attribution=False, average=ratio_of_means):
+def recovery(
+    model, site, *, by_position=False, attribution=False, rules=(), average=ratio_of_means
+):
     pairs = PAIRS.values()
     ends = [[float(v) for v in hooks.unpatched(model, pair)] for pair in pairs]
     if attribution:  # an estimate stands for base + effect
-        effects = [hooks.attribution(model, pair, site).numpy() for pair in pairs]
+        effects = [hooks.attribution(model, pair, site, rules).numpy() for pair in pairs]
         if site in ("z", "q", "k", "v", "pattern") and not by_position:
             effects = [one.sum(-1) for one in effects]
         patched = [corrupt + effect for effect, (_, corrupt) in zip(effects, ends, strict=True)]
@@ -82,7 +84,7 @@ def make_figures(model):
 
     def sweep(site, what="", **how):
         values = recovery(model, site, by_position=how.get("by_position", False),
-                          attribution=how.get("method") == "attribution")  # fmt: skip
+                          attribution="method" in how, rules=how.get("relp_rules", ()))  # fmt: skip
         named = {"kind": "sweep", "what": f"{site} {what}".strip(), "pairs": both, "site": site}
         figures.append({**named, "unit": "recovery", **how, "values": values.tolist()})
 
@@ -90,6 +92,8 @@ def make_figures(model):
         sweep(site)
         sweep(site, "by attribution", method="attribution")
     sweep("resid_mid", "by attribution", method="attribution")
+    for site in ("resid_pre", "attn_out", "mlp_out"):
+        sweep(site, "by RelP", method="relp", relp_rules=["ln"])
     for site in ("z", "q", "k", "v", "pattern"):
         sweep(site, "by position, by attribution", by_position=True, method="attribution")
     sweep("z", "by position", by_position=True)
