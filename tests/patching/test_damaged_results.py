@@ -137,6 +137,7 @@ def odd_values(array: np.ndarray) -> list[object]:
         text = array.item()
         values += [text.replace("1", "-1"), text.replace("[", "{"), text.replace('"', "'")]
         values += [text.replace("0", "null"), text.replace(", ", "], ["), text + "\0", text[:-2]]
+        values = [value for value in values if not (isinstance(value, str) and value == text)]
     return values
 
 
