@@ -25,13 +25,14 @@ attn_out and mlp_out of the upper blocks. `agreement.py` measures it for a pair.
 Two methods take other gradients, and are approximate as well:
 - relp: those of a backward pass through RelP's rules (relp.py), at the cost of attribution;
 - attribution-ig: the mean of the gradients in runs between the two, S steps. Run k of 1 to S
-  starts from the embeddings base + k/S (source - base). The last one is the source run, the
-  base run is not among them: these are the points of EAP-IG (inputs) in hannamw/EAP-IG at
-  commit 795f560 (Hanna et al. 2024, arXiv 2403.17806; earlier versions of that code take the
-  base run in place of the source run). With S = 1 the gradient is the source run's alone. In
-  block 0's resid_pre this is integrated gradients by a right Riemann sum, so that the effects
-  of all positions add up to the difference between the two runs as S grows. It costs S forward
-  passes and S backward ones for each metric. A gradient that is 0 in one run, as behind a
+  starts from the embeddings base + k/S (source - base), so the last one is the source run, and
+  the base run is not among them. These are the points of EAP-IG (inputs; Hanna et al. 2024,
+  arXiv 2403.17806) in hannamw/EAP-IG at commit 795f560, src/eap/attribute.py, whose base run is
+  the clean one; attribute_node.py there takes the base run and leaves out the source run. With
+  S = 1 the gradient is the source run's alone. In block 0's resid_pre this is integrated
+  gradients (Sundararajan et al. 2017, arXiv 1703.01365) by a right Riemann sum: as S grows, the
+  effects of all positions add up to the difference between the two runs. It costs S forward
+  passes, and S backward ones for each metric. A gradient that is 0 in one run, as behind a
   saturated softmax, need not be 0 between the two.
 """
 
@@ -55,7 +56,7 @@ from patching.sweep.request import DIRECTIONS, Grid, Request
 
 
 class Run(NamedTuple):
-    """What is kept of a forward pass."""
+    """The part of a forward pass that is kept."""
 
     final: Tensor  # (C,) ln_f's output at the last position
     there: list[Tensor]  # the site's activation in each block
@@ -97,10 +98,7 @@ def measure(
     finals = {source: put_in.final, base: unpatched.final.detach()}
     reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
     check_unpatched(metrics, reader.readout, unpatched.final.dtype)
-    changes = [  # of each layer, (1, T, C) or (1, nh, T, hs)
-        widened(new) - widened(old.detach())
-        for new, old in zip(put_in.there, unpatched.there, strict=True)
-    ]
+    both = put_in.there, [old.detach() for old in unpatched.there]
     if request.steps is None:
         points = iter([unpatched])
     else:
@@ -108,7 +106,7 @@ def measure(
     at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[base]  # (M,)
     # A metric of one's own may return whole numbers; its estimates are fractions.
     at_base = at_base.to(reader.readout.clean_logits.dtype)
-    effects = _effects(points, changes, metrics, reader, step)
+    effects = _effects(points, both, metrics, reader, step)
     values = at_base.new_full((len(metrics), *grid.shape), torch.nan)
     chosen = torch.meshgrid(*map(torch.tensor, grid.axes.values()), indexing="ij")
     for number in range(len(metrics)):
@@ -165,11 +163,12 @@ def _between(
             point = _run(model, pair.ids(runs[0]), site, embedded=embedded)
         step()
         yield point
+        del point  # and with it the activations that its gradients need
 
 
 def _effects(
     points: Iterator[Run],
-    changes: Sequence[Tensor],
+    both: tuple[Sequence[Tensor], Sequence[Tensor]],
     metrics: Sequence[Metric],
     reader: Reader,
     step: Callable[[], None],
@@ -178,7 +177,7 @@ def _effects(
 
     Args:
         points: the runs in which the gradients are taken; each is let go before the next.
-        changes: the source run's activation minus the base run's, in each block.
+        both: the source run's and the base run's activations, of each block.
     """
     found = []
     for point in points:
@@ -187,11 +186,12 @@ def _effects(
         for metric in metrics:
             gradients = _gradients(metric, logits, reader, point.there)
             effects = [
-                (change * gradient)[0].sum(-1)
-                for change, gradient in zip(changes, gradients, strict=True)
+                ((widened(new) - widened(old)) * gradient)[0].sum(-1)
+                for new, old, gradient in zip(*both, gradients, strict=True)
             ]
-            found.append(torch.stack(effects))
+            found.append(torch.stack(effects))  # of each layer (T,) or (nh, T)
             step()
+        del point, logits
     return torch.stack(found).unflatten(0, (-1, len(metrics))).mean(0)
 
 
