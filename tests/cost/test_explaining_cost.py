@@ -48,12 +48,13 @@ def test_eleven_tokens_take_a_few_forward_passes(gpt2_shape):
     ids, pair = prompt(11), prompts(11)
     question = Question.from_ids(ids, 262, 1107)
     factor = torch.randn(SIDE, SIDE)
-    product, forward, explained, attributed = median_seconds(
+    product, forward, explained, attributed, by_rules = median_seconds(
         [
             lambda: factor @ factor,
             lambda: gpt2_shape(ids[None]),
             lambda: explain(gpt2_shape, question),
             lambda: patch_sweep(gpt2_shape, pair, method="attribution"),
+            lambda: patch_sweep(gpt2_shape, pair, method="relp"),
         ],
         rounds=5,
     )
@@ -64,6 +65,8 @@ def test_eleven_tokens_take_a_few_forward_passes(gpt2_shape):
         print(f"\n{name}: {seconds / forward:.2f} forward passes, {seconds / floor:.1f} x floor")
     assert explained <= 3 * forward
     assert attributed <= 6 * forward
+    print(f"\nrelp: {by_rules / attributed:.2f} x attribution")
+    assert by_rules <= 1.5 * attributed  # the same products; more work element by element
 
 
 def kilobytes(field: str) -> int:
