@@ -17,6 +17,7 @@ from patching.next_tokens import NextTokens
 from patching.sweep.figures import Look, heatmaps
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
+from patching.sweep.words import experiment_words
 from patching.text import SPACE, counted, escaped, model_label, visible
 
 STEM = "sweep"  # of the folder's files
@@ -230,7 +231,8 @@ def write_folder(
 
 
 def _report(result: SweepResult, found: Sequence[Table], command: str) -> str:
-    parts = [f"# Activation patching: {_markdown(escaped(result.pair.clean_text))}"]
+    done = experiment_words(result, result.site)
+    parts = [f"# {_markdown(escaped(f'{done}: {result.pair.clean_text}'))}"]
     for metric in result.metrics:
         parts += [
             f"![heatmap]({STEM}-{metric}.png)",

@@ -15,7 +15,7 @@ from patching.cli.patch import main
 from patching.errors import ResultError
 from patching.page.sweep_page import sweep_page
 from patching.sweep.figures import heatmaps, title_lines
-from patching.sweep.hand_in import caption
+from patching.sweep.hand_in import caption, write_folder
 from patching.sweep.relp import propagation
 from patching.sweep.request import DIRECTIONS, Request
 
@@ -258,6 +258,9 @@ def test_titles_files_and_reprs_say_which_estimate_it_is(model, pair, tmp_path):
         said = caption(result, "logit_diff")
         assert said.startswith(f"{name} in ")
         assert f"estimated from gradients ({words})" in said
+        write_folder(result, tmp_path / "hand-in")
+        report = (tmp_path / "hand-in" / "report.md").read_text(encoding="utf-8")
+        assert report.startswith(f"# {name} ({words}) of z, clean into corrupt: ")
         assert f"cells patched, {words}" in repr(result)
         result.save(tmp_path / "x")
         again = SweepResult.load(tmp_path / "x")
