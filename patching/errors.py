@@ -16,6 +16,10 @@ class SweepError(MinGPTError, ValueError):
     """A sweep that does not fit its model, or whose metric is undefined."""
 
 
+class PathError(MinGPTError, ValueError):
+    """Paths that a model does not have, or a map of paths that cannot be computed."""
+
+
 class ResultError(MinGPTError):
     """A saved result that cannot be read."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mingpt.errors import TokenizerError
 from patching.errors import PromptError
@@ -49,6 +50,16 @@ class NextTokens:
         """
         top = likeliest(logits, k, text_of)
         return cls(top, *(token_scores(logits, ids, text_of) for ids in (target, foil)))
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any] | None) -> NextTokens | None:
+        """Return the prediction from the dictionary that dataclasses.asdict made of it."""
+        if saved is None:
+            return None
+        names = [one.name for one in dataclasses.fields(TokenScore)]
+        lists = (saved[one.name] for one in dataclasses.fields(cls))
+        return cls(*(tuple(TokenScore(*(one[n] for n in names)) for one in found)
+                     for found in lists))  # fmt: skip
 
 
 def likeliest(logits: Tensor, k: int, text_of: Callable[[int], str]) -> tuple[TokenScore, ...]:

@@ -83,11 +83,7 @@ def measure(
     Raises:
         SweepError: a metric that is undefined, or that has no gradient.
     """
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise SweepError(
-            "attribution takes gradients, and PyTorch has none for a model that was"
-            " made in torch.inference_mode: load it outside"
-        )
+    check_has_gradients(model)
     metrics, rules = request.metrics, request.rules or ()
     base, source = DIRECTIONS[request.direction]
     put_in = _run(model, pair.ids(source), grid.site)
@@ -113,6 +109,15 @@ def measure(
         changed = at_base[number] + _cells(effects[number], grid)  # the grid's shape
         values[number][chosen] = changed[chosen]
     return Measured(values, reader.clean, reader.corrupt, finals["clean"], finals["corrupt"])
+
+
+def check_has_gradients(model: GPT) -> None:
+    """Raise SweepError for a model made in torch.inference_mode, which has no gradients."""
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise SweepError(
+            "attribution takes gradients, and PyTorch has none for a model that was"
+            " made in torch.inference_mode: load it outside"
+        )
 
 
 def _run(
@@ -184,10 +189,10 @@ def _effects(
         with torch.enable_grad():
             logits = reader.logits(point.final[None])  # (1, R)
         for metric in metrics:
-            gradients = _gradients(metric, logits, reader, point.there)
+            slopes = gradients(metric, logits, reader, point.there)
             effects = [
                 ((widened(new) - widened(old)) * gradient)[0].sum(-1)
-                for new, old, gradient in zip(*both, gradients, strict=True)
+                for new, old, gradient in zip(*both, slopes, strict=True)
             ]
             found.append(torch.stack(effects))  # of each layer (T,) or (nh, T)
             step()
@@ -195,7 +200,7 @@ def _effects(
     return torch.stack(found).unflatten(0, (-1, len(metrics))).mean(0)
 
 
-def _gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]) -> list[Tensor]:
+def gradients(metric: Metric, logits: Tensor, reader: Reader, there: list[Tensor]) -> list[Tensor]:
     """Return the gradient of the base run's metric with respect to each block's activation.
 
     The gradient at the logits is scaled to about 1 before it goes back through the

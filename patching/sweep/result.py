@@ -234,7 +234,7 @@ class SweepResult(HasPage):
                 name: {key: to_json_lists(value) for key, value in found._asdict().items()}
                 for name, found in self.metrics.items()
             },
-            "pair": {name: getattr(self.pair, name) for name in (*_PAIR, "differing")},
+            "pair": {name: getattr(self.pair, name) for name in (*PAIR_FIELDS, "differing")},
             "clean_next": self.clean_next and dataclasses.asdict(self.clean_next),
             "corrupt_next": self.corrupt_next and dataclasses.asdict(self.corrupt_next),
             "next_texts": {str(number): token for number, token in self.next_texts.items()},
@@ -292,36 +292,24 @@ class SweepResult(HasPage):
             name: MetricValues(arrays[f"values_{name}"], ends["clean"], ends["corrupt"])
             for name, ends in saved["metrics"].items()
         }
-        pair = {name: saved["pair"][name] for name in _PAIR}
-        saved["pair"] = PromptPair(**_with_tuples(pair))
-        saved |= {name: _next_tokens(saved[name]) for name in ("clean_next", "corrupt_next")}
+        pair = {name: saved["pair"][name] for name in PAIR_FIELDS}
+        saved["pair"] = PromptPair(**with_tuples(pair))
+        saved |= {run: NextTokens.from_dict(saved[run]) for run in ("clean_next", "corrupt_next")}
         texts = {int(number): token for number, token in saved["next_texts"].items()}
         saved["next_texts"] = texts
-        return cls(**_with_tuples(saved))
+        return cls(**with_tuples(saved))
 
 
-def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn JSON's lists into the tuples that the fields hold."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-
-def _next_tokens(saved: dict[str, Any] | None) -> NextTokens | None:
-    if saved is None:
-        return None
-    return NextTokens(
-        *(tuple(map(_token_score, saved[name])) for name in ("top", "target", "foil"))
-    )
-
-
-def _token_score(saved: dict[str, Any]) -> TokenScore:
-    return TokenScore(**{f.name: saved[f.name] for f in dataclasses.fields(TokenScore)})
 
 
 _NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
 _LATER: dict[str, Any] = {  # 0.3 and before lack them
     "next_texts": {}, "put": "recorded", "relp_rules": None, "steps": None,
 }  # fmt: skip
-_PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
+PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",

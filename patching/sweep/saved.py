@@ -32,26 +32,29 @@ from patching.sweep.request import DIRECTIONS, METHODS, PUTS
 _SCORE = {
     "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
 }  # fmt: skip
-_NEXT = optional(record({name: list_of(record(_SCORE)) for name in ("top", "target", "foil")}))
+NEXT_TOKENS = optional(
+    record({name: list_of(record(_SCORE)) for name in ("top", "target", "foil")})
+)
 _IDS = list_of(whole(0))
 _INDICES = list_of(whole(0), least=1)
 _TEXTS = list_of(text)
+PAIR = record(
+    {
+        "clean_text": text, "corrupt_text": text,
+        "clean_ids": _INDICES, "corrupt_ids": _INDICES,
+        "clean_tokens": _TEXTS, "corrupt_tokens": _TEXTS,
+        "target_ids": _INDICES, "foil_ids": _IDS,
+        "target_tokens": _TEXTS, "foil_tokens": _TEXTS,
+        "differing": _INDICES,
+    }
+)  # fmt: skip
 TABLE = {
     "site": one_of(SITES),
     "direction": one_of(DIRECTIONS),
     "metrics": mapping_of(record({"clean": number, "corrupt": number})),
     "captions": mapping_of(text),
     "diverging": _TEXTS,
-    "pair": record(
-        {
-            "clean_text": text, "corrupt_text": text,
-            "clean_ids": _INDICES, "corrupt_ids": _INDICES,
-            "clean_tokens": _TEXTS, "corrupt_tokens": _TEXTS,
-            "target_ids": _INDICES, "foil_ids": _IDS,
-            "target_tokens": _TEXTS, "foil_tokens": _TEXTS,
-            "differing": _INDICES,
-        }
-    ),
+    "pair": PAIR,
     "model_name": text,
     "layers": _INDICES,
     "heads": optional(_INDICES),
@@ -67,8 +70,8 @@ TABLE = {
     "max_memory": optional(whole(1)),
     "tf32": flag,
     "checksum": optional(text),
-    "clean_next": _NEXT,
-    "corrupt_next": _NEXT,
+    "clean_next": NEXT_TOKENS,
+    "corrupt_next": NEXT_TOKENS,
     "rows": whole(1),
     "neutral": mapping_of(finite),
     "versions": mapping_of(text),
@@ -90,7 +93,7 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     Raises:
         FieldError: they do not.
     """
-    _check_pair(saved["pair"])
+    check_pair_fields(saved["pair"])
     agree((saved["method"] == "relp") == (saved["relp_rules"] is not None), "method and relp_rules")
     agree((saved["method"] == "attribution-ig") == (saved["steps"] is not None), "method and steps")
     metrics = saved["metrics"]
@@ -137,7 +140,8 @@ def _check_next(
     agree(saved["next_texts"].keys() == occurring, "next_ids and next_texts")
 
 
-def _check_pair(pair: Mapping[str, Any]) -> None:
+def check_pair_fields(pair: Mapping[str, Any]) -> None:
+    """Raise FieldError unless a pair's texts, ids and answers agree."""
     parts = [pair[f"{run}_{what}"] for what in ("ids", "tokens") for run in ("clean", "corrupt")]
     agree(len(set(map(len, parts))) == 1, "of pair")
     differing = [i for i, (a, b) in enumerate(zip(parts[0], parts[1], strict=True)) if a != b]

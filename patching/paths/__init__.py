@@ -1,0 +1,1 @@
+"""Along which path does the answer travel? Path patching and edges, exact; see README.md."""

@@ -1,0 +1,166 @@
+"""Edge attribution patching: every edge from two forward passes and a backward one.
+
+To first order, an edge changes a metric by
+
+    (source - base output of the sender) . (d metric / d input of the receiver)
+
+summed over positions (Syed et al. 2023, arXiv 2310.10348: EAP). The gradient goes through the
+receiver's layer norm. EAP-IG (Hanna et al. 2024, arXiv 2403.17806, on inputs) averages the
+gradients of runs whose embeddings are base + k/steps (source - base), k = 1, ..., steps; the
+differences stay those of the two runs.
+
+The result is APPROXIMATE: `agreement.py` compares it with the exact edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mingpt.model import GPT
+from patching.attention import output_heads
+from patching.paths.engine.record import Recorded, record
+from patching.paths.request import HEAD_KINDS, Paths, Receiver
+from patching.prompts import PromptPair
+from patching.sweep.attribution import check_has_gradients, gradients
+from patching.sweep.metrics import Metric
+from patching.sweep.readout import Measured, Reader, check_unpatched
+from patching.sweep.request import DIRECTIONS
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def measure(
+    model: GPT,
+    pair: PromptPair,
+    paths: Paths,
+    direction: str,
+    metrics: Sequence[Metric],
+    step: Callable[[], None],
+    *,
+    steps: int | None = None,
+) -> Measured:
+    """Estimate to first order the metrics of run D for every edge.
+
+    Args:
+        model: in eval mode; its recording and last logits stay as they were.
+        step: called after each backward pass.
+        steps: of eap-ig; None for eap, whose gradients are the base run's.
+
+    Raises:
+        SweepError: a metric that is undefined, or that has no gradient.
+    """
+    check_has_gradients(model)
+    runs = {run: record(model, pair.ids(run)) for run in ("clean", "corrupt")}
+    base, source = (runs[run] for run in DIRECTIONS[direction])
+    reader = Reader(model, pair, metrics, runs["clean"].final, runs["corrupt"].final)
+    check_unpatched(metrics, reader.readout, model.dtype)
+    at = torch.tensor(paths.receiver_positions, device=model.device)
+    differences = _differences(model, base, source)[:, at]  # (S, n, C)
+    linked = torch.tensor(
+        [[one.receives_from(sender) for one in paths.receivers] for sender in paths.senders],
+        device=model.device,
+    )  # (S, R)
+    shares = [0.0] if steps is None else [k / steps for k in range(1, steps + 1)]
+    start, end = base.at["resid_pre"][0], source.at["resid_pre"][0]  # (T, C) each
+    effects = differences.new_zeros(len(metrics), *linked.shape)
+    for share in shares:
+        point = _Point.of(model, pair, start + share * (end - start))
+        for number, metric in enumerate(metrics):
+            at_inputs = point.slopes(model, reader, metric, paths.receivers)  # (R, T, C)
+            effects[number] += torch.einsum("snc,rnc->sr", differences, at_inputs[:, at])
+            step()
+    at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[DIRECTIONS[direction][0]]
+    values = at_base[:, None, None] + effects / len(shares)
+    values = values.masked_fill(~linked, torch.nan)
+    return Measured(
+        values, reader.clean, reader.corrupt, runs["clean"].final, runs["corrupt"].final
+    )
+
+
+def _differences(model: GPT, base: Recorded, source: Recorded) -> Tensor:
+    """Return source - base of every sender's output (S, T, C), in the order of the senders."""
+    parts = [(source.at["resid_pre"][0] - base.at["resid_pre"][0])[None]]
+    for layer, block in enumerate(model.transformer.h):
+        z = source.at["z"][layer] - base.at["z"][layer]  # (nh, T, hs)
+        parts.append(z @ output_heads(block.attn))  # (nh, T, C)
+        parts.append((source.at["mlp_out"][layer] - base.at["mlp_out"][layer])[None])
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One run with its graph for gradients: the run at some embeddings."""
+
+    at: dict[str, list[Tensor]]  # site -> of each block, with the batch's axis of 1
+    logits: Callable[[Reader], Tensor]
+
+    @classmethod
+    def of(cls, model: GPT, pair: PromptPair, embeddings: Tensor) -> _Point:
+        """Run the model on embeddings (T, C), positions included."""
+        kept: dict[str, list[Tensor]] = {}
+
+        def tap(layer: int, site: str, x: Tensor) -> Tensor:
+            if (layer, site) == (0, "resid_pre"):
+                x = embeddings[None].detach().clone().requires_grad_()
+            kept.setdefault(site, []).append(x)
+            return x
+
+        with torch.enable_grad():
+            ids = torch.tensor([pair.clean_ids], device=model.device)  # replaced by the tap
+            x = model.stream(ids, tap)
+            final = model.transformer.ln_f(x[0, -1])  # (C,)
+
+        def logits(reader: Reader) -> Tensor:
+            with torch.enable_grad():
+                return reader.logits(final[None])  # (1, R)
+
+        return cls(kept, logits)
+
+    def slopes(
+        self, model: GPT, reader: Reader, metric: Metric, receivers: Sequence[Receiver]
+    ) -> Tensor:
+        """Return the gradient of a metric at each receiver's input, before its layer norm.
+
+        Returns:
+            (R, T, C), in the order of `receivers`.
+        """
+        sites = [*HEAD_KINDS, "mlp_out", "resid_post"]
+        there = [x for site in sites for x in self.at[site]]
+        found = iter(gradients(metric, self.logits(reader), reader, there))
+        at = {site: [next(found)[0] for _ in self.at[site]] for site in sites}
+        cached: dict[tuple[int, str], Tensor] = {}
+        rows = []
+        for one in receivers:
+            if one.layer is None:
+                rows.append(at["resid_post"][-1])
+                continue
+            key = one.layer, one.kind
+            if key not in cached:
+                site = "mlp_out" if one.kind == "mlp" else one.kind
+                cached[key] = self._at_inputs(model, one, at[site][one.layer])
+            rows.append(cached[key][one.head or 0])
+        return torch.stack(rows)
+
+    def _at_inputs(self, model: GPT, receiver: Receiver, slope: Tensor) -> Tensor:
+        """Carry a gradient back through a layer norm to the stream: (heads or 1, T, C).
+
+        Args:
+            slope: at q, k or v (heads, T, hs), or at the MLP's output (T, C).
+        """
+        layer, kind = receiver.layer or 0, receiver.kind
+        block = model.transformer.h[layer]
+        x = self.at["resid_mid" if kind == "mlp" else "resid_pre"][layer]
+        x = x.detach().to(slope.dtype)  # (1, T, C)
+        with torch.enable_grad():
+            if kind == "mlp":
+                x = x.requires_grad_()
+                return torch.autograd.grad(block.mlp(block.ln_2(x)), x, slope[None])[0]
+            first = sum(block.attn.sizes[: "qkv".index(kind)])
+            rows = slice(first, first + block.attn.sizes["qkv".index(kind)])
+            weight = block.attn.c_attn.weight[rows].unflatten(0, (len(slope), -1))  # (heads, hs, C)
+            x = x.expand(len(slope), -1, -1).clone().requires_grad_()
+            return torch.autograd.grad(block.ln_1(x), x, slope @ weight)[0]

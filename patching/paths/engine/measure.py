@@ -1,0 +1,227 @@
+"""Measure one map of senders, or a map of all edges, with the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mingpt.model import GPT
+from patching.errors import PathError
+from patching.paths.engine.branches import Received, reads, run_branches
+from patching.paths.engine.record import KEPT, Recorded, record
+from patching.paths.engine.senders import Reading, readings
+from patching.paths.request import Paths, Receiver, Sender
+from patching.prompts import PromptPair
+from patching.sweep.metrics import Metric
+from patching.sweep.readout import Measured, Reader, bytes_to_read, check_unpatched
+from patching.sweep.request import DIRECTIONS
+
+
+@torch.no_grad()
+def measure_map(
+    model: GPT,
+    pair: PromptPair,
+    paths: Paths,
+    direction: str,
+    metrics: Sequence[Metric],
+    *,
+    allowed: int,
+    strict: bool = True,
+    step: Callable[[int], None],
+) -> Measured:
+    """Return the metrics of run D for every sender that has a path to a receiver.
+
+    Args:
+        model: in eval mode; its recording and last logits stay as they were.
+        allowed: bytes that may be held at a time, beside the model.
+        strict: True to refuse where a single sender needs more.
+        step: called with the number of senders that are done.
+
+    Raises:
+        PathError: too little memory is allowed.
+    """
+    runs = _Runs.of(model, pair, direction, metrics)
+    values = runs.values(len(paths.senders))
+    values[:, paths.sending] = runs.at_base
+    for chunk in _chunks(runs, paths, allowed, strict=strict):
+        if positions := runs.changing(paths):
+            senders, finals = _received_by_all(runs, paths, chunk, positions)
+            values[:, senders] = runs.reader.read(finals)
+        step(len(chunk))
+    return runs.measured(values)
+
+
+@torch.no_grad()
+def measure_edges(
+    model: GPT,
+    pair: PromptPair,
+    paths: Paths,
+    direction: str,
+    metrics: Sequence[Metric],
+    *,
+    allowed: int,
+    strict: bool = True,
+    step: Callable[[int], None],
+) -> Measured:
+    """Return the metrics of run D for every sender and every single receiver.
+
+    Args:
+        model, allowed, strict: as for measure_map.
+        step: called with the number of edges that are done.
+
+    Raises:
+        PathError: too little memory is allowed.
+    """
+    runs = _Runs.of(model, pair, direction, metrics)
+    values = runs.values(len(paths.senders), len(paths.receivers))
+    for chunk in _chunks(runs, paths, allowed, strict=strict):
+        for place, receiver in enumerate(paths.receivers):
+            linked = [number for number, sender in chunk if receiver.receives_from(sender)]
+            values[:, linked, place] = runs.at_base
+        positions = runs.changing(paths)
+        for reading in runs.readings(paths, chunk, positions) if positions else ():
+            for place, receiver in enumerate(paths.receivers):
+                if reads(receiver, reading) and reading.senders:
+                    finals = _received_by(runs, receiver, reading, positions)
+                    values[:, [*reading.senders], place] = runs.reader.read(finals)
+                    step(len(reading.senders))
+    return runs.measured(values)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The two recorded runs of a pair, and what reads its metrics."""
+
+    model: GPT
+    pair: PromptPair
+    base: Recorded
+    source: Recorded
+    finals: dict[str, Tensor]
+    reader: Reader
+    direction: str
+
+    @classmethod
+    def of(cls, model: GPT, pair: PromptPair, direction: str, metrics: Sequence[Metric]) -> _Runs:
+        recorded = {run: record(model, pair.ids(run)) for run in ("clean", "corrupt")}
+        finals = {run: found.final for run, found in recorded.items()}
+        reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
+        check_unpatched(metrics, reader.readout, model.dtype)
+        base, source = (recorded[run] for run in DIRECTIONS[direction])
+        return cls(model, pair, base, source, finals, reader, direction)
+
+    @property
+    def at_base(self) -> Tensor:
+        """The metrics (M, 1) of the unpatched base run."""
+        base, _ = DIRECTIONS[self.direction]
+        return {"clean": self.reader.clean, "corrupt": self.reader.corrupt}[base][:, None]
+
+    def changing(self, paths: Paths) -> list[int]:
+        """Return the positions of receivers from the first on at which something changes.
+
+        Receivers read no sender at some of them. There the loop puts the base run's input in,
+        which a lower receiver would have changed.
+        """
+        changed = [p for p in paths.positions if p >= self.pair.differing[0]]
+        return [p for p in paths.receiver_positions if changed and p >= changed[0]]
+
+    def values(self, *shape: int) -> Tensor:
+        """Return metrics (M, *shape), all NaN."""
+        return self.reader.clean.new_full((len(self.reader.clean), *shape), torch.nan)
+
+    def readings(
+        self, paths: Paths, senders: Sequence[tuple[int, Sender]], positions: Sequence[int]
+    ) -> Iterator[Reading]:
+        """Yield run C of some senders at every place where something may read it."""
+        return readings(
+            self.model, self.base, self.source, senders, positions,
+            sent=[p in paths.sender_positions for p in positions],
+            freezes_mlps=paths.freezes_mlps,
+        )  # fmt: skip
+
+    def measured(self, values: Tensor) -> Measured:
+        """Return values (M, S) or (M, S, R) with the unpatched runs' metrics."""
+        reader, finals = self.reader, self.finals
+        return Measured(values, reader.clean, reader.corrupt, finals["clean"], finals["corrupt"])
+
+
+def _received_by_all(
+    runs: _Runs, paths: Paths, chunk: Sequence[tuple[int, Sender]], positions: Sequence[int]
+) -> tuple[list[int], Tensor]:
+    """Return the senders that change something, and run D's final vectors of each (E, C)."""
+    received, last = Received(), None
+    for reading in runs.readings(paths, chunk, positions):
+        here = [receiver for receiver in paths.receivers if reads(receiver, reading)]
+        for receiver in here:
+            if receiver.layer is None:
+                finals = runs.model.transformer.ln_f(reading.streams[:, -1])
+                return [*reading.senders], finals
+            if reading.senders:
+                received.read(runs.model, receiver, reading)
+        last = reading if here else last
+        if here and _is_highest(paths, reading):
+            break
+    if last is None or not received.values:
+        return [], runs.base.final[None][:0]
+    finals = run_branches(runs.model, runs.base, received, positions, len(last.senders))
+    return [*last.senders], finals
+
+
+def _is_highest(paths: Paths, reading: Reading) -> bool:
+    """Return True if no receiver reads above this place."""
+    places = [(one.layer or 0, one.kind == "mlp") for one in paths.receivers]
+    return (reading.layer, reading.site == "resid_mid") >= max(places)
+
+
+def _received_by(
+    runs: _Runs, receiver: Receiver, reading: Reading, positions: Sequence[int]
+) -> Tensor:
+    """Return run D's final vectors (E, C) where one receiver hears of each sender."""
+    if receiver.layer is None:
+        if positions[-1] != len(runs.pair) - 1:
+            return runs.base.final.expand(len(reading.senders), -1)
+        return runs.model.transformer.ln_f(reading.streams[:, -1])
+    received = Received()
+    received.read(runs.model, receiver, reading)
+    return run_branches(runs.model, runs.base, received, positions, len(reading.senders))
+
+
+def _chunks(
+    runs: _Runs, paths: Paths, allowed: int, *, strict: bool
+) -> Iterator[list[tuple[int, Sender]]]:
+    """Yield the senders that have a path, as many at a time as the memory allows.
+
+    Raises:
+        PathError: `strict`, and one sender needs more.
+    """
+    senders = [(number, paths.senders[number]) for number in paths.sending]
+    fixed, each = _bytes(runs, paths)
+    if strict and fixed + each > allowed:
+        least = -(-(fixed + each) // 2**20)
+        raise PathError(
+            f"the memory allowed is not enough for one sender: {least}M are needed (--max-memory,"
+            " in Python max_memory)"
+        )
+    most = max(1, (allowed - fixed) // each)
+    for first in range(0, len(senders), most):
+        yield senders[first : first + most]
+
+
+def _bytes(runs: _Runs, paths: Paths) -> tuple[int, int]:
+    """Return the bytes that are held in any case, and those of each sender's branch."""
+    model, config, T = runs.model, runs.model.config, len(runs.pair)
+    itemsize, C = model.dtype.itemsize, config.n_embd
+    recorded = 2 * config.n_layer * T * C * len(KEPT)
+    reading = bytes_to_read(runs.reader.metrics, config.vocab_size, itemsize)
+    rows = T - paths.positions[0]
+    # Of a block: its stream and products; keys and values of all positions, for every head;
+    # the MLP's hidden layer before and after its activation.
+    block = rows * (10 * C + 2 * config.inner_size) + 5 * T * C
+    sent = len(paths.positions) * 4 * C
+    if len(paths.receivers) > 1 and len(paths.receivers) < len(paths.senders):
+        sent += len(paths.positions) * sum(
+            C if one.kind == "mlp" else config.head_size for one in paths.receivers
+        )
+    return itemsize * recorded + reading, itemsize * (block + sent)
