@@ -55,6 +55,11 @@ def study() -> int:
     return _start("study")
 
 
+def paths() -> int:
+    """Run mingpt-paths and return its exit code."""
+    return _start("paths")
+
+
 def live() -> int:
     """Run mingpt-live and return its exit code."""
     return _start("live")

@@ -187,6 +187,7 @@ class PathResult(PathsFound):
     mlps: str  # between sender and receiver: "recomputed" or "frozen"
     sender_positions: tuple[int, ...]
     receiver_positions: tuple[int, ...]
+    n_embd: int
     shared_by: int = 1  # query heads that read each head of k and v
 
     @property
@@ -203,6 +204,13 @@ class PathResult(PathsFound):
     def embedding_value(self) -> float:
         """The first metric with the embeddings as the sender."""
         return float(self.metrics[self.metric].embedding[0])
+
+    def by_sender(self, metric: str | None = None) -> list[tuple[str, float]]:
+        """Return the name and the value of each sender that has a path, in order of writing.
+
+        Senders have MIB's names: "input", "a0.h1", "m0".
+        """
+        return _senders(self.metrics[self._checked(metric)])
 
     def percent_change(self, metric: str | None = None) -> PathValues:
         """Return 100 (value - base) / base, as the papers report it (Wang et al. 2022).
@@ -258,9 +266,9 @@ class PathResult(PathsFound):
             ResultError: pandas is not installed.
         """
         columns: dict[str, Any] = {
-            name: [value for _, value in _senders(found)] for name, found in self.metrics.items()
+            name: [value for _, value in self.by_sender(name)] for name in self.metrics
         }
-        senders = [sender for sender, _ in _senders(self.metrics[self.metric])]
+        senders = [sender for sender, _ in self.by_sender()]
         return frame({"sender": senders, **columns})
 
 

@@ -176,6 +176,7 @@ def run_paths(
         mlps=request.mlps,
         sender_positions=paths.sender_positions,
         receiver_positions=paths.receiver_positions,
+        n_embd=model.config.n_embd,
         shared_by=model.config.n_head // model.config.kv_heads if is_shared else 1,
         seconds=seconds,
         **fields,

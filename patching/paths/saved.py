@@ -54,6 +54,7 @@ PATHS = _SHARED | {
     "mlps": one_of(MLPS),
     "sender_positions": _INDICES,
     "receiver_positions": _INDICES,
+    "n_embd": whole(1),
     "shared_by": whole(1),
 }
 EDGES = _SHARED | {

@@ -1,0 +1,271 @@
+"""Turn path results into the plain values of their figures, and draw them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from patching.drawing import style
+from patching.drawing.paths import (
+    Circuit,
+    EdgeMatrix,
+    Node,
+    SenderMap,
+    draw_circuit,
+    draw_edge_matrix,
+    draw_sender_map,
+)
+from patching.drawing.sweep import Comparison, draw_comparison
+from patching.errors import DrawingError
+from patching.paths.agreement import compare_edges
+from patching.paths.request import LOGITS, parse_receivers
+from patching.paths.result import EdgeResult, PathResult, PathsFound
+from patching.sweep.request import DIRECTIONS
+from patching.text import model_label, shortened
+
+FIGURES = ("matrix", "circuit")  # of edges
+STRONGEST = 30  # edges of the circuit
+MOST_EDGES = 500  # that a circuit can be asked for
+METHOD_WORDS = {
+    "eap": "Edge attribution patching (approximate, to first order)",
+    "eap-ig": "EAP-IG (approximate; gradients averaged over {steps} steps)",
+}
+
+
+def draw_paths(
+    result: PathsFound,
+    path: str | Path | None = None,
+    *,
+    metric: str | None = None,
+    figure: str = "matrix",
+    edges: int = STRONGEST,
+    cmap: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a map of senders, or a map of edges as a matrix or as a circuit.
+
+    Args:
+        path: the file to write; its suffix chooses PNG, SVG or PDF. None writes nothing.
+        metric: which of the result's metrics; None for the first.
+        figure: of edges, "matrix" or "circuit": the strongest edges as a graph.
+        edges: how many of the strongest edges the circuit shows.
+        cmap: a matplotlib colour map, for maps; None: RdBu.
+        title: in place of the experiment, the model and the prompts. Notes stay.
+
+    Raises:
+        DrawingError: another suffix, no such colour map, metric or figure, or too many edges.
+    """
+    if not isinstance(result, PathResult | EdgeResult):
+        raise DrawingError(f"expected PathResult or EdgeResult, not {type(result).__name__}")
+    if isinstance(result, PathResult):
+        return draw_sender_map(sender_map(result, metric, title), path, cmap=cmap)
+    if figure not in FIGURES:
+        raise DrawingError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
+    if figure == "circuit":
+        return draw_circuit(circuit(result, metric, edges, title), path)
+    return draw_edge_matrix(edge_matrix(result, metric, title), path, cmap=cmap)
+
+
+def sender_map(
+    result: PathResult, metric: str | None = None, title: str | None = None
+) -> SenderMap:
+    """Return the plain values of a map of senders.
+
+    Raises:
+        DrawingError: no such metric.
+    """
+    name = _metric_of(result, metric)
+    found, base = result.metrics[name], result.base_value(name)
+    embedding = float(found.embedding[0])
+    receivers = parse_receivers(result.receiver)
+    change = f" ({100 * (embedding - base) / base:+.1f} %)" if base else ""
+    path = "" if np.isnan(embedding) else f"; embeddings: {embedding:z.4g}{change}"
+    return SenderMap(
+        heads=found.heads,
+        mlps=found.mlps,
+        base=base,
+        receivers=tuple(
+            dict.fromkeys((one.layer, one.head) for one in receivers if one.layer is not None)
+        ),
+        caption=f"{result.captions[name]} [{result.direction}]",
+        title=(*title_lines(result, title), f"unpatched {_base(result)} run: {base:z.4g}{path}"),
+        has_percent=base != 0,
+    )
+
+
+def edge_matrix(
+    result: EdgeResult, metric: str | None = None, title: str | None = None
+) -> EdgeMatrix:
+    """Return the plain values of a matrix of edges.
+
+    Raises:
+        DrawingError: no such metric.
+    """
+    name = _metric_of(result, metric)
+    return EdgeMatrix(
+        effects=result.effects(name),
+        rows=_starts(result.senders, "embeddings"),
+        columns=_starts(result.receivers, "logits"),
+        caption=_effect_caption(result, name),
+        title=title_lines(result, title),
+    )
+
+
+def circuit(
+    result: EdgeResult, metric: str | None = None, edges: int = STRONGEST, title: str | None = None
+) -> Circuit:
+    """Return the strongest edges as a graph.
+
+    Raises:
+        DrawingError: no such metric, or a number of edges that cannot be drawn.
+    """
+    name = _metric_of(result, metric)
+    if not 1 <= edges <= MOST_EDGES:
+        raise DrawingError(f"a circuit has 1 to {MOST_EDGES} edges, not {edges}")
+    strongest = [one for one in result.strongest(edges, name) if one[2] != 0]
+    drawn = []
+    for sender, receiver, effect in strongest:
+        node, kind = _node_of(receiver)
+        drawn.append((sender, node, kind, effect))
+    names = dict.fromkeys(name for edge in drawn for name in edge[:2])
+    own = title_lines(result, title)
+    said = f"the {len(drawn)} strongest of {result.count:,} edges"
+    return Circuit(
+        nodes=tuple(_placed([*names], result)),
+        columns=result.n_head + 1,
+        edges=tuple(drawn),
+        caption=f"{said}; width: {_effect_caption(result, name)}",
+        title=own,
+    )
+
+
+def draw_edge_agreement(
+    approximate: EdgeResult,
+    exact: EdgeResult,
+    path: str | Path | None = None,
+    *,
+    metric: str | None = None,
+    cmap: str | None = None,
+) -> Figure:
+    """Draw estimated edges against the exact ones: a point for each edge.
+
+    Args:
+        path, metric, cmap: as for draw_paths; the colour of a point is its receiver's layer.
+
+    Raises:
+        DrawingError: another suffix, no such colour map or metric.
+        PathError: the two are not of the same edges.
+    """
+    name = _metric_of(approximate, metric)
+    agreement = compare_edges(approximate, exact)[name]
+    x, y = exact.effects(name), approximate.effects(name)
+    both = np.isfinite(x)
+    layers = np.array([_layer_of(one, exact.n_layer) for one in exact.receivers])
+    points = Comparison(
+        exact=x[both],
+        approximate=y[both],
+        layer=np.broadcast_to(layers, x.shape)[both],
+        n_layer=exact.n_layer + 1,  # the logits are above the last block
+        rank_correlation=agreement.spearman,
+        caption=f"change of {exact.captions[name]} [{exact.direction}]",
+        title=title_lines(approximate),
+    )
+    return draw_comparison(points, path, cmap=cmap)
+
+
+def _layer_of(receiver: str, n_layer: int) -> int:
+    match = re.match(r"[am](\d+)", receiver)
+    return n_layer if match is None else int(match[1])
+
+
+def title_lines(result: PathsFound, title: str | None = None) -> tuple[str, ...]:
+    """Return the lines of a title: the experiment and the model, the notes, both prompts."""
+    if title is not None:
+        return (title, *result.notes)
+    pair = result.pair
+    return (
+        f"{experiment_words(result)} ({result.direction}); model {model_label(result.model_name)}",
+        *result.notes,
+        f"clean: {shortened(pair.clean_text, style.LONGEST_PROMPT)}",
+        f"corrupt: {shortened(pair.corrupt_text, style.LONGEST_PROMPT)}",
+    )
+
+
+def experiment_words(result: PathsFound) -> str:
+    """Return what was done, such as "Path patching, senders to the logits, clean into corrupt"."""
+    base, source = DIRECTIONS[result.direction]
+    if isinstance(result, EdgeResult):
+        words = METHOD_WORDS.get(result.method, "Path patching").format(steps=result.steps)
+        return f"{words} of every edge, MLPs frozen, {source} into {base}"
+    if not isinstance(result, PathResult):
+        raise DrawingError(f"expected PathResult or EdgeResult, not {type(result).__name__}")
+    receivers = parse_receivers(result.receiver)
+    what = "the logits" if receivers == (LOGITS,) else shortened(result.receiver, 80)
+    words = f"Path patching, senders to {what}, MLPs {result.mlps}, {source} into {base}"
+    for name, chosen in (
+        ("sent", result.sender_positions),
+        ("received", result.receiver_positions),
+    ):
+        is_last = name == "received" and receivers == (LOGITS,)
+        if len(chosen) < len(result.pair) and not is_last:
+            words += f", {name} at {shortened(', '.join(map(str, chosen)), 60)}"
+    if result.shared_by > 1:
+        words += f"; each k and v head is read by {result.shared_by} query heads"
+    return words
+
+
+def _base(result: PathsFound) -> str:
+    return DIRECTIONS[result.direction][0]
+
+
+def _effect_caption(result: EdgeResult, metric: str) -> str:
+    approximate = ", approximate" if result.is_approximate else ""
+    return f"change of {result.captions[metric]} [{result.direction}]{approximate}"
+
+
+def _metric_of(result: PathsFound, asked: str | None) -> str:
+    if asked is not None and asked not in result.metrics:
+        raise DrawingError(f"no metric {asked!r} in it; there are {', '.join(result.metrics)}")
+    return asked or result.metric
+
+
+def _starts(names: tuple[str, ...], other: str) -> dict[int, str]:
+    """Return where each layer begins among names, with a label for every layer or few of them.
+
+    Example:
+        _starts(("input", "a0.h0", "m0"), "embeddings")  # {0: "embeddings", 1: "layer 0"}
+    """
+    found: dict[int, str] = {}
+    for place, name in enumerate(names):
+        match = re.match(r"[am](\d+)", name)
+        label = other if match is None else f"layer {match[1]}"
+        if label not in found.values():
+            found[place] = label
+    return found
+
+
+def _node_of(receiver: str) -> tuple[str, str]:
+    """Return a receiver's node, and "q", "k" or "v": "a9.h1<q>" -> ("a9.h1", "q")."""
+    match = re.fullmatch(r"(.+)<([qkv])>", receiver)
+    return (receiver, "") if match is None else (match[1], match[2])
+
+
+def _placed(names: list[str], result: EdgeResult) -> list[Node]:
+    """Return nodes with places: layers upward, heads by number, a layer's MLP above on the right.
+
+    Embeddings and logits are in the middle.
+    """
+    nodes = []
+    for name in names:
+        match = re.match(r"([am])(\d+)(?:\.h(\d+))?", name)
+        if match is None:
+            layer = -1.0 if name == "input" else float(result.n_layer)
+            nodes.append(Node(name, layer, result.n_head / 2))
+        elif match[1] == "m":
+            nodes.append(Node(name, int(match[2]) + 0.5, result.n_head))
+        else:
+            nodes.append(Node(name, float(match[2]), int(match[3])))
+    return nodes
