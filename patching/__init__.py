@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.errors import DrawingError as DrawingError
     from patching.errors import ExplanationError as ExplanationError
     from patching.errors import PairsError as PairsError
+    from patching.errors import PathError as PathError
     from patching.errors import PromptError as PromptError
     from patching.errors import ResultError as ResultError
     from patching.errors import StudyError as StudyError
@@ -36,6 +37,13 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.explanation.figures import draw_explanation as draw_explanation
     from patching.explanation.result import Explanation as Explanation
     from patching.explanation.run import explain as explain
+    from patching.paths.agreement import compare_edges as compare_edges
+    from patching.paths.figures import draw_paths as draw_paths
+    from patching.paths.request import Receiver as Receiver
+    from patching.paths.result import EdgeResult as EdgeResult
+    from patching.paths.result import PathResult as PathResult
+    from patching.paths.run import patch_edges as patch_edges
+    from patching.paths.run import patch_paths as patch_paths
     from patching.prompts import PromptPair as PromptPair
     from patching.prompts import Question as Question
     from patching.prompts import answer_id as answer_id
@@ -64,6 +72,13 @@ _HOME = {
     "draw_heatmap": "patching.sweep.figures",
     "draw_agreement": "patching.sweep.figures",
     "compare_sweeps": "patching.sweep.agreement",
+    "patch_paths": "patching.paths.run",
+    "patch_edges": "patching.paths.run",
+    "Receiver": "patching.paths.request",
+    "PathResult": "patching.paths.result",
+    "EdgeResult": "patching.paths.result",
+    "compare_edges": "patching.paths.agreement",
+    "draw_paths": "patching.paths.figures",
     "explain": "patching.explanation.run",
     "Explanation": "patching.explanation.result",
     "draw_explanation": "patching.explanation.figures",
@@ -82,6 +97,7 @@ _HOME = {
     "PairsError": "patching.errors",
     "StudyError": "patching.errors",
     "SweepError": "patching.errors",
+    "PathError": "patching.errors",
     "ResultError": "patching.errors",
     "DrawingError": "patching.errors",
     "CountError": "patching.errors",

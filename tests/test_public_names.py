@@ -54,6 +54,9 @@ class Things:
     def sweep(self, **how):
         return patching.patch_sweep(self.model, self.pair, **how)
 
+    def edges(self, **how):
+        return patching.patch_edges(self.model, self.pair, receivers="logits", **how)
+
     def explanation(self):
         question = patching.Question.from_ids(self.ids[0].tolist(), 5, 6)
         return patching.explain(self.model, question)
@@ -180,6 +183,17 @@ CALLS = {
         "Metric": lambda t: "top" in t.sweep(metric=patching.Metric("top", largest)).metrics,
         "patch_sweep": lambda t: t.sweep().values.shape == (3, len(t.pair)),
         "SweepResult": lambda t: reads_back(t.sweep(), t.directory),
+        "patch_paths": lambda t: patching.patch_paths(t.model, t.pair).values.shape == (3, 2),
+        "patch_edges": lambda t: patching.patch_edges(t.model, t.pair, receivers="q").count > 0,
+        "Receiver": lambda t: patching.Receiver("q", 2, 1).name == "a2.h1<q>",
+        "PathResult": lambda t: "PathResult" in repr(patching.patch_paths(t.model, t.pair)),
+        "EdgeResult": lambda t: t.edges().strongest(1)[0][1] == "logits",
+        "compare_edges": lambda t: (
+            patching.compare_edges(t.edges(method="eap"), t.edges())["logit_diff"].edges == 10
+        ),
+        "draw_paths": lambda t: isinstance(
+            patching.draw_paths(t.edges()), matplotlib.figure.Figure
+        ),
         "compare_sweeps": lambda t: (
             patching.compare_sweeps(t.sweep(method="attribution"), t.sweep())["logit_diff"].misses
         ),
@@ -211,6 +225,7 @@ CALLS = {
             "StudyError",
             "PromptError",
             "SweepError",
+            "PathError",
             "ResultError",
             "DrawingError",
             "CountError",

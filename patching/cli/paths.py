@@ -108,6 +108,11 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 """
 
 
+def positions(text: str) -> IndexList | str:
+    """Return the value of an option for positions: END, or a list of indices."""
+    return END if text == END else IndexList(text)
+
+
 OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "prompts (default: an example)": [
         Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
@@ -128,9 +133,9 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help=f"of edges: kinds of receivers, of {', '.join(KINDS)}  [default: all]"),
         Option(["--mlps"], type=Choice(MLPS),
                help="between sender and receiver  [default: recomputed]"),
-        Option(["--sender-positions"], metavar="LIST",
+        Option(["--sender-positions"], type=positions, metavar="LIST",
                help="tokens at which senders write, as 0,3,5-7, -1 or end  [default: all]"),
-        Option(["--receiver-positions"], metavar="LIST",
+        Option(["--receiver-positions"], type=positions, metavar="LIST",
                help="tokens at which receivers read  [default: all; logits: the last]"),
         Option(["--direction"], type=Choice([*DIRECTIONS]), default=PathRequest.direction),
         Option(["--metric"], metavar="LIST", default=PathRequest.metric,
@@ -231,9 +236,6 @@ def _request(arguments: SimpleNamespace) -> PathRequest | EdgeRequest:
         "method": arguments.method,
         "max_memory": None if arguments.max_memory is None else parse_size(arguments.max_memory),
     }
-    for name in ("sender_positions", "receiver_positions"):
-        if (text := getattr(arguments, name)) not in (None, END):
-            IndexList(text)  # to refuse what is no list
     if not arguments.edges:
         if arguments.method in ("eap", "eap-ig"):
             raise UsageError(f"--method {arguments.method} estimates edges: add --edges")
@@ -272,10 +274,8 @@ def _positions(arguments: SimpleNamespace, T: int) -> dict[str, Any]:
     """Return the positions of the command line; None means all."""
     found: dict[str, Any] = {}
     for name in ("sender_positions", "receiver_positions"):
-        text = getattr(arguments, name)
-        if text not in (None, END):
-            text = IndexList(text).of("position", T)
-        found[name] = text
+        asked = getattr(arguments, name)
+        found[name] = asked.of("position", T) if isinstance(asked, IndexList) else asked
     return {"positions": found["receiver_positions"]} if arguments.edges else found
 
 

@@ -63,20 +63,12 @@ def measure(
     )  # fmt: skip
     check_unpatched(metrics, readout, model.dtype)
 
-    frozen = [Patch("z", layer, value=z) for layer, z in enumerate(base["z"])]
-    if paths.freezes_mlps:
-        frozen += [Patch("mlp_out", layer, value=out) for layer, out in enumerate(base["mlp_out"])]
+    frozen = frozen_patches(base, paths)
     values = readout.clean_logits.new_full((len(metrics), len(paths.senders)), torch.nan)
     for number in paths.sending:
         sent = sender_patches(paths.senders[number], source, paths.sender_positions)
-        model(base_ids, record=READ, patch=[*frozen, *sent])  # run C
-        received = [
-            patch
-            for receiver in paths.receivers
-            for patch in receiver_patches(model, receiver, paths.receiver_positions)
-        ]
-        out, _ = model(base_ids, patch=received)  # run D
-        values[:, number] = read(metrics, widened(out[:, -1]), readout)[:, 0]
+        out = run_path(model, base_ids, [*frozen, *sent], paths)
+        values[:, number] = read(metrics, out, readout)[:, 0]
         step()
     clean, corrupt = (read(metrics, logits[run], readout)[:, 0] for run in ("clean", "corrupt"))
     return Measured(values, clean, corrupt, finals["clean"], finals["corrupt"])
@@ -100,6 +92,35 @@ def measure_edges(
         for one in paths.receivers
     ]
     return replace(maps[0], values=torch.stack([one.values for one in maps], dim=-1))
+
+
+def run_path(model: GPT, base_ids: Tensor, patches: Sequence[Patch], paths: Paths) -> Tensor:
+    """Return run D's last logits (1, V), by run C and run D.
+
+    Args:
+        base_ids: token ids (1, T) of the base run.
+        patches: of run C: what is frozen, and after it what is sent. Several senders may send.
+    """
+    model(base_ids, record=READ, patch=patches)  # run C
+    received = [
+        patch
+        for receiver in paths.receivers
+        for patch in receiver_patches(model, receiver, paths.receiver_positions)
+    ]
+    out, _ = model(base_ids, patch=received)  # run D
+    return widened(out[:, -1])
+
+
+def frozen_patches(base: Mapping[str, Tensor], paths: Paths) -> list[Patch]:
+    """Return the patches that keep every head, and where asked every MLP, as in the base run.
+
+    Args:
+        base: site -> (n_layer, 1, ...), the base run's recording.
+    """
+    frozen = [Patch("z", layer, value=z) for layer, z in enumerate(base["z"])]
+    if paths.freezes_mlps:
+        frozen += [Patch("mlp_out", layer, value=out) for layer, out in enumerate(base["mlp_out"])]
+    return frozen
 
 
 def sender_patches(

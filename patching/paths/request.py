@@ -119,7 +119,7 @@ def parse_receivers(asked: str | Receiver | Iterable[Receiver]) -> tuple[Receive
     if isinstance(asked, str):
         found = _from_text(asked)
     else:
-        found = [asked] if isinstance(asked, Receiver) else [*asked]
+        found = [*asked] if isinstance(asked, Iterable) else [asked]
         other = next((one for one in found if not isinstance(one, Receiver)), None)
         if other is not None:
             raise PathError(
