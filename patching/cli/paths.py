@@ -160,7 +160,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     ],
     "output": [
         *output_options(PathRequest.rows),
-        html_option("hover cells, sort edges"),
+        html_option("hover and click cells, read the strongest edges"),
         Option(["--mib"], is_flag=True,
                help="also write the effects as scores that MIB's circuit track reads,"
                " NAME.mib.json: of edges, or of nodes (--receiver logits)"),

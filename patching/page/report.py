@@ -22,8 +22,10 @@ from patching.page.charts import JSON
 from patching.page.continuation_page import continuation_page
 from patching.page.escape import as_json, as_text, script_hash
 from patching.page.explanation_page import explanation_page
+from patching.page.paths_page import edges_page, paths_page
 from patching.page.study_page import study_page
 from patching.page.sweep_page import sweep_page
+from patching.paths.result import EdgeResult, PathResult
 from patching.study.result import Study
 from patching.sweep.result import SweepResult
 
@@ -65,7 +67,7 @@ TEMPLATE = """\
 </html>
 """
 
-Result = SweepResult | Explanation | Continuations | Study
+Result = SweepResult | Explanation | Continuations | Study | PathResult | EdgeResult
 
 
 def save_page(
@@ -99,6 +101,10 @@ def page_of(result: Result, command: str = "") -> JSON:
             return explanation_page(result, command)
         case Continuations():
             return continuation_page([result], command)
+        case PathResult():
+            return paths_page(result, command)
+        case EdgeResult():
+            return edges_page(result, command)
         case Study():
             return study_page(result, result.summary(), command)
     raise DrawingError(f"there is no page of {result!r:.60}: give a result")
