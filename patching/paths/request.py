@@ -330,11 +330,11 @@ class EdgeRequest:
             raise PathError(f"steps is a number of steps, at least 1, not {self.steps!r}")
         if isinstance(self.positions, str) and self.positions != END:
             raise PathError(f"positions is a list of positions, or {END!r}, not {self.positions!r}")
-        if self.method in ("eap", "eap-ig"):
-            try:
-                check_slopes(self.metrics, self.direction if self.method == "eap" else "denoise")
-            except SweepError as error:
-                raise PathError(str(error)) from None
+        base, source = DIRECTIONS[self.direction]
+        # The run in which alone gradients are taken: of eap-ig with one step, the source run.
+        only = {"eap": base, "eap-ig": source if self.steps == 1 else None}
+        if self.method in only:
+            check_slopes(self.metrics, self.method, only[self.method])
 
     @property
     def metrics(self) -> list[Metric]:
