@@ -25,6 +25,8 @@ from patching.continuation.run import continue_prompts
 from patching.continuation.step_candidates import Candidate, keep_first
 from patching.explanation.figures import draw_explanation
 from patching.explanation.run import explain
+from patching.paths.figures import draw_paths
+from patching.paths.run import patch_edges, patch_paths
 from patching.prompts import PromptPair, Question
 from patching.study.figures import draw_study
 from patching.study.generators.make import make_pairs, write_rows
@@ -90,6 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = folder / "readme-choice.png"
     draw_choice(first, path, samples=samples)
     print(f"wrote {path}")
+    pair = PromptPair.from_text(tokenizer, **SWEEPS["readme-indirect-object.png"][0])
+    draw_paths(patch_paths(model, pair), folder / "readme-paths.png")
+    draw_paths(patch_edges(model, pair), folder / "readme-circuit.png", figure="circuit")
+    print(f"wrote {folder / 'readme-paths.png'}\nwrote {folder / 'readme-circuit.png'}")
     path = folder / "readme-study.png"
     with tempfile.TemporaryDirectory() as made:
         rows = make_pairs("ioi", tokenizer, STUDIED).rows

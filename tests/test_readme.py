@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from helpers import ROOT
 
-from patching.cli import embeddings, explain, generate, patch, study, tokens, train
+from patching.cli import embeddings, explain, generate, patch, paths, study, tokens, train
 
 READMES = [
     path
@@ -23,6 +23,7 @@ PYTHON = {
 }
 MAIN = {
     "mingpt-patch": patch.main,
+    "mingpt-paths": paths.main,
     "mingpt-explain": explain.main,
     "mingpt-tokens": tokens.main,
     "mingpt-generate": generate.main,
@@ -45,6 +46,7 @@ COMMANDS = sorted({line for folder in TEXTS if folder != IN_A_ROW for line in co
 WRITTEN = {
     ".": ["michelle.json", "michelle.npz", "michelle.png"],
     "patching/explanation": ["cabinet.json", "cabinet.npz", "lens.png"],
+    "patching/paths": ["circuit.png", "edges.json", "edges.npz", "paths.png"],
     "mingpt/training": ["README.md", "runs"],
     "patching/study": ["ioi.csv", "map.png", "runs"],
 }
@@ -63,6 +65,8 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, fold
         assert names["results"][1].metrics["kl"].values.shape == (4, 4)
         assert [*names["results"][0].metrics] == ["recovery", "kl", "margin"]
         assert names["ablated"].values.shape == (4, len(names["pair"]))
+    if folder == "patching/paths":
+        assert names["edges"].count == 479 and len(names["edges"].strongest(5)) == 5
     if folder == "patching/continuation":
         assert names["samples"][1][3].sample.seed == 3
         assert len(names["best"][0]) == 2
@@ -75,8 +79,9 @@ def test_there_are_examples_to_run():
     assert {*PYTHON} == {
         ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
+        "patching/paths",
     }  # fmt: skip
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 28
     assert len(commands_of(IN_A_ROW)) == 3
 
 
@@ -105,7 +110,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
         assert {path.suffix for path in files} == {".json", other}
         return
     compared = line.count("--compare-exact")
-    figures = 1 + line.count(",kl") + compared
+    figures = 1 + line.count(",kl") + compared + line.count("--edges")
     if command == "mingpt-explain":
         # lens and direct; attention and head-scores; direct and ablation
         figures = 2 if "--show" in line or "--ablate" in line else 5

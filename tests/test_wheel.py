@@ -97,6 +97,8 @@ def test_it_says_its_licence(wheel):
 # Command -> a run of it without a network, a text that it prints, and the suffixes of its files.
 RUNS = {
     "mingpt-patch": ("--model builtin --out run/", "model: builtin", [".json", ".npz", ".png"]),
+    "mingpt-paths": ("--model builtin --mib --out run/", "21 senders",
+                     [".json", ".json", ".npz", ".png"]),
     "mingpt-explain": ("--model builtin --show direct --out run/", "model: builtin",
                        [".json", ".npz", ".png"]),
     "mingpt-generate": ("--model builtin --max-new-tokens 2 --plot --out run/", "model: builtin",

@@ -20,6 +20,7 @@ TEXTS = ("The keys to the cabinet", *list(PAIR.values())[::3], "na\xefve \U0001f
 # Options that only make sense together.
 TOGETHER = {
     "patch": PAIR,
+    "paths": PAIR,
     "explain": {"--text": PAIR["--clean"], "--target": "Jones", "--foil": "Smith"},
 }
 MODELS = (*("builtin",) * 8, "../models/wide", "../models/width1", "../models/inner1",
@@ -58,6 +59,14 @@ KINDS = {
     "method": (
         ("fast", "loop", "attribution", "attribution-ig", "relp"), ("exact", *HOSTILE),
     ),
+    "path_method": (("fast", "loop", "eap", "eap-ig"), ("attribution", *HOSTILE)),
+    "receiver": (
+        ("logits", "q:1.0", "v:1.1,mlp:1", "k:-1.0"),
+        ("q:99.0", "q:1", "mlp:1.0", "z:1.1", "q:1.0,1.0", "q:1.1,logits", "q:" + "1.1," * 3000, *HOSTILE),
+    ),
+    "receiver_kinds": (("q", "q,mlp", "logits"), ("z", ",", *HOSTILE)),
+    "mlps": (("recomputed", "frozen"), HOSTILE),
+    "positions": (("end", "0", "-1", "0-1"), INDICES),
     "relp_rules": (("ln", "ln,gelu", "pattern,ln"), ("ln,ln", ",", "half", *HOSTILE)),
     "size": (("800M", "4GB", "1000000000"), ("1", "1K", "-1", "1e400GB", "nanGB", *INTEGERS)),
     "out": (
@@ -164,6 +173,15 @@ OPTIONS = {
         "--vmax": "real", "--values": "flag", "--no-values": "flag", "--report": "out",
         "--html": "flag",
     },
+    "paths": {
+        **MODEL, **OUTPUT, "--clean": "text", "--corrupt": "text", "--target": "word",
+        "--foil": "word", "--receiver": "receiver", "--edges": "flag", "--kinds": "receiver_kinds",
+        "--mlps": "mlps", "--sender-positions": "positions", "--receiver-positions": "positions",
+        "--direction": "direction", "--metric": "metric", "--method": "path_method",
+        "--steps": "count", "--compare-exact": "flag", "--max-memory": "size", "--top-k": "rows",
+        "--rows": "rows", "--cmap": "cmap", "--title": "text", "--strongest": "count",
+        "--html": "flag", "--mib": "flag",
+    },
     "explain": {
         **MODEL, **OUTPUT, "--text": "text", "--target": "word", "--foil": "word",
         "--show": "show", "--method": "show", "--top-k": "rows", "--rows": "rows",
@@ -232,7 +250,7 @@ OPTIONS = {
 
 def command_line(draw: random.Random) -> tuple[str, list[str]]:
     """Return a command and its arguments: all of them good, one odd, or many odd."""
-    command = draw.choices([*OPTIONS], [6, 4, 6, 1, 1, 2, 1, 2, 2, 3, 1])[0]
+    command = draw.choices([*OPTIONS], [6, 4, 4, 6, 1, 1, 2, 1, 2, 2, 3, 1])[0]
     options = OPTIONS[command]
     takes_one = command.startswith("study")  # one text, where others take several or none
     named = [option for option in options if option or not takes_one]
