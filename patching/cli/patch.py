@@ -27,9 +27,10 @@ from patching.cli.common.options import (
     output_options,
 )
 from patching.cli.common.page import check_html, html_option
+from patching.cli.patch_put import file_of_put, put_of, put_options, with_pairs
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
-from patching.sweep.request import DIRECTIONS, METHODS, PUTS, Request
+from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
     from mingpt.config import GPTConfig
@@ -115,6 +116,8 @@ examples:
       without which heads is the answer lost?
   {COMMAND} --model builtin --site z --put zero --direction noise
       which heads is the clean run lost without?
+  {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv --direction noise
+      ... with each head at its mean over the clean prompts of a file of pairs
   {COMMAND} --model builtin --report hand-in/
       a folder with figure, caption, tables and numbers
   {COMMAND} --model builtin --html --out michelle.png
@@ -139,7 +142,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="the corrupt prompt's next word, or words; only for a --metric that compares"
                " it with the target"),
     ],
-    "model": model_options(seed="accepted for scripts; nothing here is random"),
+    "model": model_options(seed="of the prompt that --put resample chooses"),
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
         Option(["--direction"], type=Choice([*DIRECTIONS]), default=Request.direction),
@@ -156,9 +159,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="patch N layers around each one together (attn_out and mlp_out)"),
     ],
     "intervention": [
-        Option(["--put"], type=Choice(PUTS), default=Request.put,
-               help="what is put in: the other run's activation, or zeros (zero ablation of the run"
-               " that is patched; --direction noise ablates the clean run)"),
+        *put_options(),
     ],
     "speed": [
         Option(["--method"], type=Choice(METHODS), default=Request.method,
@@ -202,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: SimpleNamespace) -> None:
     """Load, sweep, print and write."""
     request = _request(arguments)
+    of_put = file_of_put(arguments)
     texts = _texts(arguments, request)
     rows = parse_rows(arguments, Request.rows)
 
@@ -232,6 +234,7 @@ def run(arguments: SimpleNamespace) -> None:
     check_pair(loaded.model, pair)
     request = replace(request, rows=rows, **_indices(arguments, loaded.model.config, len(pair)))
     say(f"\n{tables.pair_table(pair)}")
+    request = replace(request, put=with_pairs(request.put_in, of_put, loaded, say))
     results = _sweep(arguments, loaded, pair, request)
     result = results[0]
     say(f"\n{patch_report.next_tokens(result)}\n")
@@ -270,7 +273,7 @@ def _request(arguments: SimpleNamespace) -> Request:
         heads=[0] if arguments.heads else None,
         positions=[0] if arguments.positions else None,
         method=arguments.method,
-        put=arguments.put,
+        put=put_of(arguments),
         max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
         tf32=arguments.tf32,
         next_tokens=NEXT_TOKENS if arguments.html and arguments.method != "attribution" else 0,

@@ -25,7 +25,17 @@ COMMAND = "mingpt-patch"
 LOOK = ("cmap", "title", "scale", "vmin", "vmax", "cell_values")  # options of the figure
 # Settings that the name of a run's files stands for. Site and direction are in it as words;
 # where heads are patched at each position, `positions` is not None.
-NAMED_SETTINGS = ("layers", "heads", "positions", "window", "put", "method", "tf32", "rows")
+NAMED_SETTINGS = (
+    "layers",
+    "heads",
+    "positions",
+    "window",
+    "put",
+    "put_from",
+    "method",
+    "tf32",
+    "rows",
+)
 
 
 def report_folder(arguments: SimpleNamespace) -> Path | None:

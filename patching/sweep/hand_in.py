@@ -15,8 +15,10 @@ from mingpt.files import replacing
 from patching.drawing.sweep import check_drawable, draw_heatmaps
 from patching.next_tokens import NextTokens
 from patching.sweep.figures import Look, heatmaps
+from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
+from patching.sweep.words import put_words
 from patching.text import SPACE, counted, escaped, model_label, visible
 
 STEM = "sweep"  # of the folder's files
@@ -89,7 +91,7 @@ def caption(result: SweepResult, metric: str) -> str:
     base, source = DIRECTIONS[result.direction]
     found, pair = result.metrics[metric], result.pair
     across = "token" if result.axes[-1] == "position" else "head"
-    method = "Zero ablation" if result.put == "zero" else "Activation patching"
+    method = ABLATIONS.get(result.put, "Activation patching")
     if result.patches is not None:
         done = f"the caller's patches {result.patches}() are put into the {base} run"
     elif result.is_approximate:
@@ -101,6 +103,9 @@ def caption(result: SweepResult, metric: str) -> str:
         done = f"{result.site} of the {source} run is put into the {base} run"
         if result.put == "zero":
             done = f"{result.site} of the {base} run is set to zero"
+        elif result.put in ABLATIONS:
+            put_in = put_words(result.put, result.put_from)
+            done = f"{result.site} of the {base} run is replaced by {put_in}"
         done += f", {result.window} layers at once" if result.window > 1 else ""
     each = {"token": "one layer and one token", "head": "one head, at all positions at once"}[
         across

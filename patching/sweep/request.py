@@ -15,6 +15,7 @@ from mingpt.config import GPTConfig
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
 from patching.sweep.metrics import Asked, Metric, check_slopes, parse_metrics
+from patching.sweep.put import Put, as_put
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
 # block writes over several blocks at once. The residual stream needs no window: a
@@ -25,8 +26,6 @@ WINDOW_SITES = ("attn_out", "mlp_out")
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
 # "fast" and "loop" give the same numbers; "attribution" approximates them to first order.
 METHODS = ("fast", "loop", "attribution")
-# What is put in: the source run's activation, or zeros (zero ablation of the base run).
-PUTS = ("recorded", "zero")
 ROWS = 20  # tokens in each next-token table
 
 
@@ -66,7 +65,7 @@ class Request:
     tf32: bool = False  # CUDA: round float32 factors to 10 bits
     rows: int = ROWS  # tokens in each next-token table
     next_tokens: int = 0  # of the likeliest next tokens, how many are kept of each cell's run
-    put: str = "recorded"  # what is put in: a name in PUTS
+    put: str | Put = "recorded"  # what is put in: a name in PUTS, or a Put
 
     def __post_init__(self) -> None:
         for name in ("metric", "layers", "heads", "positions"):
@@ -87,6 +86,11 @@ class Request:
         for name in ("window", "max_memory", "rows", "next_tokens"):  # JSON has no NumPy integers
             if (count := getattr(self, name)) is not None:
                 object.__setattr__(self, name, int(count))
+
+    @property
+    def put_in(self) -> Put:
+        """What is put in."""
+        return as_put(self.put)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -118,14 +122,7 @@ class Request:
     def _check_method(self) -> None:
         if self.method not in METHODS:
             raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
-        if self.put not in PUTS:
-            raise SweepError(
-                f"nothing called {self.put!r} can be put in: choose {' or '.join(PUTS)}"
-            )
-        if self.put != "recorded" and self.method == "attribution":
-            raise SweepError(f"put={self.put!r} is for the methods fast and loop, not attribution")
-        if self.put != "recorded" and self.patches is not None:
-            raise SweepError("patches of your own say what is put in: leave put at recorded")
+        self._check_put()
         if self.method == "attribution":
             check_slopes(self.metrics, self.direction)
         else:
@@ -144,6 +141,18 @@ class Request:
         if self.window > 1:
             raise SweepError("patches of your own say which layers they patch: leave window at 1")
 
+    def _check_put(self) -> None:
+        put = self.put_in
+        if not put.is_recorded and self.method == "attribution":
+            raise SweepError(f"put={put.what!r} is for the methods fast and loop, not attribution")
+        if not put.is_recorded and self.patches is not None:
+            raise SweepError("patches of your own say what is put in: leave put at recorded")
+        if put.what == "mean" and put.per == "all" and self.site == "pattern":
+            raise SweepError(
+                "a pattern has no mean over all positions, because each position has other keys:"
+                " take the mean per position"
+            )
+
     def grid(self, config: GPTConfig, T: int) -> Grid:
         """Return the cells for prompts of T tokens.
 
@@ -159,7 +168,7 @@ class Request:
         if not has_heads or self.by_position:
             axes["position"] = indices("position", self.positions, T)
             sizes["position"] = T
-        return Grid(self.site, self.window, T, axes, sizes, self.put)
+        return Grid(self.site, self.window, T, axes, sizes, self.put_in.what)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from patching.result_files import read_arrays, refused, save, scalar, structured
 from patching.sweep import old_files
 from patching.sweep.request import DIRECTIONS, ROWS
 from patching.sweep.saved import TABLE, check_agreement
+from patching.sweep.words import put_words
 from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class SweepResult(HasPage):
     by_position: bool = False  # heads were patched at each position alone
     window: int = 1  # layers patched at once
     put: str = "recorded"  # what was put in: a name in PUTS
+    # Of a mean: "prompts", how many, "per", and the "checksum" of their token ids; of resampling:
+    # the "prompt", and the "seed".
+    put_from: dict[str, Any] = field(default_factory=dict)
     method: str = "fast"  # a name in METHODS
     patches: str | None = None  # name of the caller's function for the patches, if there was one
     shared_by: int = 1  # query heads that read each patched head: more than 1 for shared k and v
@@ -151,8 +155,8 @@ class SweepResult(HasPage):
         )
         pair, found = self.pair, self.metrics[self.metric]
         put_in = f"{source} into {base} ({self.direction})"
-        if self.put == "zero":
-            put_in = f"zeros into {base}"
+        if self.put != "recorded":
+            put_in = f"{put_words(self.put, self.put_from)} into {base}"
         if self.patches is not None:
             put_in = f"patches of {self.patches}() into {base}"
         lines = [
@@ -310,11 +314,15 @@ def _token_score(saved: dict[str, Any]) -> TokenScore:
 
 
 _NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
-_LATER: dict[str, Any] = {"next_texts": {}, "put": "recorded"}  # 0.3 and before lack them
+_LATER: dict[str, Any] = {
+    "next_texts": {},
+    "put": "recorded",
+    "put_from": {},
+}  # 0.3 and before lack them
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
     "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
-    "notes", "command", "next_texts",
+    "notes", "command", "next_texts", "put_from",
 )  # fmt: skip

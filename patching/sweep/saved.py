@@ -26,7 +26,8 @@ from patching.result_checks import (
     whole_numbers,
 )
 from patching.result_files import scalar
-from patching.sweep.request import DIRECTIONS, METHODS, PUTS
+from patching.sweep.put import MEANS_PER, PUTS
+from patching.sweep.request import DIRECTIONS, METHODS
 
 _SCORE = {
     "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
@@ -35,6 +36,11 @@ _NEXT = optional(record({name: list_of(record(_SCORE)) for name in ("top", "targ
 _IDS = list_of(whole(0))
 _INDICES = list_of(whole(0), least=1)
 _TEXTS = list_of(text)
+# What is put in -> the fields of put_from.
+PUT_FROM = {
+    "mean": {"prompts": whole(1), "per": one_of(MEANS_PER), "checksum": text},
+    "resample": {"prompt": text, "seed": whole(0)},
+}
 TABLE = {
     "site": one_of(SITES),
     "direction": one_of(DIRECTIONS),
@@ -58,6 +64,7 @@ TABLE = {
     "by_position": flag,
     "window": whole(1),
     "put": one_of(PUTS),
+    "put_from": dictionary,
     "method": one_of(METHODS),
     "patches": optional(text),
     "shared_by": whole(1),
@@ -88,6 +95,9 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
         FieldError: they do not.
     """
     _check_pair(saved["pair"])
+    of_put = PUT_FROM.get(saved["put"], {})
+    agree(saved["put_from"].keys() == of_put.keys(), "put and put_from")
+    record(of_put)("put_from", saved["put_from"])
     metrics = saved["metrics"]
     values = {name: arrays.get(name, np.array(None)) for name in map("values_{}".format, metrics)}
     agree(bool(metrics), "metrics and metric")
