@@ -30,6 +30,7 @@ from patching.cli.common.page import check_html, html_option
 from patching.cli.patch_put import file_of_put, put_of, put_options, with_pairs
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
+from patching.sweep.put import Put
 from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "prompts (default: the README's example)": [
         Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
-        Option(["--corrupt"], metavar="TEXT", help="the prompt that asks for the foil"),
+        Option(["--corrupt"], metavar="TEXT",
+               help="the prompt that asks for the foil; --put zero, mean and resample need none"),
         Option(["--target"], metavar="WORD", multiple=True,
                help="the clean prompt's next word; repeated, a set of words"),
         Option(["--foil"], metavar="WORD", multiple=True,
@@ -145,7 +147,8 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "model": model_options(seed="of the prompt that --put resample chooses"),
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
-        Option(["--direction"], type=Choice([*DIRECTIONS]), default=Request.direction),
+        Option(["--direction"], type=Choice([*DIRECTIONS]),
+               help="[default: denoise; noise where there is no --corrupt]"),
         Option(["--metric"], metavar="LIST", default=Request.metric,
                help=f"one or more of {', '.join(METRICS)}"),
         Option(["--layers"], type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"),
@@ -232,6 +235,7 @@ def run(arguments: SimpleNamespace) -> None:
     limit = loaded.model.config.block_size
     pair = PromptPair.from_text(loaded.tokenizer, **texts, most_tokens=limit)
     check_pair(loaded.model, pair)
+    request.check_runs(pair)
     request = replace(request, rows=rows, **_indices(arguments, loaded.model.config, len(pair)))
     say(f"\n{tables.pair_table(pair)}")
     request = replace(request, put=with_pairs(request.put_in, of_put, loaded, say))
@@ -267,7 +271,7 @@ def _request(arguments: SimpleNamespace) -> Request:
     request = Request(
         site=arguments.site,
         metric=arguments.metric,
-        direction=arguments.direction,
+        direction=arguments.direction or _direction(arguments),
         by_position=arguments.by_position,
         window=arguments.window,
         heads=[0] if arguments.heads else None,
@@ -283,13 +287,21 @@ def _request(arguments: SimpleNamespace) -> Request:
     return request
 
 
+def _direction(arguments: SimpleNamespace) -> str:
+    """Return the direction where none was given: without a corrupt prompt the clean run is left."""
+    is_alone = arguments.clean is not None and arguments.corrupt is None
+    return "noise" if is_alone and arguments.put != Put.what else Request.direction
+
+
 def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
     """Return the prompts and answers that were given, or the example's.
 
     Raises:
         UsageError: some are missing, such as the foil of a metric that needs one.
     """
-    texts = parse_texts(arguments, EXAMPLE, optional=["foil"])
+    is_ablation = not request.put_in.is_recorded
+    optional = ["foil", "corrupt"] if is_ablation else ["foil"]
+    texts = {"corrupt": None, **parse_texts(arguments, EXAMPLE, optional=optional)}
     needing = [metric.name for metric in request.metrics if metric.needs_foil]
     if needing and "foil" not in texts:
         raise UsageError(

@@ -14,6 +14,7 @@ import numpy as np
 from mingpt.files import replacing
 from patching.drawing.sweep import check_drawable, draw_heatmaps
 from patching.next_tokens import NextTokens
+from patching.prompts import PromptPair
 from patching.sweep.figures import Look, heatmaps
 from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
@@ -112,11 +113,14 @@ def caption(result: SweepResult, metric: str) -> str:
     ]
     if result.values.ndim == 3:
         each = "one head at one token"
+    prompts = "; ".join(
+        f"{run} prompt: \u201c{getattr(pair, f'{run}_text')}\u201d" for run in pair.runs
+    )
     return (
         f"{method} in {model_label(result.model_name)}. In each cell, {done}, at"
         f" {each}; the cell shows {result.captions[metric]}. Without a patch it is"
-        f" {found.clean:z.4g} in the clean and {found.corrupt:z.4g} in the corrupt run. Clean"
-        f" prompt: \u201c{pair.clean_text}\u201d; corrupt prompt: \u201c{pair.corrupt_text}\u201d."
+        f" {' and '.join(f'{getattr(found, run):z.4g} in the {run}' for run in pair.runs)} run."
+        f" {prompts[0].upper()}{prompts[1:]}."
         f" {counted(result.cells, 'cell')}"
         f"{' (those that are hatched were not patched)' if _has_gaps(result) else ''}."
         + "".join(f" Note: {note}." for note in result.notes)
@@ -129,20 +133,7 @@ def _has_gaps(result: SweepResult) -> bool:
 
 def tables(result: SweepResult) -> list[Table]:
     """Return the tables: both prompts' tokens, the likeliest next tokens, each metric's cells."""
-    pair = result.pair
-    rows = zip(
-        pair.clean_ids, pair.clean_tokens, pair.corrupt_ids, pair.corrupt_tokens, strict=True
-    )
-    found = [
-        Table(
-            "Tokens of both prompts (a star where they differ)",
-            ("", "position", "id", "clean", "id", "corrupt"),
-            tuple(
-                ("*" if a != b else "", str(position), str(a), visible(x), str(b), visible(y))
-                for position, (a, x, b, y) in enumerate(rows)
-            ),
-        )
-    ]
+    found = [_tokens(result.pair)]
     for run in ("clean", "corrupt"):
         scores = getattr(result, f"{run}_next")
         if scores is not None:
@@ -150,6 +141,27 @@ def tables(result: SweepResult) -> list[Table]:
     for name in result.metrics:
         found += _cells(result, name)
     return found
+
+
+def _tokens(pair: PromptPair) -> Table:
+    if not pair.has_corrupt:
+        alone = enumerate(zip(pair.clean_ids, pair.clean_tokens, strict=True))
+        return Table(
+            "Tokens of the prompt",
+            ("position", "id", "token"),
+            tuple((str(position), str(a), visible(x)) for position, (a, x) in alone),
+        )
+    rows = zip(
+        pair.clean_ids, pair.clean_tokens, pair.corrupt_ids, pair.corrupt_tokens, strict=True
+    )
+    return Table(
+        "Tokens of both prompts (a star where they differ)",
+        ("", "position", "id", "clean", "id", "corrupt"),
+        tuple(
+            ("*" if a != b else "", str(position), str(a), visible(x), str(b), visible(y))
+            for position, (a, x, b, y) in enumerate(rows)
+        ),
+    )
 
 
 def _next_tokens(run: str, scores: NextTokens) -> Table:
@@ -234,7 +246,8 @@ def write_folder(
 
 
 def _report(result: SweepResult, found: Sequence[Table], command: str) -> str:
-    parts = [f"# Activation patching: {_markdown(escaped(result.pair.clean_text))}"]
+    method = ABLATIONS.get(result.put, "Activation patching")
+    parts = [f"# {method}: {_markdown(escaped(result.pair.clean_text))}"]
     for metric in result.metrics:
         parts += [
             f"![heatmap]({STEM}-{metric}.png)",

@@ -14,7 +14,8 @@ from mingpt.checks import from_the_end
 from mingpt.config import GPTConfig
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
-from patching.sweep.metrics import Asked, Metric, check_slopes, parse_metrics
+from patching.prompts import PromptPair
+from patching.sweep.metrics import Asked, Metric, check_corrupt, check_slopes, parse_metrics
 from patching.sweep.put import Put, as_put
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
@@ -152,6 +153,22 @@ class Request:
                 "a pattern has no mean over all positions, because each position has other keys:"
                 " take the mean per position"
             )
+
+    def check_runs(self, pair: PromptPair) -> None:
+        """Raise SweepError if the pair has no corrupt prompt, and its run is needed."""
+        if pair.has_corrupt:
+            return
+        if self.patches is None and self.put_in.is_recorded:
+            raise SweepError(
+                "the pair has no corrupt prompt, so nothing is recorded to be put in: put in zeros,"
+                " a mean or another prompt's activation"
+            )
+        if self.direction != "noise":
+            raise SweepError(
+                "the pair has no corrupt prompt, so the clean run is the one that is patched:"
+                " that is direction noise"
+            )
+        check_corrupt(self.metrics, pair)
 
     def grid(self, config: GPTConfig, T: int) -> Grid:
         """Return the cells for prompts of T tokens.

@@ -26,7 +26,7 @@ from patching.result_files import read_arrays, refused, save, scalar, structured
 from patching.sweep import old_files
 from patching.sweep.request import DIRECTIONS, ROWS
 from patching.sweep.saved import TABLE, check_agreement
-from patching.sweep.words import put_words
+from patching.sweep.words import put_words, unpatched_words
 from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class SweepResult(HasPage):
         shape = " x ".join(
             f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True)
         )
-        pair, found = self.pair, self.metrics[self.metric]
+        pair = self.pair
         put_in = f"{source} into {base} ({self.direction})"
         if self.put != "recorded":
             put_in = f"{put_words(self.put, self.put_from)} into {base}"
@@ -163,15 +163,16 @@ class SweepResult(HasPage):
             f"SweepResult of {escaped(self.model_name)}: {self.site}, {put_in},"
             f" {shape}, {self.cells} cells patched{approximate}"
         ]
-        for run, answers in (("clean", pair.target_tokens), ("corrupt", pair.foil_tokens)):
+        answers_of = {"clean": pair.target_tokens, "corrupt": pair.foil_tokens}
+        for run in pair.runs:
+            answers = answers_of[run]
             text = squeezed(escaped(getattr(pair, f"{run}_text")), PROMPT_IN_REPR)
             asked = f" -> {squeezed(' '.join(map(visible, answers)), PROMPT_IN_REPR)}" * bool(
                 answers
             )
             lines.append(f"  {run}: {text}{asked}")
         lines.append(
-            f"  {self.metric}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f};"
-            f" {self._largest_cell()}"
+            f"  {self.metric}: {unpatched_words(self, self.metric)}; {self._largest_cell()}"
         )
         lines += [f"  note: {escaped(note)}" for note in self.notes]
         return "\n".join(lines)
@@ -207,7 +208,7 @@ class SweepResult(HasPage):
         patched = np.isfinite(self.values).ravel()
         columns: dict[str, Any] = tidy(self.values, self.axes)
         if "position" in columns:
-            for run in ("clean", "corrupt"):
+            for run in self.pair.runs:
                 tokens = np.array(getattr(self.pair, f"{run}_tokens"), dtype=object)
                 columns[f"{run}_token"] = tokens[columns["position"]]
         for name, found in self.metrics.items():  # a metric called "layer" becomes "layer_value"

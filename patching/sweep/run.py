@@ -174,6 +174,7 @@ def run_sweep(
         with named(number, len(pairs)):
             check_pair(model, pair)
             check_foil(request.metrics, pair)
+            request.check_runs(pair)
             grids.append(request.grid(model.config, len(pair)))
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
@@ -201,7 +202,7 @@ def run_sweep(
                 checksum=checksum,
                 put_from=value.said,
                 clean_next=clean,
-                corrupt_next=corrupt,
+                corrupt_next=corrupt if pair.has_corrupt else None,
                 seconds=seconds,
                 notes=(*result.notes, *put_notes(result.put, value.said), *notes),
             )

@@ -54,7 +54,7 @@ TABLE = {
             "clean_tokens": _TEXTS, "corrupt_tokens": _TEXTS,
             "target_ids": _INDICES, "foil_ids": _IDS,
             "target_tokens": _TEXTS, "foil_tokens": _TEXTS,
-            "differing": _INDICES,
+            "differing": _IDS,
         }
     ),
     "model_name": text,
@@ -96,6 +96,9 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     """
     _check_pair(saved["pair"])
     of_put = PUT_FROM.get(saved["put"], {})
+    is_alone = not saved["pair"]["differing"]
+    is_ablation = saved["put"] != "recorded" or saved["patches"] is not None
+    agree(not is_alone or (is_ablation and saved["direction"] == "noise"), "put and pair")
     agree(saved["put_from"].keys() == of_put.keys(), "put and put_from")
     record(of_put)("put_from", saved["put_from"])
     metrics = saved["metrics"]

@@ -52,3 +52,13 @@ def put_words(put: str, said: Mapping[str, Any]) -> str:
 def put_notes(put: str, said: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a remark on what was put in, if it was taken from prompts; as put_words."""
     return (f"put in is {put_words(put, said)}",) if said else ()
+
+
+def unpatched_words(result: SweepResult, metric: str, form: str = ".4f") -> str:
+    """Return a metric of the unpatched runs, such as "clean -3.2100, corrupt 2.0400".
+
+    Args:
+        form: the format of a number.
+    """
+    found = result.metrics[metric]
+    return ", ".join(f"{run} {getattr(found, run):{form}}" for run in result.pair.runs)

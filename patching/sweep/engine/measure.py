@@ -131,7 +131,8 @@ def plan_pairs(
         if key not in cells:
             cells[key] = _CellPlan.of(grid, pair.differing)
         base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
-        job = Job(base_ids, source_ids, pair.differing[0], cells[key].experiments, rows)
+        first = pair.differing[0] if pair.has_corrupt else len(pair)
+        job = Job(base_ids, source_ids, first, cells[key].experiments, rows)
         plans.append(PairPlan(pair, direction, cells[key], job))
     return plans
 

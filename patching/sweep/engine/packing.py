@@ -36,7 +36,7 @@ class Job:
 
     base_ids: tuple[int, ...]  # (T,)
     source_ids: tuple[int, ...]  # (T,)
-    first_difference: int  # the first position at which the two differ
+    first_difference: int  # the first position at which the two differ; T if they are the same
     experiments: Sequence[Experiment]  # sorted by first_block
     # What is put in, in place of the source run's activation at the patched site, as
     # put_values.rows_by_position has it: (n_layer, T, C). None: the source run's.

@@ -38,7 +38,8 @@ def plan_cell(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Experiment 
     """Return the cell's experiment; or BASE or SOURCE, where the cell has that run's value.
 
     Args:
-        differing: the positions at which the two prompts' tokens differ, sorted.
+        differing: the positions at which the two prompts' tokens differ, sorted; none only
+            where values are put in.
     """
     layers = grid.layers_of(cell)
     first_block = _first_block(grid, cell)
@@ -88,8 +89,10 @@ def changed_positions(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Ite
     has_choice = 1 if grid.site in of_weights or (grid.site == "k" and last == 0) else 0
     for position in range(grid.T) if cell.position is None else (cell.position,):
         # Before the first differing token both runs are the same.
-        differs = position in differing if of_one_token else position >= differing[0]
-        differs = differs or is_value
+        if is_value:
+            differs = True
+        else:
+            differs = position in differing if of_one_token else position >= differing[0]
         if differs and position >= has_choice and (position == last or not only_last):
             yield position
 

@@ -1,5 +1,7 @@
 """What is put in, in place of the other run's activation: zeros, means, another prompt's."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,8 @@ from patching.cli.patch import main
 from patching.errors import SweepError
 from patching.page.sweep_page import sweep_page
 from patching.sweep.engine.plan import BASE, Experiment, plan_cell
-from patching.sweep.figures import title_lines
-from patching.sweep.hand_in import caption
+from patching.sweep.figures import heatmaps, title_lines
+from patching.sweep.hand_in import caption, tables
 from patching.sweep.request import Request
 
 
@@ -256,4 +258,86 @@ def test_the_command_reads_what_is_put_in_from_a_file(tmp_path, capsys):
     ):
         assert main([*base, *wrong]) == 2
         (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+
+
+# --------------------------------------------------------------------- without a corrupt prompt
+
+
+@pytest.fixture
+def alone(pair) -> PromptPair:
+    """The clean prompt of `pair` by itself."""
+    return PromptPair.from_ids(pair.clean_ids, None, pair.target_ids, pair.foil_ids)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_an_ablation_of_the_clean_run_needs_no_corrupt_prompt(site, pair, alone, others):
+    model = make_model().double()
+    for put in ("zero", mean_over(others), resample_from(others)):
+        how = {"site": site, "direction": "noise", "put": put, "metric": "logit_diff,kl"}
+        expected = patch_sweep(model, pair, **how)
+        for method in ("fast", "loop"):
+            got = patch_sweep(model, alone, method=method, **how)
+            assert got.clean_value == pytest.approx(expected.clean_value, abs=1e-9)
+            for name in ("logit_diff", "kl"):
+                both = got.metrics[name].values, expected.metrics[name].values
+                np.testing.assert_allclose(*both, rtol=0, atol=1e-9)
+    together = patch_sweep(model, [pair, alone, alone], site=site, direction="noise", put="zero")
+    np.testing.assert_allclose(together[0].values, together[2].values, rtol=0, atol=1e-9)
+
+
+def test_what_needs_a_corrupt_run_is_refused_without_one(model, alone):
+    for how, words in (
+        ({}, "nothing is recorded to be put in"),
+        ({"method": "attribution"}, "nothing is recorded to be put in"),
+        ({"put": "zero"}, "direction noise"),
+        ({"put": "zero", "direction": "noise", "metric": "recovery"}, "recovery compares with"),
+    ):
+        with pytest.raises(SweepError, match=words) as caught:
+            patch_sweep(model, alone, **how)
+        assert "\n" not in str(caught.value)
+
+
+def test_nothing_of_a_corrupt_run_is_said_where_there_is_none(model, alone, tmp_path):
+    result = patch_sweep(model, alone, direction="noise", put="zero")
+    assert result.corrupt_next is None
+    lines = title_lines(result, [])
+    assert lines == (
+        "Zero ablation of resid_post, clean run (noise); model GPT",
+        *result.notes,
+        f"clean: {alone.clean_text}",
+    )
+    assert [note.split(" id:")[0] for note in result.notes] == ["the clean run prefers the foil"]
+    plot = heatmaps(result)
+    assert plot.columns_are == "token and position"
+    assert [name for name, _ in plot.scale.marks] == ["clean"]
+    page = sweep_page(result)
+    for said in (repr(result), *lines, json.dumps(page), caption(result, "logit_diff")):
+        assert "corrupt" not in said
+    assert [table.title for table in tables(result)][:2] == [
+        "Tokens of the prompt",
+        "The likeliest next tokens of the clean prompt, the target and the foil",
+    ]
+    assert "corrupt_token" not in result.to_frame()
+    result.save(tmp_path / "x")
+    loaded = SweepResult.load(tmp_path / "x")
+    assert loaded.pair == result.pair
+    assert not loaded.pair.has_corrupt
+    assert repr(loaded) == repr(result)
+
+
+def test_the_command_ablates_one_prompt(tmp_path, capsys):
+    base = ["--model", "builtin", "--out", f"{tmp_path}/", "--clean", "The keys to the cabinet"]
+    base += ["--target", "are", "--foil", "is"]
+    assert main([*base, "--put", "zero", "--html"]) == 0
+    assert "corrupt" not in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.npz")
+    assert SweepResult.load(path).direction == "noise"
+    for wrong, words in (
+        ([], "--corrupt missing"),
+        (["--put", "zero", "--direction", "denoise"], "direction noise"),
+        (["--put", "zero", "--metric", "recovery"], "recovery compares with the corrupt run"),
+    ):
+        assert main([*base, *wrong]) == 2
+        (*_, line) = capsys.readouterr().err.splitlines()
         assert words in line
