@@ -20,39 +20,48 @@ if TYPE_CHECKING:
     from patching.cli.common.models import LoadedModel
 
 
-def put_options() -> list[Option]:
-    """Return the options that say what is put in."""
+def put_options(*, of_study: bool = False) -> list[Option]:
+    """Return the options that say what is put in.
+
+    Args:
+        of_study: the pairs of the study are the default of the files.
+    """
+    own = "  [default: the study's own pairs]" if of_study else ""
     return [
         Option(["--put"], type=Choice(PUTS), default=Put.what,
                help="what is put in. recorded: the other run's activation; the others ablate the"
                " run that is patched (the clean one with --direction noise). zero; mean: over the"
                " prompts of --mean-over; resample: of a prompt of --resample-from"),
         Option(["--mean-over"], metavar="FILE", shell_complete=files,
-               help="--put mean: the file of pairs whose clean prompts are averaged"),
+               help=f"--put mean: the file of pairs whose clean prompts are averaged{own}"),
         Option(["--mean-per"], type=Choice(MEANS_PER), default=Put.per,
                help="--put mean. position: at each position, over prompts of equal length; all: one"
                " mean over all positions"),
         Option(["--resample-from"], metavar="FILE", shell_complete=files,
                help="--put resample: the file of pairs, one of whose clean prompts of equal length"
-               " is chosen by --seed"),
+               f" is chosen by --seed{own}"),
     ]  # fmt: skip
 
 
-def put_of(arguments: SimpleNamespace) -> Put:
+def put_of(arguments: SimpleNamespace, *, of_study: bool = False) -> Put:
     """Return what --put names, without the pairs of its file.
+
+    Args:
+        of_study: a file can be left out, and the seed counts only where it chooses.
 
     Raises:
         UsageError: its file is missing, or an option is given that it does not read.
     """
     for what, (option, name) in FROM_PROMPTS.items():
         path = getattr(arguments, option)
-        if path is None and arguments.put == what:
+        if path is None and arguments.put == what and not of_study:
             raise UsageError(f"--put {what} needs {name} FILE, a file of pairs")
         if path is not None and arguments.put != what:
             raise UsageError(f"{name} is for --put {what}")
     if arguments.mean_per != Put.per and arguments.put != "mean":
         raise UsageError("--mean-per is for --put mean")
-    return Put(arguments.put, per=arguments.mean_per, seed=arguments.seed)
+    seed = arguments.seed if arguments.put == "resample" or not of_study else Put.seed
+    return Put(arguments.put, per=arguments.mean_per, seed=seed)
 
 
 def file_of_put(arguments: SimpleNamespace) -> Path | None:
@@ -66,7 +75,10 @@ def file_of_put(arguments: SimpleNamespace) -> Path | None:
     from patching.study.columns import choose_columns
     from patching.study.rows import read_rows
 
-    path = expanded(getattr(arguments, FROM_PROMPTS[arguments.put][0]))
+    given = getattr(arguments, FROM_PROMPTS[arguments.put][0])
+    if given is None:  # a study's own
+        return None
+    path = expanded(given)
     choose_columns(read_rows(path), None)  # before the model, which takes longer
     return path
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,85 +35,107 @@ class Values:
     said: dict[str, Any] = field(default_factory=dict)  # where it is from, for the result
 
 
-@torch.no_grad()
-def put_values(model: GPT, pairs: Sequence[PromptPair], site: str, put: Put) -> list[Values]:
-    """Return what is put into each pair's base run. Pairs of one length share zeros and means.
+class PutValues:
+    """Computes what is put into base runs. A mean is computed once for all pairs that share it.
 
     Args:
         model: in eval mode; its recording and last logits stay as they were.
-
-    Raises:
-        SweepError: prompts of other lengths than a mean at each position needs, that the model
-            cannot read, or none to choose from.
+        put: what is put in, with the pairs that it is taken from.
     """
-    if put.is_recorded:
-        return [Values(None)] * len(pairs)
-    check_prompts(model, pairs, put)
-    shared: dict[int, Values] = {}
-    found = []
-    for pair in pairs:
+
+    def __init__(self, model: GPT, put: Put) -> None:
+        self.model, self.put = model, put
+        self._lengths = Counter(map(len, put.pairs))
+        self._shared: dict[tuple[str, int], Tensor] = {}  # site, tokens -> zeros, or a mean
+        self._by_length: dict[int, dict[tuple[int, ...], PromptPair]] = {}  # clean ids -> a pair
+        for pair in put.pairs:
+            self._by_length.setdefault(len(pair), {}).setdefault(pair.clean_ids, pair)
+
+    def check(self, pairs: Sequence[PromptPair]) -> None:
+        """Check, before any forward pass, that the prompts serve every pair.
+
+        Raises:
+            SweepError: prompts of other lengths than a mean at each position needs, that the
+                model cannot read, or none to choose from.
+        """
+        self.put.check_pairs()
+        config = self.model.config
+        for number, other in enumerate(self.put.pairs):
+            if len(other) > config.block_size or max(other.clean_ids) >= config.vocab_size:
+                raise SweepError(
+                    f"prompt {number} (from 0) of what is put in is not for this model"
+                )
+        for number, pair in enumerate(pairs):
+            with named(number, len(pairs)):
+                if self.put.what == "mean" and self.put.per == "position":
+                    self._check_length(pair)
+                elif self.put.what == "resample":
+                    self.another(pair)
+
+    def _check_length(self, pair: PromptPair) -> None:
+        count, lengths = len(self.put.pairs), self._lengths
+        others = count - lengths[len(pair)]
+        if others:
+            raise SweepError(
+                f"a mean at each position needs prompts of equal length: the pair has {len(pair)}"
+                f" tokens, and {others} of the {count} prompts of the mean have other numbers"
+                f" ({min(lengths)} to {max(lengths)} in all): choose prompts of one length, or one"
+                " mean over all positions (--mean-per all, in Python per='all')"
+            )
+
+    @cached_property
+    def _checksum(self) -> str:
+        """The SHA-256 (hex) of the prompts' token ids."""
+        ids = json.dumps([one.clean_ids for one in self.put.pairs])
+        return hashlib.sha256(ids.encode()).hexdigest()
+
+    def another(self, pair: PromptPair) -> PromptPair:
+        """Return the pair whose clean run is put into this pair's base run.
+
+        Raises:
+            SweepError: no other clean prompt is of equal length.
+        """
+        of_length = self._by_length.get(len(pair), {})
+        others = [ids for ids in of_length if ids != pair.clean_ids]
+        if not others:
+            raise SweepError(
+                f"there is no other clean prompt of {len(pair)} tokens to put in:"
+                " resampling needs pairs of equal length"
+            )
+        # By the pair itself, so that the choice is the same in whatever batch it runs.
+        generator = np.random.default_rng([self.put.seed, *pair.clean_ids])
+        return of_length[others[int(generator.integers(len(others)))]]
+
+    @torch.no_grad()
+    def of(self, pairs: Sequence[PromptPair], site: str) -> list[Values]:
+        """Return what is put into each pair's base run; `check` has checked the pairs."""
+        put = self.put
+        if put.is_recorded:
+            return [Values(None)] * len(pairs)
         if put.what == "resample":
-            other = another(pair, put)
-            said = {"prompt": other.clean_text, "seed": put.seed}
-            found.append(Values(_recorded(model, [other.clean_ids], site)[0], said))
-            continue
-        T = len(pair)
-        if T not in shared:
-            shared[T] = _zeros(model, site, T) if put.what == "zero" else _mean(model, site, put, T)
-        found.append(shared[T])
-    return found
+            return [self._of_another(pair, site) for pair in pairs]
+        if put.what == "zero":
+            return [Values(self._once(site, len(pair), _zeros)) for pair in pairs]
+        said = {"prompts": len(put.pairs), "per": put.per, "checksum": self._checksum}
+        return [Values(self._once(site, len(pair), self._mean), said) for pair in pairs]
 
+    def _once(self, site: str, T: int, make: Callable[[GPT, str, int], Tensor]) -> Tensor:
+        if (site, T) not in self._shared:
+            self._shared[site, T] = make(self.model, site, T)
+        return self._shared[site, T]
 
-def check_prompts(model: GPT, pairs: Sequence[PromptPair], put: Put) -> None:
-    """Check, before any forward pass, that the prompts of `put` serve every pair.
+    def _of_another(self, pair: PromptPair, site: str) -> Values:
+        other = self.another(pair)
+        said = {"prompt": other.clean_text, "seed": self.put.seed}
+        return Values(_recorded(self.model, [other.clean_ids], site)[0], said)
 
-    Raises:
-        SweepError: as put_values.
-    """
-    put.check_pairs()
-    for number, other in enumerate(put.pairs):
-        if len(other) > model.config.block_size or max(other.clean_ids) >= model.config.vocab_size:
-            raise SweepError(f"prompt {number} (from 0) of what is put in is not for this model")
-    for number, pair in enumerate(pairs):
-        with named(number, len(pairs)):
-            if put.what == "mean" and put.per == "position":
-                _check_lengths(pair, put)
-            elif put.what == "resample":
-                another(pair, put)
-
-
-def _check_lengths(pair: PromptPair, put: Put) -> None:
-    lengths = Counter(map(len, put.pairs))
-    others = len(put.pairs) - lengths[len(pair)]
-    if others:
-        least, most = min(lengths), max(lengths)
-        raise SweepError(
-            f"a mean at each position needs prompts of equal length: the pair has {len(pair)}"
-            f" tokens, and {others} of the {len(put.pairs)} prompts of the mean have other"
-            f" numbers ({least} to {most} in all): choose prompts of one length, or one mean over"
-            " all positions (--mean-per all, in Python per='all')"
-        )
-
-
-def another(pair: PromptPair, put: Put) -> PromptPair:
-    """Return the pair whose clean run is put into this pair's base run.
-
-    Raises:
-        SweepError: no other clean prompt is of equal length.
-    """
-    others = {
-        one.clean_ids: one
-        for one in put.pairs
-        if len(one) == len(pair) and one.clean_ids != pair.clean_ids
-    }
-    if not others:
-        raise SweepError(
-            f"there is no other clean prompt of {len(pair)} tokens to put in:"
-            " resampling needs pairs of equal length"
-        )
-    # By the pair itself, so that the choice is the same in whatever batch it runs.
-    generator = np.random.default_rng([put.seed, *pair.clean_ids])
-    return list(others.values())[int(generator.integers(len(others)))]
+    def _mean(self, model: GPT, site: str, T: int) -> Tensor:
+        """Return the mean over the clean prompts, for a pair of T tokens."""
+        if self.put.per == "position":
+            return _mean_of(model, site, self.put, over_tokens=False)
+        mean = self._once(site, 0, lambda model, site, _: _mean_of(model, site, self.put,
+                                                                   over_tokens=True))  # fmt: skip
+        return mean[..., None, :].expand(*mean.shape[:-1], T, mean.size(-1))
 
 
 def value_of(values: Tensor, patch: Patch) -> Tensor:
@@ -143,14 +166,14 @@ def bytes_of(tensors: Sequence[Tensor | None]) -> int:
     return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
 
 
-def _zeros(model: GPT, site: str, T: int) -> Values:
+def _zeros(model: GPT, site: str, T: int) -> Tensor:
     n_layer, _, *shape = recorded_shape(site, model.config, 1, T).values()
     zero = torch.zeros((), dtype=model.dtype, device=model.device)
-    return Values(zero.expand(n_layer, *shape))  # of no memory
+    return zero.expand(n_layer, *shape)  # of no memory
 
 
-def _mean(model: GPT, site: str, put: Put, T: int) -> Values:
-    """Return the mean over the prompts of `put`, for prompts of T tokens."""
+def _mean_of(model: GPT, site: str, put: Put, *, over_tokens: bool) -> Tensor:
+    """Return the mean over the clean prompts: (n_layer, ...), without T if over tokens too."""
     # A sum of many rounded numbers: float64 where the device has it.
     wide = torch.float32 if model.device.type == "mps" else torch.float64
     by_length: dict[int, list[tuple[int, ...]]] = {}
@@ -161,20 +184,10 @@ def _mean(model: GPT, site: str, put: Put, T: int) -> Values:
         at_once = max(1, TOKENS_AT_ONCE // length)
         for first in range(0, len(prompts), at_once):
             recorded = _recorded(model, prompts[first : first + at_once], site).to(wide)
-            if put.per == "all":  # over the tokens, the next to last axis
-                total, count = total + recorded.sum((0, -2)), count + len(recorded) * length
-            else:
-                total, count = total + recorded.sum(0), count + len(recorded)
-    mean = (total / count).to(model.dtype)
-    if put.per == "all":
-        mean = mean[..., None, :].expand(*mean.shape[:-1], T, mean.size(-1))
-    said = {"prompts": len(put.pairs), "per": put.per, "checksum": _checksum(put)}
-    return Values(mean, said)
-
-
-def _checksum(put: Put) -> str:
-    """Return the SHA-256 (hex) of the token ids of the prompts."""
-    return hashlib.sha256(json.dumps([one.clean_ids for one in put.pairs]).encode()).hexdigest()
+            # The tokens are the next to last axis.
+            total = total + (recorded.sum((0, -2)) if over_tokens else recorded.sum(0))
+            count += len(recorded) * (length if over_tokens else 1)
+    return (total / count).to(model.dtype)
 
 
 def _recorded(model: GPT, prompts: Sequence[Sequence[int]], site: str) -> Tensor:

@@ -26,7 +26,7 @@ from patching.sweep.metrics import Asked, check_foil
 from patching.sweep.next_of_runs import next_of_cells, next_token_tables
 from patching.sweep.pair_notes import pair_notes
 from patching.sweep.put import Put
-from patching.sweep.put_values import Values, put_values
+from patching.sweep.put_values import PutValues, Values
 from patching.sweep.readout import Measured, neutral_values
 from patching.sweep.request import Cell, Grid, Request
 from patching.sweep.result import MetricValues, SweepResult
@@ -176,11 +176,13 @@ def run_sweep(
             check_foil(request.metrics, pair)
             request.check_runs(pair)
             grids.append(request.grid(model.config, len(pair)))
+    source = PutValues(model, request.put_in)
+    source.check(pairs)
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
         progress_or_bar(progress, "patching") as report,
     ):
-        values = put_values(model, pairs, request.site, request.put_in)
+        values = source.of(pairs, request.site)
         measured = _measure(model, pairs, grids, request, values, report)
         seconds = time.perf_counter() - started
         with float32_products(model):  # this product is exact even where the runs are in TF32

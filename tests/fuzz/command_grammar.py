@@ -209,7 +209,8 @@ OPTIONS = {
         **MODEL, **STATISTICS, "--columns": "columns", "--roles": "roles", "--strict": "flag",
         "--dry-run": "flag", "--site": "sites", "--metric": "metric", "--direction": "direction",
         "--align": "align", "--by-position": "flag", "--workers": "one", "--ray": "nowhere",
-        "--gpus-per-worker": "none_of", "--batch": "count",
+        "--gpus-per-worker": "none_of", "--batch": "count", "--put": "put",
+        "--mean-over": "pairs_file", "--mean-per": "mean_per", "--resample-from": "pairs_file",
         "--out": "folder", "--json": "flag", "--quiet": "flag", "": "pairs_file",
     },
     "study show": {
