@@ -57,6 +57,8 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.sweep.figures import draw_heatmap as draw_heatmap
     from patching.sweep.metrics import METRICS as METRICS
     from patching.sweep.metrics import Metric as Metric
+    from patching.sweep.put import mean_over as mean_over
+    from patching.sweep.put import resample_from as resample_from
     from patching.sweep.result import SweepResult as SweepResult
     from patching.sweep.run import patch_sweep as patch_sweep
 
@@ -68,6 +70,8 @@ _HOME = {
     "METRICS": "patching.sweep.metrics",
     "Metric": "patching.sweep.metrics",
     "patch_sweep": "patching.sweep.run",
+    "mean_over": "patching.sweep.put",
+    "resample_from": "patching.sweep.put",
     "SweepResult": "patching.sweep.result",
     "draw_heatmap": "patching.sweep.figures",
     "draw_agreement": "patching.sweep.figures",

@@ -62,7 +62,8 @@ class PromptPair:
     """Clean and corrupt prompt, with equally many tokens, and the answers that they ask for.
 
     The clean prompt asks for the target, the corrupt prompt for the foil. Each is one
-    token, or a set of tokens. A pair without a foil serves metrics that read none.
+    token, or a set of tokens. A pair without a foil serves metrics that read none. A pair
+    without a corrupt prompt has the clean one in its place, and serves ablations of its run.
     """
 
     clean_text: str
@@ -83,7 +84,7 @@ class PromptPair:
         cls,
         tokenizer: Tokenizer,
         clean: str,
-        corrupt: str,
+        corrupt: str | None,
         target: str | Sequence[str],
         foil: str | Sequence[str] = (),
         *,
@@ -92,6 +93,7 @@ class PromptPair:
         """Make a pair from four texts.
 
         Args:
+            corrupt: None for ablations of the clean run, which need no other prompt.
             target, foil: a word that is one token (see `answer_id`), or several such
                 words; the foil can be left out.
             most_tokens: the model's block_size. A prompt that is certainly longer
@@ -104,19 +106,22 @@ class PromptPair:
         """
         answers = _as_words("target", target), _as_words("foil", foil)
         clean_ids = _encoded(tokenizer, "clean prompt", clean, most_tokens)
-        corrupt_ids = _encoded(tokenizer, "corrupt prompt", corrupt, most_tokens)
+        corrupt_ids = None
+        if corrupt is not None:
+            corrupt_ids = _encoded(tokenizer, "corrupt prompt", corrupt, most_tokens)
         _check_prompts(clean_ids, corrupt_ids, tokenizer.token)
         ids = [
             tuple(answer_id(tokenizer, word, name) for word in words)
             for name, words in zip(("target", "foil"), answers, strict=True)
         ]
-        return cls._build(clean_ids, corrupt_ids, ids[0], ids[1], tokenizer.token, (clean, corrupt))
+        texts = clean, clean if corrupt is None else corrupt
+        return cls._build(clean_ids, corrupt_ids, ids[0], ids[1], tokenizer.token, texts)
 
     @classmethod
     def from_ids(
         cls,
         clean_ids: Sequence[int],
-        corrupt_ids: Sequence[int],
+        corrupt_ids: Sequence[int] | None,
         target_id: int | Sequence[int],
         foil_id: int | Sequence[int] = (),
         tokens: Mapping[int, str] | Sequence[str] | None = None,
@@ -124,7 +129,7 @@ class PromptPair:
         """Make a pair from token ids, for a model that has no tokenizer.
 
         Args:
-            clean_ids, corrupt_ids: the prompts (T,).
+            clean_ids, corrupt_ids: the prompts (T,); no corrupt one as from_text.
             target_id, foil_id: one id or several each; the foil can be left out.
             tokens: the text of every id that occurs, indexed by the id: a dict,
                 or the whole vocabulary as a list. Without it, tokens are shown
@@ -137,7 +142,7 @@ class PromptPair:
         """
         text_of = _TextOf(tokens)
         clean = _whole_numbers("clean_ids", clean_ids)
-        corrupt = _whole_numbers("corrupt_ids", corrupt_ids)
+        corrupt = None if corrupt_ids is None else _whole_numbers("corrupt_ids", corrupt_ids)
         target, foil = _as_ids("target_id", target_id), _as_ids("foil_id", foil_id)
         _check_prompts(clean, corrupt, text_of)
         return cls._build(clean, corrupt, target, foil, text_of)
@@ -146,13 +151,14 @@ class PromptPair:
     def _build(
         cls,
         clean: Sequence[int],
-        corrupt: Sequence[int],
+        corrupt: Sequence[int] | None,
         target: tuple[int, ...],
         foil: tuple[int, ...],
         text_of: Callable[[int], str],
         texts: tuple[str, str] | None = None,
     ) -> PromptPair:
         _check_answers(target, foil, text_of)
+        corrupt = clean if corrupt is None else corrupt
         clean_tokens, corrupt_tokens = tuple(map(text_of, clean)), tuple(map(text_of, corrupt))
         if texts is None:  # a token can be half a character, which joining them loses
             texts = "".join(clean_tokens), "".join(corrupt_tokens)
@@ -177,6 +183,16 @@ class PromptPair:
     def without_tokenizer(self) -> PromptPair:
         """Return the pair without `text_of`, which may hold a whole vocabulary."""
         return replace(self, text_of=_TextOf(None))
+
+    @property
+    def has_corrupt(self) -> bool:
+        """True unless the pair was made without a corrupt prompt."""
+        return self.clean_ids != self.corrupt_ids
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The names of the unpatched runs: "clean", and "corrupt" if there is that prompt."""
+        return ("clean", "corrupt") if self.has_corrupt else ("clean",)
 
     @property
     def differing(self) -> tuple[int, ...]:
@@ -366,11 +382,13 @@ def _whole_number(number: Any) -> int:
 
 
 def _check_prompts(
-    clean: Sequence[int], corrupt: Sequence[int], text_of: Callable[[int], str]
+    clean: Sequence[int], corrupt: Sequence[int] | None, text_of: Callable[[int], str]
 ) -> None:
     for name, ids in (("clean", clean), ("corrupt", corrupt)):
-        if not ids:
+        if ids is not None and not ids:
             raise PromptError(f"the {name} prompt is empty")
+    if corrupt is None:
+        return
     if tuple(clean) == tuple(corrupt):
         raise PromptError("the clean and corrupt prompts are the same: there is nothing to patch")
     if len(clean) != len(corrupt):

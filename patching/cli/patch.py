@@ -27,10 +27,12 @@ from patching.cli.common.options import (
     output_options,
 )
 from patching.cli.common.page import check_html, html_option
+from patching.cli.patch_put import file_of_put, put_of, put_options, with_pairs
 from patching.sweep.approximate import APPROXIMATE, DEFAULT_RULES, RELP_RULES, STEPS
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
-from patching.sweep.request import DIRECTIONS, METHODS, PUTS, Request
+from patching.sweep.put import Put
+from patching.sweep.request import DIRECTIONS, METHODS, Request
 
 if TYPE_CHECKING:
     from mingpt.config import GPTConfig
@@ -126,6 +128,8 @@ examples:
       without which heads is the answer lost?
   {COMMAND} --model builtin --site z --put zero --direction noise
       which heads is the clean run lost without?
+  {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv --direction noise
+      ... with each head at its mean over the clean prompts of a file of pairs
   {COMMAND} --model builtin --report hand-in/
       a folder with figure, caption, tables and numbers
   {COMMAND} --model builtin --html --out michelle.png
@@ -143,17 +147,19 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "prompts (default: the README's example)": [
         Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
-        Option(["--corrupt"], metavar="TEXT", help="the prompt that asks for the foil"),
+        Option(["--corrupt"], metavar="TEXT",
+               help="the prompt that asks for the foil; --put zero, mean and resample need none"),
         Option(["--target"], metavar="WORD", multiple=True,
                help="the clean prompt's next word; repeated, a set of words"),
         Option(["--foil"], metavar="WORD", multiple=True,
                help="the corrupt prompt's next word, or words; only for a --metric that compares"
                " it with the target"),
     ],
-    "model": model_options(seed="accepted for scripts; nothing here is random"),
+    "model": model_options(seed="of the prompt that --put resample chooses"),
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
-        Option(["--direction"], type=Choice([*DIRECTIONS]), default=Request.direction),
+        Option(["--direction"], type=Choice([*DIRECTIONS]),
+               help="[default: denoise; noise where there is no --corrupt]"),
         Option(["--metric"], metavar="LIST", default=Request.metric,
                help=f"one or more of {', '.join(METRICS)}"),
         Option(["--layers"], type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"),
@@ -167,9 +173,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="patch N layers around each one together (attn_out and mlp_out)"),
     ],
     "intervention": [
-        Option(["--put"], type=Choice(PUTS), default=Request.put,
-               help="what is put in: the other run's activation, or zeros (zero ablation of the run"
-               " that is patched; --direction noise ablates the clean run)"),
+        *put_options(),
     ],
     "speed": [
         Option(["--method"], type=Choice(METHODS), default=Request.method,
@@ -218,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: SimpleNamespace) -> None:
     """Load, sweep, print and write."""
     request = _request(arguments)
+    of_put = file_of_put(arguments)
     texts = _texts(arguments, request)
     rows = parse_rows(arguments, Request.rows)
 
@@ -246,8 +251,10 @@ def run(arguments: SimpleNamespace) -> None:
     limit = loaded.model.config.block_size
     pair = PromptPair.from_text(loaded.tokenizer, **texts, most_tokens=limit)
     check_pair(loaded.model, pair)
+    request.check_runs(pair)
     request = replace(request, rows=rows, **_indices(arguments, loaded.model.config, len(pair)))
     say(f"\n{tables.pair_table(pair)}")
+    request = replace(request, put=with_pairs(request.put_in, of_put, loaded, say))
     results = _sweep(arguments, loaded, pair, request)
     result = results[0]
     say(f"\n{patch_report.next_tokens(result)}\n")
@@ -280,13 +287,13 @@ def _request(arguments: SimpleNamespace) -> Request:
     request = Request(
         site=arguments.site,
         metric=arguments.metric,
-        direction=arguments.direction,
+        direction=arguments.direction or _direction(arguments),
         by_position=arguments.by_position,
         window=arguments.window,
         heads=[0] if arguments.heads else None,
         positions=[0] if arguments.positions else None,
         method=arguments.method,
-        put=arguments.put,
+        put=put_of(arguments),
         max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
         tf32=arguments.tf32,
         next_tokens=NEXT_TOKENS if arguments.html and arguments.method not in APPROXIMATE else 0,
@@ -300,13 +307,21 @@ def _request(arguments: SimpleNamespace) -> Request:
     return request
 
 
+def _direction(arguments: SimpleNamespace) -> str:
+    """Return the direction where none was given: without a corrupt prompt the clean run is left."""
+    is_alone = arguments.clean is not None and arguments.corrupt is None
+    return "noise" if is_alone and arguments.put != Put.what else Request.direction
+
+
 def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
     """Return the prompts and answers that were given, or the example's.
 
     Raises:
         UsageError: some are missing, such as the foil of a metric that needs one.
     """
-    texts = parse_texts(arguments, EXAMPLE, optional=["foil"])
+    is_ablation = not request.put_in.is_recorded
+    optional = ["foil", "corrupt"] if is_ablation else ["foil"]
+    texts = {"corrupt": None, **parse_texts(arguments, EXAMPLE, optional=optional)}
     needing = [metric.name for metric in request.metrics if metric.needs_foil]
     if needing and "foil" not in texts:
         raise UsageError(

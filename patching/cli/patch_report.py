@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from patching.cli.common.tables import next_token_table, table, token_cell
 from patching.sweep.agreement import Agreement
 from patching.sweep.result import SweepResult
+from patching.sweep.words import unpatched_words
 from patching.text import counted, escaped
 
 
@@ -23,8 +24,8 @@ def summary(result: SweepResult, said: Sequence[str] = ()) -> str:
         said: notes that have been printed.
     """
     lines = [
-        f"{escaped(result.captions[name])}: clean {found.clean:z.4f}, corrupt {found.corrupt:z.4f}"
-        for name, found in result.metrics.items()
+        f"{escaped(result.captions[name])}: {unpatched_words(result, name, 'z.4f')}"
+        for name in result.metrics
     ]
     approximate = " (approximate)" if result.is_approximate else ""
     lines.append(f"{counted(result.cells, 'cell')} in {result.seconds:.2f} s{approximate}")

@@ -18,6 +18,7 @@ from patching.cli.common import output
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import LoadedModel, import_libraries, load_model
 from patching.cli.common.options import files, model_options
+from patching.cli.patch_put import file_of_put, put_of, put_options, with_pairs
 from patching.cli.study_options import (
     check_libraries,
     statistics,
@@ -78,6 +79,8 @@ examples:
   {COMMAND} ioi.csv --model gpt2 --site resid_post,attn_out,mlp_out --dry-run
       what is in the file, and how long it will take
   {COMMAND} ioi.csv --model gpt2 --site z --direction noise --out runs/heads
+  {COMMAND} ioi.csv --model gpt2 --site z --direction noise --put mean --out runs/mean
+      each head of the clean runs at its mean over the clean prompts
   {COMMAND} ioi.csv --model gpt2-xl --workers 8 --ray auto --gpus-per-worker 1
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted: the same
@@ -95,7 +98,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--dry-run"], is_flag=True,
                help="read the pairs, say how long the study would take, and write nothing"),
     ],
-    "model": model_options(seed="seed of the statistics"),
+    "model": model_options(seed="seed of the statistics, and of --put resample"),
     "study": [
         Option(["--site"], metavar="LIST", default=",".join(StudyRequest.sites),
                help=f"one or more of {', '.join(SITES)}"),
@@ -108,6 +111,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--batch"], type=IntRange(1, 10**6), default=StudyRequest.batch, metavar="N",
                help="pairs that run together and are written as one file"),
     ],
+    "intervention": put_options(of_study=True),
     "workers": [
         Option(["--workers"], type=IntRange(1, 10**4), default=1, metavar="N",
                help="processes that run batches, each with a model of its own (needs ray)"),
@@ -140,6 +144,7 @@ def run(arguments: SimpleNamespace) -> None:
     workers = Workers(arguments.workers, arguments.ray, arguments.gpus_per_worker)
     how = statistics(arguments)
     source = _Source.of(arguments)
+    of_put = file_of_put(arguments)
     folder = _folder(arguments)
     check_libraries()
     import_libraries(drawing=True)
@@ -151,6 +156,7 @@ def run(arguments: SimpleNamespace) -> None:
     loaded = load_model(arguments, name)
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pairs = source.read(loaded, say)
+    settings["put"] = with_pairs(settings["put"], of_put, loaded, say)
     if arguments.dry_run:
         _estimate(loaded, pairs, settings, say)
         return
@@ -203,9 +209,10 @@ def _settings(arguments: SimpleNamespace) -> dict[str, Any]:
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     if arguments.max_memory is not None:
         settings["max_memory"] = parse_size(arguments.max_memory)
+    put = put_of(arguments, of_study=True)
     fields = {{"site": "sites", "metric": "metrics"}.get(k, k): v for k, v in settings.items()}
-    StudyRequest(**fields)
-    return settings
+    StudyRequest(**fields, put=put.what, mean_per=put.per, put_seed=put.seed)
+    return settings | {"put": put}
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from patching.study.figures import heads_to_draw, study_map
 from patching.study.request import RECOVERY
 from patching.study.result import Study
 from patching.study.statistics import CONFIDENCE
-from patching.study.words import ALPHA
+from patching.study.words import ALPHA, experiment_words
 from patching.sweep.metrics import METRICS
-from patching.sweep.request import DIRECTIONS
 from patching.text import counted, escaped, shortened, visible
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def study_page(study: Study, table: pandas.DataFrame, command: str = "", **how: 
         table: what study.summary returned with `how`.
         command: the command line that repeats it; "" if there is none.
     """
-    base, source = DIRECTIONS[study.request.direction]
     model = study.fields["model"]
     maps = [
         (site, metric, head)
@@ -44,7 +42,7 @@ def study_page(study: Study, table: pandas.DataFrame, command: str = "", **how: 
     budget = MOST_EFFECTS // len(maps)
     of = [_map(study, table, *one, budget, how) for one in maps]
     return page(
-        f"Study: activation patching, {source} into {base}",
+        f"Study: {experiment_words(study, ', '.join(study.request.sites))}",
         repr(study).partition(": ")[2],
         [
             charts("Mean effects", of, choose="map",

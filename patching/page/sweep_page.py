@@ -10,7 +10,7 @@ from patching.page.charts import JSON, chart, field, heatmap, number, shown
 from patching.page.parts import charts, made, page, prompt, score_table, tables, token_labels
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
-from patching.sweep.words import experiment_words
+from patching.sweep.words import experiment_words, unpatched_words
 from patching.text import escaped, probability, visible
 
 NEXT = ("token", "logit", "probability")  # columns of the table of a cell
@@ -60,6 +60,7 @@ def _prompts(result: SweepResult) -> list[JSON]:
     return [
         prompt(run, getattr(pair, f"{run}_tokens"), marked=pair.differing, answers=answers)
         for run, answers in (("clean", pair.target_tokens), ("corrupt", pair.foil_tokens))
+        if run in pair.runs
     ]
 
 
@@ -81,9 +82,8 @@ def _chart(result: SweepResult, metric: str) -> JSON:
         field("column_label", columns_are),
         field("value", "patched", ".4f"),
         field("change", form="+.4f"),
-        field("recovery", form=".3f"),
-        field("clean", form=".4f"),
-        field("corrupt", form=".4f"),
+        *([field("recovery", form=".3f")] if result.pair.has_corrupt else []),
+        *(field(run, form=".4f") for run in result.pair.runs),
     ]
     spec = heatmap(
         n_column,
@@ -102,7 +102,7 @@ def _chart(result: SweepResult, metric: str) -> JSON:
         columns=columns,
         rows_are="layer",
         columns_are=columns_are,
-        constants={"clean": found.clean, "corrupt": found.corrupt},
+        constants={run: getattr(found, run) for run in result.pair.runs},
         more={
             "groups": _heads(result),
             "groups_are": "head",
@@ -140,11 +140,11 @@ def _gap(result: SweepResult, metric: str) -> float:
 def _shows(result: SweepResult, metric: str, base: float) -> list[JSON]:
     found = result.metrics[metric]
     caption = escaped(result.captions[metric])
-    both = f"clean {found.clean:.4f}, corrupt {found.corrupt:.4f}"
+    both = unpatched_words(result, metric)
+    ends = [getattr(found, run) for run in result.pair.runs]
     neutral = result.neutral.get(metric) if metric in result.diverging else None
     shows = [
-        shown("patched value", "value", f"{caption} ({both})", ends=[found.clean, found.corrupt],
-              middle=neutral),
+        shown("patched value", "value", f"{caption} ({both})", ends=ends, middle=neutral),
         shown("change", "change", f"{caption}: patched minus unpatched, {base:.4f}", middle=0.0),
     ]  # fmt: skip
     if _gap(result, metric):

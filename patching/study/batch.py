@@ -17,6 +17,7 @@ from patching.running import ready
 from patching.study.on_disk import UNPATCHED
 from patching.study.request import StudyRequest
 from patching.sweep.engine.measure import measure
+from patching.sweep.put_values import PutValues
 from patching.sweep.readout import Measured, check_finite
 from patching.sweep.run import OUT_OF_MEMORY
 
@@ -31,8 +32,13 @@ class BatchNumbers:
 
 
 @torch.no_grad()
-def run_batch(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> BatchNumbers:
+def run_batch(
+    model: GPT, pairs: Sequence[PromptPair], request: StudyRequest, source: PutValues
+) -> BatchNumbers:
     """Return the numbers of pairs of one length.
+
+    Args:
+        source: what is put in; it keeps means from batch to batch.
 
     Raises:
         SweepError: numbers that are not finite, or too little memory.
@@ -50,6 +56,7 @@ def run_batch(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) ->
                 sweep.metrics,
                 allowed=request.max_memory,
                 strict=False,
+                values=source.of(pairs, sweep.site),
             )
             for one, grid in zip(found, grids, strict=True):
                 one.check(sweep.metrics, model.dtype, grid.n_cells)

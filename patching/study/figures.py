@@ -17,9 +17,15 @@ from patching.study.labels import cell_name, column_labels
 from patching.study.request import RECOVERY
 from patching.study.result import Study
 from patching.study.statistics import CONFIDENCE, bootstrap
-from patching.study.words import ALPHA, METRIC_WORDS, pairing_words, unpatched_means
+from patching.study.words import (
+    ALPHA,
+    METRIC_WORDS,
+    experiment_words,
+    how_words,
+    pairing_words,
+    unpatched_means,
+)  # fmt: skip
 from patching.sweep.metrics import METRICS
-from patching.sweep.request import DIRECTIONS
 from patching.text import counted, model_label
 
 if TYPE_CHECKING:
@@ -180,7 +186,7 @@ def comparison_map(
     if tested:
         said += f"; outlined: they differ, p < {ALPHA:g} (max-t over {counted(tested, 'cell')})"
     names = [
-        f"{letter}: {model_label(str(one.fields['model']['name']))}, {one.request.direction}"
+        f"{letter}: {model_label(str(one.fields['model']['name']))}, {how_words(one)}"
         for letter, one in (("A", a), ("B", b))
     ]
     first = f"Effects of patching {site} in A minus those in B ({'; '.join(names)})"
@@ -225,10 +231,9 @@ def study_strips(
         raise DrawingError(f"a cell's number is from 0 to {count - 1}, not {chosen.tolist()}")
     effects = np.asarray(found.effects[:, chosen])
     about = bootstrap(effects, **interval)
-    base, source = DIRECTIONS[study.request.direction]
     share = interval.get("confidence", CONFIDENCE)
     done = (
-        f"Single pairs of {site}, {source} into {base} ({study.request.direction}); model"
+        f"Single pairs, {experiment_words(study, site)} ({study.request.direction}); model"
         f" {model_label(str(study.fields['model']['name']))}",
         f"{counted(len(effects), 'pair')}; {share:.0%} intervals of the mean",
     )
@@ -331,10 +336,9 @@ def _title(
         what: the site, or a head of it.
         title: in place of the first line.
     """
-    base, source = DIRECTIONS[study.request.direction]
     correction = {"max-t": "max-t", "bh": "Benjamini and Hochberg"}[how.get("correction", "max-t")]
     first = (
-        f"Mean of activation patching of {what}, {source} into {base} ({study.request.direction});"
+        f"Mean of {experiment_words(study, what)} ({study.request.direction});"
         f" model {model_label(str(study.fields['model']['name']))}"
     )
     return (

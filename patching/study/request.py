@@ -15,10 +15,12 @@ from mingpt.sites import DEFAULT_SITE, HEAD_SITES
 from patching.errors import StudyError, SweepError
 from patching.study.align import ALIGNMENTS
 from patching.sweep.metrics import METRICS, Metric, parse_metrics
+from patching.sweep.put import Put
 from patching.sweep.request import Request
 
 BATCH = 64  # pairs of one length that run together, and are one file on disk
 MAX_MEMORY = 2**30  # bytes of a batch's runs; a fixed number, because it decides the rounding
+OF_PUT = ("put", "mean_per", "put_seed")  # fields of what is put in
 RECOVERY = "recovery"  # computed from logit_diff, over all pairs
 
 
@@ -38,6 +40,9 @@ class StudyRequest:
     by_position: bool = False  # heads: patch each position alone, instead of all at once
     batch: int = BATCH
     max_memory: int = MAX_MEMORY
+    put: str = Put.what  # what is put in: a name in PUTS
+    mean_per: str = Put.per  # of a mean: a name in MEANS_PER
+    put_seed: int = Put.seed  # of the prompt that is put in, of resampling
     # The sweep of each site; made from the settings above.
     sweeps: tuple[Request, ...] = field(init=False, repr=False, compare=False)
 
@@ -56,6 +61,7 @@ class StudyRequest:
                     direction=self.direction,
                     by_position=self.by_position and site in HEAD_SITES,
                     max_memory=self.max_memory,
+                    put=self.put_in,
                 )
                 for site in self.sites
             )
@@ -64,6 +70,11 @@ class StudyRequest:
         if self.by_position and not any(site in HEAD_SITES for site in self.sites):
             raise StudyError(f"by_position is for {', '.join(HEAD_SITES)}")
         object.__setattr__(self, "sweeps", sweeps)
+
+    @property
+    def put_in(self) -> Put:
+        """What is put in, without the pairs that it is taken from."""
+        return Put(self.put, per=self.mean_per, seed=self.put_seed)
 
     @property
     def read(self) -> list[Metric]:
@@ -77,14 +88,17 @@ class StudyRequest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings in types that JSON has."""
-        fields = (one.name for one in dataclasses.fields(self) if one.init)
+        fields = [one.name for one in dataclasses.fields(self) if one.init]
+        if self.put_in.is_recorded:  # as in studies of 0.3, which have no such fields
+            fields = [name for name in fields if name not in OF_PUT]
         values = {name: getattr(self, name) for name in fields}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> StudyRequest:
         """Read what `to_dict` returned, and ignore any other field."""
-        return cls(**{one.name: fields[one.name] for one in dataclasses.fields(cls) if one.init})
+        names = [one.name for one in dataclasses.fields(cls) if one.init]
+        return cls(**{name: fields[name] for name in names if name in fields or name not in OF_PUT})
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from patching.study import on_disk
 from patching.study.align import Key, averaging, common_keys
 from patching.study.request import StudyRequest, cut
 from patching.study.resampling import MEMORY
+from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.text import counted, escaped
 
@@ -122,10 +123,11 @@ class Study(HasPage):
     def __repr__(self) -> str:
         done = sum(len(self.batches[number]) for number in self.finished)
         base, source = DIRECTIONS[self.request.direction]
+        put_in = source if self.request.put_in.is_recorded else ABLATIONS[self.request.put].lower()
         return (
             f"Study of {escaped(str(self.fields['model']['name']))} in {escaped(str(self.folder))}:"
             f" {done:,} of {len(self):,} pairs, {', '.join(self.request.sites)},"
-            f" {', '.join(self.request.metrics)}, {source} into {base}"
+            f" {', '.join(self.request.metrics)}, {put_in} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
         )
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from patching.study.result import Study
 from patching.study.roles import Roles
 from patching.study.rows import listed
 from patching.sweep.metrics import check_foil
+from patching.sweep.put import FROM_PROMPTS, Put, as_put
+from patching.sweep.put_values import PutValues
 from patching.sweep.run import as_pairs, check_pair
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def run_study(
     by_position: bool = StudyRequest.by_position,
     batch: int = StudyRequest.batch,
     max_memory: int = StudyRequest.max_memory,
+    put: str | Put = StudyRequest.put,
     workers: int = 1,
     ray: str | None = None,
     gpus_per_worker: float = 0,
@@ -70,6 +74,7 @@ def run_study(
         by_position: patch heads at each position alone, not at all at once.
         batch: pairs that run together and are written as one file.
         max_memory: bytes of the runs, beside the model.
+        put: as patch_sweep; "mean" and "resample" take the study's own clean prompts.
         workers: processes that run batches, each with a model of its own; 1 runs them here.
         ray: the address of a Ray cluster on which the workers run, "auto" or "host:port"; None
             for this machine.
@@ -82,11 +87,13 @@ def run_study(
         SweepError: numbers that are not finite, or too little memory.
         FileError: the folder cannot be written.
     """
+    how = put_of(put)
     request = StudyRequest(
         site, metric, direction, align, by_position, batch, max_memory,  # type: ignore[arg-type]
+        how.what, how.per, how.seed,
     )  # fmt: skip
     on_disk.pyarrow_parquet()  # to fail before the first run
-    work = _Work(model, pairs, request, Workers(workers, ray, gpus_per_worker))
+    work = _Work(model, pairs, request, Workers(workers, ray, gpus_per_worker), how.pairs)
     with progress_or_bar(progress, "studying") as report:
         return _in_temporary(work, report) if out is None else work.study_in(expanded(out), report)
 
@@ -107,7 +114,12 @@ class _Work:
     """The pairs of a study, checked and cut into batches."""
 
     def __init__(
-        self, model: GPT, pairs: Sequence[PromptPair], request: StudyRequest, workers: Workers
+        self,
+        model: GPT,
+        pairs: Sequence[PromptPair],
+        request: StudyRequest,
+        workers: Workers,
+        put_from: tuple[PromptPair, ...] = (),
     ) -> None:
         self.model = model
         self.request = request
@@ -119,6 +131,12 @@ class _Work:
                 with named(number, len(self.pairs)):
                     check_pair(model, pair)
                     check_foil(request.read, pair)
+                    if not pair.has_corrupt:
+                        raise SweepError("it has no corrupt prompt, which a study's pairs need")
+            self.put_from = put_from
+            own = tuple(self.pairs) if request.put in FROM_PROMPTS else ()
+            self.source = PutValues(model, replace(request.put_in, pairs=put_from or own))
+            self.source.check(self.pairs)
         except SweepError as error:
             raise StudyError(str(error)) from None
         if len(self.pairs) < LEAST_PAIRS:
@@ -181,11 +199,11 @@ class _Work:
         jobs = {number: [self.pairs[one] for one in self.batches[number]] for number in missing}
         if self.workers == Workers():
             for number, pairs in jobs.items():
-                yield number, run_batch(self.model, pairs, self.request)
+                yield number, run_batch(self.model, pairs, self.request, self.source)
         elif jobs:
             from patching.study.workers import run_on_workers
 
-            yield from run_on_workers(self.model, jobs, self.request, self.workers)
+            yield from run_on_workers(self.model, jobs, self.request, self.workers, self.source.put)
 
     def _fields(self) -> dict[str, Any]:
         keys = json.dumps([self.align, self.keys])
@@ -198,6 +216,7 @@ class _Work:
                 "count": len(self.pairs),
                 "content": on_disk.content_hash(self.pairs),
                 "alignment": on_disk.text_hash(keys),
+                **({"put_from": on_disk.content_hash(self.put_from)} if self.put_from else {}),
             },
         }
         return {
@@ -247,6 +266,18 @@ class _Work:
         if self.align == "roles":
             roles = [[str(key) for key in self.keys[number]] for number in numbers]
         return list(on_disk.shard_tables(numbers, found.unpatched, found.maps, roles))
+
+
+def put_of(put: str | Put) -> Put:
+    """Return what is put in.
+
+    Raises:
+        StudyError: an unknown name.
+    """
+    try:
+        return as_put(put)
+    except SweepError as error:
+        raise StudyError(str(error)) from None
 
 
 def _too_few(pairs: int, report: PairsReport | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patching.study.request import RECOVERY
+from patching.sweep.put import ABLATIONS
+from patching.sweep.request import DIRECTIONS
 from patching.text import counted
 
 if TYPE_CHECKING:
@@ -37,6 +39,28 @@ def unpatched_means(study: Study, metric: str, only_correct: str | None) -> tupl
         float(study.unpatched(run)[metric][pairs].mean()) for run in ("clean", "corrupt")
     )
     return clean, corrupt
+
+
+def experiment_words(study: Study, what: str) -> str:
+    """Return what was done, such as "activation patching of z, clean into corrupt".
+
+    Args:
+        what: the site, and what else is to be said of it.
+    """
+    request = study.request
+    base, source = DIRECTIONS[request.direction]
+    if request.put not in ABLATIONS:
+        return f"activation patching of {what}, {source} into {base}"
+    where = {"position": " at each position", "all": " over all positions"}[request.mean_per]
+    of_mean = f", mean{where}" if request.put == "mean" else ""
+    return f"{ABLATIONS[request.put].lower()} of {what}, {base} run{of_mean}"
+
+
+def how_words(study: Study) -> str:
+    """Return a study's direction and what it puts in, such as "noise, zero ablation"."""
+    request = study.request
+    put = f", {ABLATIONS[request.put].lower()}" if request.put in ABLATIONS else ""
+    return f"{request.direction}{put}"
 
 
 def pairing_words(found: pandas.DataFrame) -> str:

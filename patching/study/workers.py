@@ -14,13 +14,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from patching.errors import StudyError
 from patching.interrupts import check_interrupted
 from patching.prompts import PromptPair
 from patching.study.request import StudyRequest, Workers
+from patching.sweep.put import Put
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -39,11 +40,13 @@ def run_on_workers(
     jobs: Mapping[int, Sequence[PromptPair]],
     request: StudyRequest,
     workers: Workers,
+    put: Put,
 ) -> Iterator[tuple[int, BatchNumbers]]:
     """Yield each batch's number and its numbers, in the order in which they are done.
 
     Args:
         jobs: a batch's number -> its pairs.
+        put: what is put in, with the pairs that it is taken from.
 
     Raises:
         StudyError: Ray is missing or cannot be reached; no worker starts; a batch whose
@@ -56,7 +59,7 @@ def run_on_workers(
         )
     ray = _import_ray()
     with _cluster(ray, workers):
-        pool = _Pool(ray, model, request, workers, deque(jobs))
+        pool = _Pool(ray, model, request, workers, deque(jobs), put)
         try:
             while pool.waiting or pool.running:
                 check_interrupted()
@@ -134,6 +137,7 @@ class _Worker:
         import torch
 
         from mingpt.model import GPT
+        from patching.sweep.put_values import PutValues
 
         if threads:
             torch.set_num_threads(threads)
@@ -146,6 +150,7 @@ class _Worker:
             raise RuntimeError("this worker has got other weights than the driver sent")
         self.model = model.to("cuda" if weights["on_cuda"] else "cpu").eval()
         self.request = StudyRequest.from_dict(request)
+        self.source = PutValues(self.model, weights["put"])
 
     def ready(self) -> int:
         """Return the process's number; the first call waits until the model is there."""
@@ -155,7 +160,7 @@ class _Worker:
         """Return a batch's numbers."""
         from patching.study.batch import run_batch
 
-        return run_batch(self.model, pairs, self.request)
+        return run_batch(self.model, pairs, self.request, self.source)
 
 
 @dataclass(eq=False)
@@ -176,6 +181,7 @@ class _Pool:
     request: StudyRequest
     workers: Workers
     waiting: deque[int]
+    put: Put
     running: dict[Any, tuple[int, _Handle]] = field(default_factory=dict)  # task -> its batch
     starting: dict[Any, _Handle] = field(default_factory=dict)  # task -> the worker it waits for
     idle_since: float = field(default_factory=time.monotonic)  # when a worker was last there
@@ -194,6 +200,9 @@ class _Pool:
                 "state": {k: v.detach().cpu() for k, v in self.model.state_dict().items()},
                 "checksum": self.model.checksum(),
                 "on_cuda": self.workers.gpus > 0,
+                "put": replace(
+                    self.put, pairs=tuple(one.without_tokenizer() for one in self.put.pairs)
+                ),
             }
         )
         self.actor = self.ray.remote(num_cpus=1, num_gpus=self.workers.gpus)(_Worker)

@@ -134,13 +134,12 @@ def heatmaps(
     cmap = look.cmap or ("RdBu" if metric in result.diverging else "viridis")
     title = title_lines(result, heads) if look.title is None else (look.title, *result.notes)
     are_heads = result.axes[-1] == "head"
+    both = " (clean / corrupt where they differ)" if result.pair.has_corrupt else ""
     return Heatmaps(
         panels=panels,
         columns=tuple(map(str, range(result.values.shape[1]))) if are_heads else _tokens(result),
         bold=() if are_heads else result.pair.differing,
-        columns_are="head"
-        if are_heads
-        else "token (clean / corrupt where they differ) and position",
+        columns_are="head" if are_heads else f"token{both} and position",
         caption=f"{result.captions[metric]} [{result.direction}]{approximate}",
         title=title,
         scale=_scale(result, metric, look, centred=is_diverging(cmap)),
@@ -175,7 +174,7 @@ def _scale(result: SweepResult, metric: str, look: Look, *, centred: bool) -> Sc
         low,
         high,
         result.neutral.get(metric) if centred else None,
-        tuple((name, getattr(found, name)) for name in ("clean", "corrupt")),
+        tuple((name, getattr(found, name)) for name in result.pair.runs),
         "; ".join(remarks),
     )
 
@@ -228,8 +227,10 @@ def title_lines(result: SweepResult, heads: list[int]) -> tuple[str, ...]:
     return (
         f"{done} ({result.direction}); model {model_label(result.model_name)}",
         *result.notes,
-        f"clean: {shortened(result.pair.clean_text, style.LONGEST_PROMPT)}",
-        f"corrupt: {shortened(result.pair.corrupt_text, style.LONGEST_PROMPT)}",
+        *(
+            f"{run}: {shortened(getattr(result.pair, f'{run}_text'), style.LONGEST_PROMPT)}"
+            for run in result.pair.runs
+        ),
     )
 
 

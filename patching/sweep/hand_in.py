@@ -14,10 +14,12 @@ import numpy as np
 from mingpt.files import replacing
 from patching.drawing.sweep import check_drawable, draw_heatmaps
 from patching.next_tokens import NextTokens
+from patching.prompts import PromptPair
 from patching.sweep.figures import Look, heatmaps
+from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
-from patching.sweep.words import experiment_words
+from patching.sweep.words import experiment_words, put_words
 from patching.text import SPACE, counted, escaped, model_label, visible
 
 STEM = "sweep"  # of the folder's files
@@ -90,7 +92,7 @@ def caption(result: SweepResult, metric: str) -> str:
     base, source = DIRECTIONS[result.direction]
     found, pair = result.metrics[metric], result.pair
     across = "token" if result.axes[-1] == "position" else "head"
-    method = "Zero ablation" if result.put == "zero" else "Activation patching"
+    method = ABLATIONS.get(result.put, "Activation patching")
     if result.patches is not None:
         done = f"the caller's patches {result.patches}() are put into the {base} run"
     elif result.is_approximate:
@@ -103,17 +105,23 @@ def caption(result: SweepResult, metric: str) -> str:
         done = f"{result.site} of the {source} run is put into the {base} run"
         if result.put == "zero":
             done = f"{result.site} of the {base} run is set to zero"
+        elif result.put in ABLATIONS:
+            put_in = put_words(result.put, result.put_from)
+            done = f"{result.site} of the {base} run is replaced by {put_in}"
         done += f", {result.window} layers at once" if result.window > 1 else ""
     each = {"token": "one layer and one token", "head": "one head, at all positions at once"}[
         across
     ]
     if result.values.ndim == 3:
         each = "one head at one token"
+    prompts = "; ".join(
+        f"{run} prompt: \u201c{getattr(pair, f'{run}_text')}\u201d" for run in pair.runs
+    )
     return (
         f"{method} in {model_label(result.model_name)}. In each cell, {done}, at"
         f" {each}; the cell shows {result.captions[metric]}. Without a patch it is"
-        f" {found.clean:z.4g} in the clean and {found.corrupt:z.4g} in the corrupt run. Clean"
-        f" prompt: \u201c{pair.clean_text}\u201d; corrupt prompt: \u201c{pair.corrupt_text}\u201d."
+        f" {' and '.join(f'{getattr(found, run):z.4g} in the {run}' for run in pair.runs)} run."
+        f" {prompts[0].upper()}{prompts[1:]}."
         f" {counted(result.cells, 'cell')}"
         f"{' (those that are hatched were not patched)' if _has_gaps(result) else ''}."
         + "".join(f" Note: {note}." for note in result.notes)
@@ -126,20 +134,7 @@ def _has_gaps(result: SweepResult) -> bool:
 
 def tables(result: SweepResult) -> list[Table]:
     """Return the tables: both prompts' tokens, the likeliest next tokens, each metric's cells."""
-    pair = result.pair
-    rows = zip(
-        pair.clean_ids, pair.clean_tokens, pair.corrupt_ids, pair.corrupt_tokens, strict=True
-    )
-    found = [
-        Table(
-            "Tokens of both prompts (a star where they differ)",
-            ("", "position", "id", "clean", "id", "corrupt"),
-            tuple(
-                ("*" if a != b else "", str(position), str(a), visible(x), str(b), visible(y))
-                for position, (a, x, b, y) in enumerate(rows)
-            ),
-        )
-    ]
+    found = [_tokens(result.pair)]
     for run in ("clean", "corrupt"):
         scores = getattr(result, f"{run}_next")
         if scores is not None:
@@ -147,6 +142,27 @@ def tables(result: SweepResult) -> list[Table]:
     for name in result.metrics:
         found += _cells(result, name)
     return found
+
+
+def _tokens(pair: PromptPair) -> Table:
+    if not pair.has_corrupt:
+        alone = enumerate(zip(pair.clean_ids, pair.clean_tokens, strict=True))
+        return Table(
+            "Tokens of the prompt",
+            ("position", "id", "token"),
+            tuple((str(position), str(a), visible(x)) for position, (a, x) in alone),
+        )
+    rows = zip(
+        pair.clean_ids, pair.clean_tokens, pair.corrupt_ids, pair.corrupt_tokens, strict=True
+    )
+    return Table(
+        "Tokens of both prompts (a star where they differ)",
+        ("", "position", "id", "clean", "id", "corrupt"),
+        tuple(
+            ("*" if a != b else "", str(position), str(a), visible(x), str(b), visible(y))
+            for position, (a, x, b, y) in enumerate(rows)
+        ),
+    )
 
 
 def _next_tokens(run: str, scores: NextTokens) -> Table:

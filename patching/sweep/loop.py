@@ -13,12 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mingpt.checks import widened
 from mingpt.model import GPT
 from mingpt.sites import DEFAULT_SITE, SITES, Patch
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
+from patching.sweep.put_values import value_of
 from patching.sweep.readout import Measured, NextOfCells, check_unpatched, read
 from patching.sweep.request import DIRECTIONS, Cell, Grid
 
@@ -33,6 +35,7 @@ def measure(
     step: Callable[[], None],
     patches: Callable[[Cell], Sequence[Patch]] | None = None,
     next_tokens: int = 0,
+    values: Tensor | None = None,
 ) -> Measured:
     """Read the metrics of the patched run for every cell of the grid.
 
@@ -41,6 +44,7 @@ def measure(
         step: called after each cell.
         patches: the patches of a cell; None for grid.patches.
         next_tokens: how many of the likeliest next tokens are kept of each cell's run.
+        values: what is put in (n_layer, ...); None: the source run's activations.
     """
     sites = {grid.site, DEFAULT_SITE} if patches is None else SITES
     base, source = DIRECTIONS[direction]
@@ -51,23 +55,22 @@ def measure(
         logits[run] = widened(out[:, -1]).clone()  # (1, V)
         finals[run] = model.transformer.ln_f(model.recording[DEFAULT_SITE][-1, 0, -1])  # (C,)
 
-    zero = torch.zeros((), dtype=model.dtype, device=model.device)  # of every shape
     eps = torch.finfo(model.dtype).eps
     both = logits["clean"][0], logits["corrupt"][0]
     readout = Readout(pair.target_ids, pair.foil_ids, *both, eps=eps)
     check_unpatched(metrics, readout, model.dtype)
-    values = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
-    kept = NextOfCells.empty(values[..., 0], next_tokens) if next_tokens else None
+    found = logits[base].new_full((*grid.shape, len(metrics)), torch.nan)
+    kept = NextOfCells.empty(found[..., 0], next_tokens) if next_tokens else None
     for cell in grid.cells():
         chosen = (patches or grid.patches)(cell)
-        if grid.put == "zero":
-            chosen = [replace(one, value=zero) for one in chosen]
+        if values is not None:
+            chosen = [replace(one, value=value_of(values, one)) for one in chosen]
         out, _ = model(ids[base], patch=chosen)  # (1, T, V)
-        values[cell.index] = read(metrics, widened(out[:, -1]), readout)[:, 0]  # (M,)
+        found[cell.index] = read(metrics, widened(out[:, -1]), readout)[:, 0]  # (M,)
         if kept is not None:
             place = np.ravel_multi_index(cell.index, grid.shape)
             kept.put(torch.tensor([place], device=model.device), out[:, -1])
         step()
-    values = values.movedim(-1, 0).contiguous()  # (M, *grid.shape)
+    found = found.movedim(-1, 0).contiguous()  # (M, *grid.shape)
     clean, corrupt = (read(metrics, logits[run], readout)[:, 0] for run in ("clean", "corrupt"))
-    return Measured(values, clean, corrupt, finals["clean"], finals["corrupt"], kept)
+    return Measured(found, clean, corrupt, finals["clean"], finals["corrupt"], kept)

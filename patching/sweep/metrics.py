@@ -82,6 +82,7 @@ class Metric:
     neutral: float | None = None  # the value that favours neither side, for diverging colours
     answers_only: bool = False  # it reads only the logits of target and foil
     needs_foil: bool = False  # it is undefined for a pair without a foil
+    needs_corrupt: bool = False  # it compares with the unpatched corrupt run
     flat_at_clean: bool = False  # its minimum is the clean run, so its gradient is 0 there
 
     def describe(self, pair: PromptPair) -> str:
@@ -193,6 +194,7 @@ METRICS = {
             diverging=True,
             answers_only=True,
             needs_foil=True,
+            needs_corrupt=True,
         ),
     )
 }
@@ -249,6 +251,16 @@ def check_foil(metrics: Iterable[Metric], pair: PromptPair) -> None:
             raise SweepError(
                 f"{metric.name} compares the target with a foil, and the pair has none; metrics"
                 f" that need no foil: {', '.join(without_foil())}"
+            )
+
+
+def check_corrupt(metrics: Iterable[Metric], pair: PromptPair) -> None:
+    """Raise SweepError for a metric that needs a corrupt run, if the pair has none."""
+    for metric in metrics:
+        if metric.needs_corrupt and not pair.has_corrupt:
+            raise SweepError(
+                f"{metric.name} compares with the corrupt run, and the pair has no corrupt prompt:"
+                " give one, or read another metric"
             )
 
 

@@ -41,7 +41,9 @@ def pair_notes(
     notes = []
     gap, noise = abs(at_corrupt - at_clean), eps * largest
     what = "logit differences" if pair.foil_ids else "target's logits"
-    if gap < MARGIN * noise:
+    if not pair.has_corrupt:
+        pass  # nothing to be apart from
+    elif gap < MARGIN * noise:
         notes.append(
             f"hardly a pair: the {what} of the clean ({at_clean:.4g}) and the corrupt run"
             f" ({at_corrupt:.4g}) are {gap:.2g} apart, {gap / noise:.0f} roundings of the"

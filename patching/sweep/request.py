@@ -14,8 +14,10 @@ from mingpt.checks import from_the_end
 from mingpt.config import GPTConfig
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
+from patching.prompts import PromptPair
 from patching.sweep.approximate import APPROXIMATE, only_point, parse_rules, settings_of
-from patching.sweep.metrics import Asked, Metric, check_slopes, parse_metrics
+from patching.sweep.metrics import Asked, Metric, check_corrupt, check_slopes, parse_metrics
+from patching.sweep.put import Put, as_put
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
 # block writes over several blocks at once. The residual stream needs no window: a
@@ -26,8 +28,6 @@ WINDOW_SITES = ("attn_out", "mlp_out")
 DIRECTIONS = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}
 # "fast" and "loop" give the same numbers; the others approximate them by gradients.
 METHODS = ("fast", "loop", *APPROXIMATE)
-# What is put in: the source run's activation, or zeros (zero ablation of the base run).
-PUTS = ("recorded", "zero")
 ROWS = 20  # tokens in each next-token table
 
 
@@ -67,7 +67,7 @@ class Request:
     tf32: bool = False  # CUDA: round float32 factors to 10 bits
     rows: int = ROWS  # tokens in each next-token table
     next_tokens: int = 0  # of the likeliest next tokens, how many are kept of each cell's run
-    put: str = "recorded"  # what is put in: a name in PUTS
+    put: str | Put = "recorded"  # what is put in: a name in PUTS, or a Put
     relp_rules: str | Sequence[str] | None = None  # of method relp; None: its default rules
     steps: int | None = None  # of method attribution-ig; None: its default number
 
@@ -96,6 +96,11 @@ class Request:
         ):  # JSON has no NumPy integers
             if (count := getattr(self, name)) is not None:
                 object.__setattr__(self, name, int(count))
+
+    @property
+    def put_in(self) -> Put:
+        """What is put in."""
+        return as_put(self.put)
 
     @property
     def is_approximate(self) -> bool:
@@ -137,16 +142,7 @@ class Request:
     def _check_method(self) -> None:
         if self.method not in METHODS:
             raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
-        if self.put not in PUTS:
-            raise SweepError(
-                f"nothing called {self.put!r} can be put in: choose {' or '.join(PUTS)}"
-            )
-        if self.put != "recorded" and self.is_approximate:
-            raise SweepError(
-                f"put={self.put!r} is for the methods fast and loop, not {self.method}"
-            )
-        if self.put != "recorded" and self.patches is not None:
-            raise SweepError("patches of your own say what is put in: leave put at recorded")
+        self._check_put()
         if self.steps is not None and not _is_count(self.steps):
             raise SweepError(f"steps is a whole number of at least 1, not {self.steps!r:.80}")
         rules, steps = settings_of(self.method, self.site, self.relp_rules, self.steps)
@@ -171,6 +167,36 @@ class Request:
         if self.window > 1:
             raise SweepError("patches of your own say which layers they patch: leave window at 1")
 
+    def _check_put(self) -> None:
+        put = self.put_in
+        if not put.is_recorded and self.is_approximate:
+            raise SweepError(
+                f"put={put.what!r} is for the methods fast and loop, not {self.method}"
+            )
+        if not put.is_recorded and self.patches is not None:
+            raise SweepError("patches of your own say what is put in: leave put at recorded")
+        if put.what == "mean" and put.per == "all" and self.site == "pattern":
+            raise SweepError(
+                "a pattern has no mean over all positions, because each position has other keys:"
+                " take the mean per position"
+            )
+
+    def check_runs(self, pair: PromptPair) -> None:
+        """Raise SweepError if the pair has no corrupt prompt, and its run is needed."""
+        if pair.has_corrupt:
+            return
+        if self.patches is None and self.put_in.is_recorded:
+            raise SweepError(
+                "the pair has no corrupt prompt, so nothing is recorded to be put in: put in zeros,"
+                " a mean or another prompt's activation"
+            )
+        if self.direction != "noise":
+            raise SweepError(
+                "the pair has no corrupt prompt, so the clean run is the one that is patched:"
+                " that is direction noise"
+            )
+        check_corrupt(self.metrics, pair)
+
     def grid(self, config: GPTConfig, T: int) -> Grid:
         """Return the cells for prompts of T tokens.
 
@@ -186,7 +212,7 @@ class Request:
         if not has_heads or self.by_position:
             axes["position"] = indices("position", self.positions, T)
             sizes["position"] = T
-        return Grid(self.site, self.window, T, axes, sizes, self.put)
+        return Grid(self.site, self.window, T, axes, sizes, self.put_in.what)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from patching.sweep import old_files
 from patching.sweep.approximate import APPROXIMATE, estimate_words
 from patching.sweep.request import DIRECTIONS, ROWS
 from patching.sweep.saved import TABLE, check_agreement
+from patching.sweep.words import put_words, unpatched_words
 from patching.text import escaped, squeezed, visible
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class SweepResult(HasPage):
     by_position: bool = False  # heads were patched at each position alone
     window: int = 1  # layers patched at once
     put: str = "recorded"  # what was put in: a name in PUTS
+    # Of a mean: "prompts", how many, "per", and the "checksum" of their token ids; of resampling:
+    # the "prompt", and the "seed".
+    put_from: dict[str, Any] = field(default_factory=dict)
     method: str = "fast"  # a name in METHODS
     relp_rules: tuple[str, ...] | None = None  # names in RELP_RULES; None: the method is not relp
     steps: int | None = None  # gradients that were averaged; None: not attribution-ig
@@ -157,25 +161,26 @@ class SweepResult(HasPage):
         shape = " x ".join(
             f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True)
         )
-        pair, found = self.pair, self.metrics[self.metric]
+        pair = self.pair
         put_in = f"{source} into {base} ({self.direction})"
-        if self.put == "zero":
-            put_in = f"zeros into {base}"
+        if self.put != "recorded":
+            put_in = f"{put_words(self.put, self.put_from)} into {base}"
         if self.patches is not None:
             put_in = f"patches of {self.patches}() into {base}"
         lines = [
             f"SweepResult of {escaped(self.model_name)}: {self.site}, {put_in},"
             f" {shape}, {self.cells} cells patched{approximate}"
         ]
-        for run, answers in (("clean", pair.target_tokens), ("corrupt", pair.foil_tokens)):
+        answers_of = {"clean": pair.target_tokens, "corrupt": pair.foil_tokens}
+        for run in pair.runs:
+            answers = answers_of[run]
             text = squeezed(escaped(getattr(pair, f"{run}_text")), PROMPT_IN_REPR)
             asked = f" -> {squeezed(' '.join(map(visible, answers)), PROMPT_IN_REPR)}" * bool(
                 answers
             )
             lines.append(f"  {run}: {text}{asked}")
         lines.append(
-            f"  {self.metric}: clean {found.clean:.4f}, corrupt {found.corrupt:.4f};"
-            f" {self._largest_cell()}"
+            f"  {self.metric}: {unpatched_words(self, self.metric)}; {self._largest_cell()}"
         )
         lines += [f"  note: {escaped(note)}" for note in self.notes]
         return "\n".join(lines)
@@ -211,7 +216,7 @@ class SweepResult(HasPage):
         patched = np.isfinite(self.values).ravel()
         columns: dict[str, Any] = tidy(self.values, self.axes)
         if "position" in columns:
-            for run in ("clean", "corrupt"):
+            for run in self.pair.runs:
                 tokens = np.array(getattr(self.pair, f"{run}_tokens"), dtype=object)
                 columns[f"{run}_token"] = tokens[columns["position"]]
         for name, found in self.metrics.items():  # a metric called "layer" becomes "layer_value"
@@ -307,12 +312,12 @@ def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 _NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
 _LATER: dict[str, Any] = {  # 0.3 and before lack them
-    "next_texts": {}, "put": "recorded", "relp_rules": None, "steps": None,
+    "next_texts": {}, "put": "recorded", "put_from": {}, "relp_rules": None, "steps": None,
 }  # fmt: skip
 PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
     "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
-    "notes", "command", "next_texts", "relp_rules", "steps",
+    "notes", "command", "next_texts", "put_from", "relp_rules", "steps",
 )  # fmt: skip

@@ -10,15 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from mingpt.sites import SHARED_SITES, Patch
 from patching.errors import SweepError, named
-from patching.next_tokens import NextTokens, text_or_id
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import float32_products, ready, versions
@@ -26,10 +23,14 @@ from patching.sweep import attribution, loop
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
 from patching.sweep.metrics import Asked, check_foil
+from patching.sweep.next_of_runs import next_of_cells, next_token_tables
 from patching.sweep.pair_notes import pair_notes
-from patching.sweep.readout import RUNS_AT_ONCE, Measured, check_finite, neutral_values
+from patching.sweep.put import Put
+from patching.sweep.put_values import PutValues, Values
+from patching.sweep.readout import Measured, neutral_values
 from patching.sweep.request import Cell, Grid, Request
 from patching.sweep.result import MetricValues, SweepResult
+from patching.sweep.words import put_notes
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -59,7 +60,7 @@ def patch_sweep(
     tf32: bool = ...,
     rows: int = ...,
     next_tokens: int = ...,
-    put: str = ...,
+    put: str | Put = ...,
     relp_rules: str | Sequence[str] | None = ...,
     steps: int | None = ...,
     progress: Progress | bool | None = ...,
@@ -85,7 +86,7 @@ def patch_sweep(
     tf32: bool = ...,
     rows: int = ...,
     next_tokens: int = ...,
-    put: str = ...,
+    put: str | Put = ...,
     relp_rules: str | Sequence[str] | None = ...,
     steps: int | None = ...,
     progress: Progress | bool | None = ...,
@@ -110,7 +111,7 @@ def patch_sweep(
     tf32: bool = Request.tf32,
     rows: int = Request.rows,
     next_tokens: int = Request.next_tokens,
-    put: str = Request.put,
+    put: str | Put = Request.put,
     relp_rules: str | Sequence[str] | None = Request.relp_rules,
     steps: int | None = Request.steps,
     progress: Progress | bool | None = None,
@@ -133,7 +134,7 @@ def patch_sweep(
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
         next_tokens: keep so many of the likeliest of every cell's run, for SweepResult.next_of.
-        put: "recorded", the source run's activation, or "zero": zero ablation of the base run.
+        put: "recorded", the source run's activation; "zero"; mean_over(...); resample_from(...).
         relp_rules: of "relp": some of "ln", "gelu", "pattern"; None: ln and gelu (see relp.py).
         steps: of "attribution-ig": the number of gradients averaged; None: 5.
         progress: a function (done, total); None for a bar; False for none.
@@ -177,21 +178,27 @@ def run_sweep(
         with named(number, len(pairs)):
             check_pair(model, pair)
             check_foil(request.metrics, pair)
+            request.check_runs(pair)
             grids.append(request.grid(model.config, len(pair)))
+    source = PutValues(model, request.put_in)
+    source.check(pairs)
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
         progress_or_bar(progress, "patching") as report,
     ):
-        measured = _measure(model, pairs, grids, request, report)
+        values = source.of(pairs, request.site)
+        measured = _measure(model, pairs, grids, request, values, report)
         seconds = time.perf_counter() - started
         with float32_products(model):  # this product is exact even where the runs are in TF32
-            tables = _next_token_tables(model, pairs, measured, request.rows)
+            tables = next_token_tables(model, pairs, measured, request.rows)
     checksum = model.checksum()
     results = []
-    for pair, grid, found, (clean, corrupt) in zip(pairs, grids, measured, tables, strict=True):
+    for pair, grid, found, (clean, corrupt), value in zip(
+        pairs, grids, measured, tables, values, strict=True
+    ):
         result = _result(model, pair, grid, found, request)
-        # Estimates, zeros, and a caller's own patches may well go far beyond both runs.
-        is_recorded = request.patches is None and request.put == "recorded"
+        # Estimates, ablations, and a caller's own patches may well go far beyond both runs.
+        is_recorded = request.patches is None and request.put_in.is_recorded
         is_usual = is_recorded and not request.is_approximate
         metrics = result.metrics if is_usual else {}
         notes = pair_notes(pair, clean, corrupt, metrics, torch.finfo(model.dtype).eps)
@@ -199,10 +206,11 @@ def run_sweep(
             replace(
                 result,
                 checksum=checksum,
+                put_from=value.said,
                 clean_next=clean,
-                corrupt_next=corrupt,
+                corrupt_next=corrupt if pair.has_corrupt else None,
                 seconds=seconds,
-                notes=(*result.notes, *notes),
+                notes=(*result.notes, *put_notes(result.put, value.said), *notes),
             )
         )
     return results
@@ -247,6 +255,7 @@ def _measure(
     pairs: Sequence[PromptPair],
     grids: Sequence[Grid],
     request: Request,
+    values: Sequence[Values],
     progress: Progress | None,
 ) -> list[Measured]:
     """Measure every pair by the request's method, and check that all numbers are finite."""
@@ -261,10 +270,11 @@ def _measure(
             allowed=allowance(model.device) if request.max_memory is None else request.max_memory,
             strict=request.max_memory is not None,
             next_tokens=min(request.next_tokens, model.config.vocab_size),
+            values=values,
             progress=progress,
         )
     else:
-        measured = _measure_one_by_one(model, pairs, grids, request, progress)
+        measured = _measure_one_by_one(model, pairs, grids, request, values, progress)
     for number, (grid, found) in enumerate(zip(grids, measured, strict=True)):
         with named(number, len(pairs)):
             found.check(metrics, model.dtype, grid.n_cells)
@@ -276,6 +286,7 @@ def _measure_one_by_one(
     pairs: Sequence[PromptPair],
     grids: Sequence[Grid],
     request: Request,
+    values: Sequence[Values],
     progress: Progress | None,
 ) -> list[Measured]:
     """Measure every pair by the loop or by gradients, one pair after the other."""
@@ -292,7 +303,8 @@ def _measure_one_by_one(
             if is_loop:
                 patches = None if request.patches is None else _checked(request.patches)
                 k = min(request.next_tokens, model.config.vocab_size)
-                found = loop.measure(model, pair, grid, direction, metrics, step, patches, k)
+                value = values[number].tensor
+                found = loop.measure(model, pair, grid, direction, metrics, step, patches, k, value)
             else:
                 found = attribution.measure(model, pair, grid, request, step)
         measured.append(found)
@@ -310,31 +322,6 @@ def _checked(patches: Callable[[Cell], object]) -> Callable[[Cell], list[Patch]]
         return list(found)
 
     return of_cell
-
-
-def _next_token_tables(
-    model: GPT, pairs: Sequence[PromptPair], measured: Sequence[Measured], rows: int
-) -> list[tuple[NextTokens, NextTokens]]:
-    """Return the next-token tables of each pair's clean and corrupt run.
-
-    Raises:
-        SweepError: logits that are not finite.
-    """
-    ends = [end for found in measured for end in (found.clean_final, found.corrupt_final)]
-    parts = torch.stack(ends).split(RUNS_AT_ONCE)  # of (2 pairs, C)
-    logits = (row for part in parts for row in model.lm_head(part))  # (V,) each
-    tables = []
-    for number, pair in enumerate(pairs):
-        both = next(logits), next(logits)  # of the clean and the corrupt run
-        with named(number, len(pairs)):
-            check_finite(torch.stack(both), model.dtype)
-        clean, corrupt = (_table(one, pair, rows) for one in both)
-        tables.append((clean, corrupt))
-    return tables
-
-
-def _table(logits: Tensor, pair: PromptPair, rows: int) -> NextTokens:
-    return NextTokens.of(logits, rows, pair.target_ids, pair.foil_ids, pair.text_of)
 
 
 def _result(
@@ -363,7 +350,7 @@ def _result(
         positions=chosen.get("position"),
         by_position=request.by_position,
         window=grid.window,
-        put=request.put,
+        put=request.put_in.what,
         method=request.method,
         relp_rules=request.rules,
         steps=request.steps,
@@ -372,24 +359,10 @@ def _result(
         max_memory=request.max_memory,
         tf32=request.tf32,
         rows=request.rows,
-        **_next_of_cells(pair, found),
+        **next_of_cells(pair, found),
         versions=versions(model),
         notes=("float32 products in TF32",) if request.tf32 else (),
     )
-
-
-def _next_of_cells(pair: PromptPair, found: Measured) -> dict[str, Any]:
-    """Return the result's fields of what each cell's run would say next."""
-    if found.next is None:
-        return {}
-    ids = found.next.ids.cpu().numpy()
-    numbers = sorted({*ids.ravel().tolist()} - {-1})
-    return {
-        "next_ids": ids.astype(np.int32),
-        "next_logits": found.next.logits.cpu().numpy(),
-        "next_probabilities": found.next.probabilities.cpu().numpy(),
-        "next_texts": {number: text_or_id(pair.text_of, number) for number in numbers},
-    }
 
 
 def _name_of(function: Callable[..., object]) -> str:

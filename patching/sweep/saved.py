@@ -27,7 +27,8 @@ from patching.result_checks import (
 )
 from patching.result_files import scalar
 from patching.sweep.approximate import RELP_RULES
-from patching.sweep.request import DIRECTIONS, METHODS, PUTS
+from patching.sweep.put import MEANS_PER, PUTS
+from patching.sweep.request import DIRECTIONS, METHODS
 
 _SCORE = {
     "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
@@ -45,9 +46,14 @@ PAIR = record(
         "clean_tokens": _TEXTS, "corrupt_tokens": _TEXTS,
         "target_ids": _INDICES, "foil_ids": _IDS,
         "target_tokens": _TEXTS, "foil_tokens": _TEXTS,
-        "differing": _INDICES,
+        "differing": _IDS,
     }
 )  # fmt: skip
+# What is put in -> the fields of put_from.
+PUT_FROM = {
+    "mean": {"prompts": whole(1), "per": one_of(MEANS_PER), "checksum": text},
+    "resample": {"prompt": text, "seed": whole(0)},
+}
 TABLE = {
     "site": one_of(SITES),
     "direction": one_of(DIRECTIONS),
@@ -62,6 +68,7 @@ TABLE = {
     "by_position": flag,
     "window": whole(1),
     "put": one_of(PUTS),
+    "put_from": dictionary,
     "method": one_of(METHODS),
     "relp_rules": optional(list_of(one_of(RELP_RULES), least=1)),
     "steps": optional(whole(1)),
@@ -96,6 +103,12 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     check_pair_fields(saved["pair"])
     agree((saved["method"] == "relp") == (saved["relp_rules"] is not None), "method and relp_rules")
     agree((saved["method"] == "attribution-ig") == (saved["steps"] is not None), "method and steps")
+    of_put = PUT_FROM.get(saved["put"], {})
+    is_alone = not saved["pair"]["differing"]
+    is_ablation = saved["put"] != "recorded" or saved["patches"] is not None
+    agree(not is_alone or (is_ablation and saved["direction"] == "noise"), "put and pair")
+    agree(saved["put_from"].keys() == of_put.keys(), "put and put_from")
+    record(of_put)("put_from", saved["put_from"])
     metrics = saved["metrics"]
     values = {name: arrays.get(name, np.array(None)) for name in map("values_{}".format, metrics)}
     agree(bool(metrics), "metrics and metric")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
+from patching.text import counted, squeezed
 
 if TYPE_CHECKING:
     from patching.sweep.result import SweepResult
+
+MOST_OF_PROMPT = 60  # characters of another prompt that a note names
 
 
 def experiment_words(result: SweepResult, what: str) -> str:
@@ -19,9 +24,42 @@ def experiment_words(result: SweepResult, what: str) -> str:
     base, source = DIRECTIONS[result.direction]
     if result.patches is not None:
         return f"Patches of {result.patches}() for each cell of {what}, into {base}"
-    if result.put == "zero":
-        return f"Zero ablation of {what}, {base} run"
+    if result.put in ABLATIONS:
+        return f"{ABLATIONS[result.put]} of {what}, {base} run"
     if result.is_approximate:
         name, how = result.estimate_words
         return f"{name} ({how}) of {what}, {source} into {base}"
     return f"Activation patching of {what}, {source} into {base}"
+
+
+def put_words(put: str, said: Mapping[str, Any]) -> str:
+    """Return what was put in, where it was not the source run's activation.
+
+    Args:
+        put, said: SweepResult.put and put_from.
+
+    Example:
+        "the mean of 40 clean prompts at each position"
+    """
+    if put == "mean":
+        where = {"position": "at each position", "all": "over all positions"}[said["per"]]
+        return f"the mean of {counted(said['prompts'], 'clean prompt')} {where}"
+    if put == "resample":
+        prompt = squeezed(said["prompt"], MOST_OF_PROMPT)
+        return f"the run of \u201c{prompt}\u201d (seed {said['seed']})"
+    return "zeros"
+
+
+def put_notes(put: str, said: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a remark on what was put in, if it was taken from prompts; as put_words."""
+    return (f"put in is {put_words(put, said)}",) if said else ()
+
+
+def unpatched_words(result: SweepResult, metric: str, form: str = ".4f") -> str:
+    """Return a metric of the unpatched runs, such as "clean -3.2100, corrupt 2.0400".
+
+    Args:
+        form: the format of a number.
+    """
+    found = result.metrics[metric]
+    return ", ".join(f"{run} {getattr(found, run):{form}}" for run in result.pair.runs)

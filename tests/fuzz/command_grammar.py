@@ -53,7 +53,8 @@ KINDS = {
     "top_k": (("1", "5,none", "30"), ("9" * 30, *REALS)),
     "site": ((*SITES, "pattern"), ("resid", "Z", *HOSTILE)),
     "direction": (("denoise", "noise"), HOSTILE),
-    "put": (("recorded", "zero"), HOSTILE),
+    "put": (("recorded", "zero", "mean", "resample"), HOSTILE),
+    "mean_per": (("position", "all"), HOSTILE),
     "metric": (("logit_diff", "recovery", "kl,log_prob", "prob_diff"), ("kl,kl", ",", *HOSTILE)),
     "indices": (("0", "-1", "0-1", "0,2"), INDICES),
     "method": (
@@ -62,7 +63,8 @@ KINDS = {
     "path_method": (("fast", "loop", "eap", "eap-ig"), ("attribution", *HOSTILE)),
     "receiver": (
         ("logits", "q:1.0", "v:1.1,mlp:1", "k:-1.0"),
-        ("q:99.0", "q:1", "mlp:1.0", "z:1.1", "q:1.0,1.0", "q:1.1,logits", "q:" + "1.1," * 3000, *HOSTILE),
+        ("q:99.0", "q:1", "mlp:1.0", "z:1.1", "q:1.0,1.0", "q:1.1,logits", "q:" + "1.1," * 3000,
+         *HOSTILE),
     ),
     "receiver_kinds": (("q", "q,mlp", "logits"), ("z", ",", *HOSTILE)),
     "mlps": (("recomputed", "frozen"), HOSTILE),
@@ -168,6 +170,7 @@ OPTIONS = {
         "--layers": "indices", "--positions": "indices", "--heads": "indices",
         "--by-position": "flag", "--window": "count", "--method": "method", "--put": "put",
         "--relp-rules": "relp_rules", "--steps": "count",
+        "--mean-over": "pairs_file", "--mean-per": "mean_per", "--resample-from": "pairs_file",
         "--compare-exact": "flag", "--max-memory": "size", "--tf32": "flag", "--top-k": "rows",
         "--rows": "rows", "--cmap": "cmap", "--title": "text", "--scale": "scale", "--vmin": "real",
         "--vmax": "real", "--values": "flag", "--no-values": "flag", "--report": "out",
@@ -229,7 +232,8 @@ OPTIONS = {
         **MODEL, **STATISTICS, "--columns": "columns", "--roles": "roles", "--strict": "flag",
         "--dry-run": "flag", "--site": "sites", "--metric": "metric", "--direction": "direction",
         "--align": "align", "--by-position": "flag", "--workers": "one", "--ray": "nowhere",
-        "--gpus-per-worker": "none_of", "--batch": "count",
+        "--gpus-per-worker": "none_of", "--batch": "count", "--put": "put",
+        "--mean-over": "pairs_file", "--mean-per": "mean_per", "--resample-from": "pairs_file",
         "--out": "folder", "--json": "flag", "--quiet": "flag", "": "pairs_file",
     },
     "study show": {

@@ -166,7 +166,7 @@ def test_an_altered_field_is_refused_or_the_result_can_be_used(saved, tmp_path, 
             continue
         used += 1
         use(result, with_figures=slowly)
-    assert refused > 4 * used > 0
+    assert refused > (4 if slowly else 3) * used > 0  # a sample may have more of those used
 
 
 def use(result, *, with_figures: bool) -> None:

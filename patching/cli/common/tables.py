@@ -43,6 +43,8 @@ def model_line(model: GPT, fallback: str | None) -> str:
 
 def pair_table(pair: PromptPair) -> str:
     """Return both prompts' tokens side by side; a star marks the positions that differ."""
+    if not pair.has_corrupt:
+        return prompt_table(pair.clean_ids, pair.clean_tokens)
     return alignment_table(
         align(pair.clean_ids, pair.corrupt_ids),
         ids=(pair.clean_ids, pair.corrupt_ids),

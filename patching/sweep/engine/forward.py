@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 from mingpt.model import GPT, Block
 from patching.attention import keys_values, of_each_query, queries, split
+from patching.sweep.engine.layout import Layout
 from patching.sweep.engine.packing import (
     Batch,
     BlockRuns,
     Job,
     Joining,
-    Layout,
     by_rows,
     rows_of,
 )
@@ -43,45 +43,30 @@ class PackedRuns:
     unchanged: Sequence[Experiment]  # those not run, because their patch changes nothing
 
 
-@dataclass(frozen=True)
-class Patched:
-    """The site that the experiments patch, and the name of what they put in."""
-
-    site: str
-    put: str  # a name in request.PUTS
-
-    @property
-    def puts_zero(self) -> bool:
-        """True if zeros are put in."""
-        return self.put == "zero"
-
-
 @torch.no_grad()
 def run_packed(
     model: GPT,
     jobs: Sequence[Job],
     site: str,
     progress: Callable[[int], None] | None = None,
-    *,
-    put: str = "recorded",
 ) -> list[PackedRuns]:
     """Run the base run, the source run and the experiments of every job.
 
     Args:
         model: in eval mode.
+        jobs: values are put in for all of them (Job.put_in) or for none.
         site: the site that the experiments patch.
         progress: called after each block with the number of rows that passed it.
-        put: what is put in, a name in request.PUTS.
     """
-    patched = Patched(site, put)
     blocks = model.transformer.h
     batch = Batch(jobs, model.device)
+    reads = rule_of(site, has_values=jobs[0].put_in is not None).reads
     x = model.embed(*batch.ids_and_positions())  # (N, C)
-    x = _with_new_rows(x, {"resid_post": x}, None, batch, patched, 0, at_top=False)
+    x = _with_new_rows(x, {"resid_post": x}, None, batch, site, 0, at_top=False)
     for layer, block in enumerate(blocks):
         layout, is_last = batch.layout(layer), layer == len(blocks) - 1
-        x, recorded = _run_block(block, x, layout, patched, is_last=is_last)
-        x = _with_new_rows(x, recorded, block, batch, patched, layer + 1, at_top=is_last)
+        x, recorded = _run_block(block, x, layout, site, reads, is_last=is_last)
+        x = _with_new_rows(x, recorded, block, batch, site, layer + 1, at_top=is_last)
         del recorded
         if progress is not None:
             progress(layout.n_rows)
@@ -102,7 +87,7 @@ def _with_new_rows(
     recorded: dict[str, Tensor],
     block: Block | None,
     batch: Batch,
-    patched: Patched,
+    site: str,
     layer: int,
     *,
     at_top: bool,
@@ -110,10 +95,10 @@ def _with_new_rows(
     """Return x (N, C) followed by the rows of the experiments whose first block is `layer`."""
     rows = [x]
     for joining in batch.joining(layer):
-        runs = batch.block_runs(
-            joining.jobs, block, recorded, at_top=at_top, puts_zero=patched.puts_zero
-        )
-        new = new_rows(patched.site, runs, joining)
+        # A patched resid_pre is the resid_post of the block before.
+        patched = layer if site == "resid_pre" else layer - 1
+        runs = batch.block_runs(joining.jobs, block, recorded, at_top=at_top, patched_layer=patched)
+        new = new_rows(site, runs, joining)
         if x.device.type == "cpu":  # on others, reading values waits for the device
             joining, unchanged, new = _without_unchanged(runs, joining, new)
             for number, one in unchanged:
@@ -153,16 +138,18 @@ def _without_unchanged(
 
 
 def _run_block(
-    block: Block, x: Tensor, layout: Layout, patched: Patched, *, is_last: bool
+    block: Block, x: Tensor, layout: Layout, site: str, reads: frozenset[str], *, is_last: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run all rows through a block: (N, C) -> (N, C); the last one gives (sequences, C).
 
+    Args:
+        site: the patched site.
+        reads: the sites whose activations in the base and source run are returned too.
+
     Returns:
-        The stream after the block; and the base and source runs' activations in it,
-        of the sites that the rule of the patched site reads.
+        The stream after the block; and those activations in it.
     """
     recorded: dict[str, Tensor] = {}
-    reads = rule_of(patched.site, puts_zero=patched.puts_zero).reads
 
     def record(name: str, rows: Tensor) -> None:
         if name in reads:  # the runs' rows come first in every tensor here
@@ -173,9 +160,10 @@ def _run_block(
     def add(name: str, out: Tensor, then: str) -> None:
         """Replace the rows of `out` that a window patches; add `out` to the stream; record both."""
         overrides = layout.last_overrides if is_last else layout.overrides
-        if overrides is not None and name == patched.site:
+        if overrides is not None and name == site:
             replaced, taken = overrides
-            out[replaced] = 0 if patched.puts_zero else rows_of(out, taken)
+            values = layout.last_values if is_last else layout.values
+            out[replaced] = rows_of(out, taken) if values is None else values
         x.add_(out)
         record(name, out)
         record(then, x)

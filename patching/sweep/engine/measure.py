@@ -17,6 +17,7 @@ from patching.sweep.engine.forward import PackedRuns, run_packed
 from patching.sweep.engine.packing import Job, to_device
 from patching.sweep.engine.plan import BASE, SOURCE, Experiment, plan_cell
 from patching.sweep.metrics import Metric
+from patching.sweep.put_values import Values, bytes_of, rows_of_values
 from patching.sweep.readout import (
     RUNS_AT_ONCE,
     Measured,
@@ -38,6 +39,7 @@ def measure(
     allowed: int,
     strict: bool = True,
     next_tokens: int = 0,
+    values: Sequence[Values] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
     """Return the metrics of the patched run for every cell of every pair's grid.
@@ -47,17 +49,19 @@ def measure(
         grids: the grid of each pair; all have the same site and window, and those of pairs of
             the same length are equal.
         allowed: bytes that may be held at a time, beside the model.
-        strict: True to refuse an experiment that needs more by itself; False to run
-            it alone.
+        strict: True to refuse an experiment that needs more by itself; False runs it alone.
         next_tokens: how many of the likeliest next tokens are kept of each cell's run.
+        values: what is put in, for each pair; None: the source runs' activations.
         progress: called with (work done, work in all), in rows times blocks.
 
     Raises:
         SweepError: too little memory is allowed, or a metric is undefined for a pair.
     """
-    plans = plan_pairs(pairs, grids, direction)
-    jobs, site = [plan.job for plan in plans], grids[0].site
-    chunks = list(cut(jobs, _memory(model, metrics, site, next_tokens), allowed, strict=strict))
+    site = grids[0].site
+    plans = plan_pairs(pairs, grids, direction, values)
+    jobs = [plan.job for plan in plans]
+    needed = _memory(model, metrics, site, next_tokens, bytes_of([job.put_in for job in jobs]))
+    chunks = list(cut(jobs, needed, allowed, strict=strict))
     total = sum(work(jobs, chunk, model.config.n_layer) for chunk in chunks)
     done = 0
 
@@ -71,7 +75,7 @@ def measure(
     measured: list[Measured] = []
     for chunk in chunks:
         parts = [replace(jobs[number], experiments=part) for number, part in chunk]
-        results = run_packed(model, parts, site, passed, put=grids[0].put)
+        results = run_packed(model, parts, site, passed)
         for (number, _), runs in zip(chunk, results, strict=True):
             with named(number, len(plans)):
                 if number == len(measured):  # the pair's first chunk
@@ -87,15 +91,19 @@ def measure(
 
 
 def _memory(
-    model: GPT, metrics: Sequence[Metric], site: str, next_tokens: int
+    model: GPT, metrics: Sequence[Metric], site: str, next_tokens: int, held: int
 ) -> Callable[[Size], int]:
-    """Return a function from a batch's size to the bytes that running and reading it takes."""
+    """Return a function from a batch's size to the bytes that running and reading it takes.
+
+    Args:
+        held: bytes of the values that are put in, which are held all the time.
+    """
     itemsize = model.dtype.itemsize
     # Without a fused kernel, PyTorch's attention holds its weights (T, T).
     on_cpu, on_cuda = (model.device.type == device for device in ("cpu", "cuda"))
     fused = on_cpu or (on_cuda and model.dtype != torch.float64)
     vocab_size = model.config.vocab_size
-    reading = bytes_to_read(metrics, vocab_size, itemsize, next_tokens=next_tokens > 0)
+    reading = bytes_to_read(metrics, vocab_size, itemsize, next_tokens=next_tokens > 0) + held
 
     def needed(size: Size) -> int:
         heads = site in HEAD_SITES
@@ -105,17 +113,26 @@ def _memory(
 
 
 def plan_pairs(
-    pairs: Sequence[PromptPair], grids: Sequence[Grid], direction: str
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    direction: str,
+    values: Sequence[Values] | None = None,
 ) -> list[PairPlan]:
-    """Return each pair's plan. Pairs of one length that differ at the same positions share it."""
+    """Return each pair's plan. Pairs of one length that differ at the same positions share it.
+
+    Args:
+        values: as measure.
+    """
     cells: dict[tuple[int, tuple[int, ...]], _CellPlan] = {}
     plans = []
-    for pair, grid in zip(pairs, grids, strict=True):
+    put_in = rows_of_values(values or [Values(None)] * len(pairs), grids[0].site)
+    for pair, grid, rows in zip(pairs, grids, put_in, strict=True):
         key = len(pair), pair.differing
         if key not in cells:
             cells[key] = _CellPlan.of(grid, pair.differing)
         base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
-        job = Job(base_ids, source_ids, pair.differing[0], cells[key].experiments)
+        first = pair.differing[0] if pair.has_corrupt else len(pair)
+        job = Job(base_ids, source_ids, first, cells[key].experiments, rows)
         plans.append(PairPlan(pair, direction, cells[key], job))
     return plans
 

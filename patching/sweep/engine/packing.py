@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mingpt.model import Block
+from patching.sweep.engine.layout import AttentionGroup, Layout, window_rows, window_values
 from patching.sweep.engine.plan import READ_LATER, Experiment
 
 ATTENTION_ROWS = 16384  # at a time: every run's keys are written out, shared ones too
@@ -35,8 +36,11 @@ class Job:
 
     base_ids: tuple[int, ...]  # (T,)
     source_ids: tuple[int, ...]  # (T,)
-    first_difference: int  # the first position at which the two differ
+    first_difference: int  # the first position at which the two differ; T if they are the same
     experiments: Sequence[Experiment]  # sorted by first_block
+    # What is put in, in place of the source run's activation at the patched site, as
+    # put_values.rows_by_position has it: (n_layer, T, C). None: the source run's.
+    put_in: Tensor | None = None
 
     @property
     def n_run_rows(self) -> int:
@@ -68,7 +72,8 @@ class BlockRuns:
     _jobs: np.ndarray  # (J,) the jobs' numbers
     _base_rows: np.ndarray  # (J,) first row of each base run, where every position has a row
     _first_differences: np.ndarray  # (J,) the source run's first position with a row of its own
-    puts_zero: bool = False  # zeros are put in, in place of the source runs' activations
+    # (J,) what is put in, in this block: (T, C), of the pattern (nh, T, T). None: the source runs'.
+    _put_in: Sequence[Tensor] | None = None
 
     @property
     def first_position(self) -> int:
@@ -92,16 +97,26 @@ class BlockRuns:
             return self._recorded[site][None, row : row + self.T]
         return self._taken(site, self._base_rows[:, None] + np.arange(self.T))
 
+    @property
+    def has_values(self) -> bool:
+        """True if values are put in, in place of the source runs' activations."""
+        return self._put_in is not None
+
     def source(self, site: str) -> Tensor:
         """Return what is put in: the source runs' activation, in the shape of the base runs'."""
-        if self.puts_zero:
-            return torch.zeros_like(self.base(site))
+        if self._put_in is not None:  # of the patched site, the only one that a rule asks for
+            begin = self.T - 1 if self._only_last(site) else 0
+            return torch.stack([one[begin:] for one in self._put_in])
         if self._only_last(site):
             return self._taken(site, 2 * self._jobs[:, None] + 1)
         position, first = np.arange(self.T), self._first_differences[:, None]
         # Before the first difference it is the base run's row.
         own = np.where(position < first, position, self.T + position - first)
         return self._taken(site, self._base_rows[:, None] + own)
+
+    def put_pattern(self) -> Tensor:
+        """Return the patterns that are put in (J, nh, P, T)."""
+        return torch.stack([one[:, self.first_position :] for one in self._put_in or ()])
 
     def positions_of(self, experiments: Sequence[Experiment]) -> tuple[np.ndarray, np.ndarray]:
         """Return two arrays (R,): each row's position, and the number of its experiment."""
@@ -115,31 +130,6 @@ class BlockRuns:
         """Return a site's rows (J, P, ...) by their numbers (J, P)."""
         taken = rows_of(self._recorded[site], to_device(rows.ravel(), self.device))
         return taken.unflatten(0, rows.shape)
-
-
-@dataclass(frozen=True)
-class AttentionGroup:
-    """Sequences of the same length T whose attention is computed together."""
-
-    T: int
-    sequences: Tensor  # (E,)
-    read: Tensor  # (E * T,) the row of q, k, v that each position of each sequence reads
-    own: Tensor  # (n,) the entries of `read` at which a sequence has a row of its own
-    rows: Tensor  # (n,) those rows' numbers in the batch
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The indices by which one block is run; see the example above Batch.layout."""
-
-    n_rows: int
-    n_run_rows: int  # rows of base and source runs, which come first
-    n_runs: int  # number of base and source runs
-    projected: Tensor | None  # the rows that need q, k, v of their own; None: all rows
-    last: Tensor  # (sequences,) the row of each sequence's last position
-    groups: list[AttentionGroup]
-    overrides: tuple[Tensor, Tensor] | None  # window: (rows to replace, rows to copy from)
-    last_overrides: tuple[Tensor, Tensor] | None  # the same as sequence numbers, for the last block
 
 
 @dataclass(frozen=True)
@@ -220,9 +210,15 @@ class Batch:
         recorded: dict[str, Tensor],
         *,
         at_top: bool,
-        puts_zero: bool = False,
+        patched_layer: int = 0,
     ) -> BlockRuns:
-        """Return the activations in `block` of both runs of jobs with the same number of tokens."""
+        """Return the activations in `block` of both runs of jobs with the same number of tokens.
+
+        Args:
+            patched_layer: the layer whose values are put in, where a job has some.
+        """
+        given = [self.jobs[number].put_in for number in jobs]
+        values = [one[patched_layer] for one in given if one is not None]
         return BlockRuns(
             block,
             int(self._T[jobs[0]]),
@@ -231,7 +227,7 @@ class Batch:
             np.array(jobs),
             np.array([self._base_rows[number] for number in jobs]),
             np.array([self.jobs[number].first_difference for number in jobs]),
-            puts_zero,
+            values or None,
         )
 
     def add(self, joining: Joining) -> None:
@@ -278,7 +274,18 @@ class Batch:
         """Return the indices by which block `layer` is run."""
         rows = self._rows(layer)
         all_projected = rows.is_projected.all()
-        overrides, last_overrides = self._overrides(layer, rows)
+        patched = self._windowed(layer)
+        copies = window_rows(rows.job, rows.T, rows.first_position, rows.first_row, patched)
+        overrides, last_overrides = (
+            (self._index(to), self._index(taken)) if len(to) else None for to, taken in copies
+        )
+        values, last_values = None, None
+        if self.jobs[0].put_in is not None and len(patched):
+            values, at_last = window_values(
+                [job.put_in for job in self.jobs], layer, rows.job[patched],
+                rows.first_position[patched],
+            )  # fmt: skip
+            last_values = rows_of(values, self._index(at_last))
         return Layout(
             n_rows=len(rows.is_projected),
             n_run_rows=self._base_rows[-1],
@@ -288,6 +295,8 @@ class Batch:
             groups=self._attention_groups(rows),
             overrides=overrides,
             last_overrides=last_overrides,
+            values=values,
+            last_values=last_values,
         )
 
     def _rows(self, layer: int) -> _Rows:
@@ -333,23 +342,12 @@ class Batch:
                 groups.append(group)
         return groups
 
-    def _overrides(self, layer: int, rows: _Rows) -> list[tuple[Tensor, Tensor] | None]:
-        """Return `overrides` and `last_overrides` of Layout, for windows that patch this block."""
-        patched = np.array(
-            [s for s, e in enumerate(self._experiments) if e is not None and layer < e.window_end],
-            dtype=np.int64,
-        )
-        source = 2 * rows.job[patched] + 1  # their jobs' source runs
-        position = rows.first_position[patched]
-        source_row = rows.first_row[source] + position - rows.first_position[source]
-        at_last = patched[position == rows.T[patched] - 1]
-        return [
-            (self._index(to), self._index(taken)) if len(to) else None
-            for to, taken in (
-                (rows.first_row[patched], source_row),
-                (at_last, 2 * rows.job[at_last] + 1),
-            )
+    def _windowed(self, layer: int) -> np.ndarray:
+        """Return the sequences whose window patches block `layer` too."""
+        numbers = [
+            s for s, e in enumerate(self._experiments) if e is not None and layer < e.window_end
         ]
+        return np.array(numbers, dtype=np.int64)
 
     def _index(self, numbers: np.ndarray) -> Tensor:
         return to_device(numbers, self.device)

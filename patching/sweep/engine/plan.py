@@ -1,6 +1,6 @@
 """Plan each cell: find the part of its run that must be computed, or the run it equals.
 
-The base run is patched with activations of the source run, or with zeros. The plan follows
+The base run is patched with activations of the source run, or with other values. The plan follows
 from positions and token ids alone, and touches no tensor. It is exact for two reasons:
 below the patched block the patched run equals the base run, and before the patched
 position too, because a position reads no later ones.
@@ -38,7 +38,8 @@ def plan_cell(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Experiment 
     """Return the cell's experiment; or BASE or SOURCE, where the cell has that run's value.
 
     Args:
-        differing: the positions at which the two prompts' tokens differ, sorted.
+        differing: the positions at which the two prompts' tokens differ, sorted; none only
+            where values are put in.
     """
     layers = grid.layers_of(cell)
     first_block = _first_block(grid, cell)
@@ -76,20 +77,22 @@ def changed_positions(grid: Grid, cell: Cell, differing: tuple[int, ...]) -> Ite
     block 0 and the last block have in the table: q yields nothing.
     A prompt of one token has one key, of weight 1, so there k yields nothing.
 
-    Zeros differ from every run, at every position, as if all tokens differed; a pattern of
-    zeros at position 0 too, where every recorded pattern is 1.
+    Zeros and other values differ from the base run at every position, as if all tokens
+    differed; a pattern of zeros at position 0 too, where every recorded pattern is 1.
     """
     last = grid.T - 1
     of_one_token = cell.layer == 0 and grid.site in OF_ONE_TOKEN
     only_last = _first_block(grid, cell) == grid.sizes["layer"] and grid.site not in READ_LATER
     # Position 0 has one key, whose weight is 1 in every run.
-    is_zero = grid.put == "zero"
-    of_weights = ("q",) if is_zero else ("q", "pattern")
+    is_value = grid.put != "recorded"
+    of_weights = ("q",) if is_value else ("q", "pattern")
     has_choice = 1 if grid.site in of_weights or (grid.site == "k" and last == 0) else 0
     for position in range(grid.T) if cell.position is None else (cell.position,):
         # Before the first differing token both runs are the same.
-        differs = position in differing if of_one_token else position >= differing[0]
-        differs = differs or is_zero
+        if is_value:
+            differs = True
+        else:
+            differs = position in differing if of_one_token else position >= differing[0]
         if differs and position >= has_choice and (position == last or not only_last):
             yield position
 

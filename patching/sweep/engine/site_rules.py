@@ -32,7 +32,7 @@ def new_rows(site: str, runs: BlockRuns, joining: Joining) -> Tensor:
     Args:
         runs: the runs of the joining jobs.
     """
-    function = rule_of(site, puts_zero=runs.puts_zero).resid_post
+    function = rule_of(site, has_values=runs.has_values).resid_post
     experiments = joining.experiments
     positions, owner = runs.positions_of(experiments)  # (R,), (R,)
     if not experiments[0].single_position:  # the patch changes every row
@@ -97,7 +97,7 @@ class ChangedRows:
         return self._rows(self.runs.base(site))
 
     def source(self, site: str) -> Tensor:
-        """Return what is put into these rows (n, C): the source run's activation, or zeros."""
+        """Return what is put into these rows (n, C): the source run's activation, or a value."""
         return self._rows(self.runs.source(site))
 
     def _rows(self, x: Tensor) -> Tensor:
@@ -143,9 +143,9 @@ def _of_source(changed: ChangedRows) -> Tensor:
     return changed.source("resid_post")  # (n, C)
 
 
-def _zero_resid_mid(changed: ChangedRows) -> Tensor:
-    # Unlike a recorded resid_mid, zeros have no block's output that is known.
-    return _after_mlp(changed, torch.zeros_like(changed.base("resid_mid")))
+def _resid_mid_of_value(changed: ChangedRows) -> Tensor:
+    # Unlike a recorded resid_mid, a value has no block's output that is known.
+    return _after_mlp(changed, changed.source("resid_mid"))
 
 
 def _mlp_out(changed: ChangedRows) -> Tensor:
@@ -201,15 +201,17 @@ def _pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
     return _by_pattern(changed, changed.source_heads("q"), changed.source_heads("k"))
 
 
-def _zero_pattern(changed: ChangedRows) -> tuple[Tensor, Tensor]:
-    # Without weights the head mixes nothing: its z is zero, biases of the values included.
-    before = changed.of_readers(changed.base_heads("z"))  # (n, g, hs)
-    return torch.zeros_like(before), (before == 0).flatten(1).all(-1)
+def _pattern_of_value(changed: ChangedRows) -> tuple[Tensor, Tensor]:
+    return _mixed(changed, changed.runs.put_pattern())
 
 
 def _by_pattern(changed: ChangedRows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    return _mixed(changed, pattern_of(changed.block.attn, q, k, changed.future))
+
+
+def _mixed(changed: ChangedRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the readers' z, mixed of the base runs' values by patterns (J, nh, P, T)."""
     attn = changed.block.attn
-    pattern = pattern_of(attn, q, k, changed.future)  # (J, nh, P, T)
     z = changed.of_readers(attn.mix(pattern, changed.base_heads("v")))  # (n, 1, hs)
     before = pattern_of(attn, changed.base_heads("q"), changed.base_heads("k"), changed.future)
     return z, changed.of_readers((pattern == before).all(-1)).squeeze(-1)
@@ -308,17 +310,17 @@ RULES = {
     "pattern": _head_rule(_pattern),
 }
 
-# Where zeros are put in and the rule is another one.
-ZERO_RULES = {
-    "resid_mid": _rule(_zero_resid_mid, "resid_mid"),
-    "pattern": _head_rule(_zero_pattern),
+# Where a value is put in, in place of the source run's activation, and the rule is another one.
+VALUE_RULES = {
+    "resid_mid": _rule(_resid_mid_of_value, "resid_mid"),
+    "pattern": _head_rule(_pattern_of_value),
 }
 
 
-def rule_of(site: str, *, puts_zero: bool) -> SiteRule:
+def rule_of(site: str, *, has_values: bool) -> SiteRule:
     """Return the rule of a site.
 
     Args:
-        puts_zero: zeros are put in, in place of the source run's activation.
+        has_values: a value is put in, in place of the source run's activation.
     """
-    return (ZERO_RULES if puts_zero and site in ZERO_RULES else RULES)[site]
+    return (VALUE_RULES if has_values and site in VALUE_RULES else RULES)[site]

@@ -156,3 +156,11 @@ def test_an_error_of_a_batch_is_raised_here(cluster):
     model.transformer.ln_f.weight.data.fill_(float("nan"))
     with pytest.raises(Exception, match="logits are not finite"):
         run_study(model, some_pairs(4), workers=2, ray=cluster.address, progress=False)
+
+
+@pytest.mark.slow
+def test_workers_put_in_the_mean_of_the_whole_study(cluster, tmp_path):
+    pairs = some_pairs(6)
+    _, alone = studied(pairs, tmp_path / "alone", put="mean")
+    _, together = studied(pairs, tmp_path / "b", put="mean", workers=2, ray=cluster.address)
+    np.testing.assert_allclose(together["mean"], alone["mean"], rtol=0, atol=1e-5)

@@ -7,6 +7,7 @@ from mingpt import GPT
 from mingpt.config import FLAGS
 from mingpt.sites import HEAD_SITES, SITES
 from patching import PromptPair, SweepResult, patch_sweep
+from patching.sweep.put import Put
 from patching.sweep.request import WINDOW_SITES
 
 METRICS = ["logit_diff", "target_logit", "log_prob", "prob_diff", "kl"]
@@ -37,6 +38,15 @@ def pairs(draw) -> PromptPair:
         for p, token in enumerate(clean)
     ]
     return PromptPair.from_ids(clean, corrupt, *draw(st.permutations(range(40)))[:2])
+
+
+def put_of(what: str, pair: PromptPair) -> Put:
+    """Return what is put in, taken from three prompts of the pair's length and the pair's own."""
+    others = [
+        PromptPair.from_ids([(token + n) % 40 for token in pair.clean_ids], pair.clean_ids, 1, 2)
+        for n in (1, 5, 17)
+    ]
+    return Put(what, (*others, pair), seed=len(pair))
 
 
 def _variants(site: str) -> list[dict]:

@@ -5,7 +5,17 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from engine_cases import METRICS, VARIANTS, base_of, both, pairs, several_pairs, shapes, variant_id
+from engine_cases import (
+    METRICS,
+    VARIANTS,
+    base_of,
+    both,
+    pairs,
+    put_of,
+    several_pairs,
+    shapes,
+    variant_id,
+)
 from helpers import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +24,7 @@ from mingpt.sites import HEAD_SITES
 from patching import PromptPair, patch_sweep
 from patching.sweep.engine import measure
 from patching.sweep.engine.plan import BASE, SOURCE, plan_cell
+from patching.sweep.put import PUTS
 from patching.sweep.request import Request
 
 
@@ -21,11 +32,13 @@ from patching.sweep.request import Request
 @settings(max_examples=6)
 @given(
     shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]),
-    put=st.sampled_from(["recorded", "zero"]),
+    what=st.sampled_from(PUTS),
 )  # fmt: skip
-def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction, put):
+def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction, what):
     model = make_model(**shape).double()
-    quick, slow = both(model, pair, metric=METRICS, direction=direction, put=put, **request_)
+    quick, slow = both(
+        model, pair, metric=METRICS, direction=direction, put=put_of(what, pair), **request_
+    )
     assert quick.values.shape == slow.values.shape
     for name in METRICS:
         got, expected = quick.metrics[name], slow.metrics[name]
@@ -40,16 +53,18 @@ def test_the_fast_sweep_is_the_loop(request_, shape, pair, direction, put):
 @settings(max_examples=4)
 @given(
     shape=shapes(), pair=pairs(), direction=st.sampled_from(["denoise", "noise"]),
-    put=st.sampled_from(["recorded", "zero"]),
+    what=st.sampled_from(PUTS),
 )  # fmt: skip
-def test_float32_is_within_1e_5_of_the_largest_logit_read(request_, shape, pair, direction, put):
+def test_float32_is_within_1e_5_of_the_largest_logit_read(request_, shape, pair, direction, what):
     model = make_model(**shape)
 
     def largest(logits):
         return logits.abs().max()
 
     asked = ["logit_diff", "target_logit", largest]
-    quick, slow = both(model, pair, metric=asked, direction=direction, put=put, **request_)
+    quick, slow = both(
+        model, pair, metric=asked, direction=direction, put=put_of(what, pair), **request_
+    )
     top = max(slow.metrics["largest"].values.max(), *slow.metrics["largest"][1:])
     for name in ("logit_diff", "target_logit"):
         apart = np.abs(quick.metrics[name].values - slow.metrics[name].values).max()

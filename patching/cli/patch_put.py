@@ -1,0 +1,96 @@
+"""The options of mingpt-patch that say what is put in, and the file that it is taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from click import Choice, Option
+
+from mingpt.files import expanded
+from patching.cli.common.command import UsageError
+from patching.cli.common.options import files
+from patching.sweep.put import FROM_PROMPTS, MEANS_PER, PUTS, Put
+from patching.text import escaped
+
+if TYPE_CHECKING:
+    from patching.cli.common.models import LoadedModel
+
+
+def put_options(*, of_study: bool = False) -> list[Option]:
+    """Return the options that say what is put in.
+
+    Args:
+        of_study: the pairs of the study are the default of the files.
+    """
+    own = "  [default: the study's own pairs]" if of_study else ""
+    return [
+        Option(["--put"], type=Choice(PUTS), default=Put.what,
+               help="what is put in. recorded: the other run's activation; the others ablate the"
+               " run that is patched (the clean one with --direction noise). zero; mean: over the"
+               " prompts of --mean-over; resample: of a prompt of --resample-from"),
+        Option(["--mean-over"], metavar="FILE", shell_complete=files,
+               help=f"--put mean: the file of pairs whose clean prompts are averaged{own}"),
+        Option(["--mean-per"], type=Choice(MEANS_PER), default=Put.per,
+               help="--put mean. position: at each position, over prompts of equal length; all: one"
+               " mean over all positions"),
+        Option(["--resample-from"], metavar="FILE", shell_complete=files,
+               help="--put resample: the file of pairs, one of whose clean prompts of equal length"
+               f" is chosen by --seed{own}"),
+    ]  # fmt: skip
+
+
+def put_of(arguments: SimpleNamespace, *, of_study: bool = False) -> Put:
+    """Return what --put names, without the pairs of its file.
+
+    Args:
+        of_study: a file can be left out, and the seed counts only where it chooses.
+
+    Raises:
+        UsageError: its file is missing, or an option is given that it does not read.
+    """
+    for what, (option, name) in FROM_PROMPTS.items():
+        path = getattr(arguments, option)
+        if path is None and arguments.put == what and not of_study:
+            raise UsageError(f"--put {what} needs {name} FILE, a file of pairs")
+        if path is not None and arguments.put != what:
+            raise UsageError(f"{name} is for --put {what}")
+    if arguments.mean_per != Put.per and arguments.put != "mean":
+        raise UsageError("--mean-per is for --put mean")
+    seed = arguments.seed if arguments.put == "resample" or not of_study else Put.seed
+    return Put(arguments.put, per=arguments.mean_per, seed=seed)
+
+
+def file_of_put(arguments: SimpleNamespace) -> Path | None:
+    """Return the file that what is put in is taken from, after reading its rows once.
+
+    Raises:
+        PairsError: the file cannot be read as rows of pairs.
+    """
+    if arguments.put not in FROM_PROMPTS:
+        return None
+    from patching.study.columns import choose_columns
+    from patching.study.rows import read_rows
+
+    given = getattr(arguments, FROM_PROMPTS[arguments.put][0])
+    if given is None:  # a study's own
+        return None
+    path = expanded(given)
+    choose_columns(read_rows(path), None)  # before the model, which takes longer
+    return path
+
+
+def with_pairs(put: Put, path: Path | None, loaded: LoadedModel, say: Callable[..., None]) -> Put:
+    """Return what is put in with the pairs of its file, after printing what was found there."""
+    if path is None:
+        return put
+    from patching.study.pairs_file import read_pairs
+
+    limit = loaded.model.config.block_size
+    pairs, report = read_pairs(loaded.tokenizer, path, most_tokens=limit)
+    lines = [f"what is put in is from {escaped(str(path))}: ", *report.lines()]
+    say("\n" + "".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:]))
+    return replace(put, pairs=tuple(pairs))
