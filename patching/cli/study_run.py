@@ -26,6 +26,7 @@ from patching.cli.study_options import (
     texts_of,
 )
 from patching.interrupts import tell
+from patching.paths.request import MLPS
 from patching.study.align import ALIGNMENTS
 from patching.study.request import StudyRequest, Workers
 from patching.sweep.engine.memory import parse_size
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
 COMMAND = "mingpt-study run"
 EXAMPLE = "ioi"  # the family of the study without a file
 EXAMPLE_PAIRS = 40
-SETTINGS = ("site", "metric", "direction", "align", "by_position", "batch")
+SETTINGS = (
+    "site", "metric", "direction", "align", "by_position", "batch", "paths", "mlps",
+    "sender_positions", "receiver_positions",
+)  # fmt: skip
 NO_ROLES = "none"
 ROLES = "roles"  # the column that is read if there is one
 DESCRIPTION = """\
@@ -81,6 +85,8 @@ examples:
   {COMMAND} ioi.csv --model gpt2 --site z --direction noise --out runs/heads
   {COMMAND} ioi.csv --model gpt2 --site z --direction noise --put mean --out runs/mean
       each head of the clean runs at its mean over the clean prompts
+  {COMMAND} ioi.csv --model gpt2 --paths q:9.9,9.6,10.0 --receiver-positions end --out runs/q
+      which heads and MLPs speak to the queries of three heads
   {COMMAND} ioi.csv --model gpt2-xl --workers 8 --ray auto --gpus-per-worker 1
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted: the same
@@ -112,6 +118,17 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="pairs that run together and are written as one file"),
     ],
     "intervention": put_options(of_study=True),
+    "paths (in place of --site)": [
+        Option(["--paths"], metavar="RECEIVERS",
+               help="path patching of every head and MLP to logits, q:9.9,9.6 or mlp:8; see"
+               " mingpt-paths --help"),
+        Option(["--mlps"], type=Choice(MLPS), default=StudyRequest.mlps,
+               help="between sender and receiver"),
+        Option(["--sender-positions"], type=Choice(["end"]),
+               help="senders write at the last token alone  [default: at all]"),
+        Option(["--receiver-positions"], type=Choice(["end"]),
+               help="receivers read at the last token alone  [default: at all]"),
+    ],
     "workers": [
         Option(["--workers"], type=IntRange(1, 10**4), default=1, metavar="N",
                help="processes that run batches, each with a model of its own (needs ray)"),
@@ -209,6 +226,12 @@ def _settings(arguments: SimpleNamespace) -> dict[str, Any]:
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     if arguments.max_memory is not None:
         settings["max_memory"] = parse_size(arguments.max_memory)
+    if arguments.paths is None and (
+        arguments.mlps != StudyRequest.mlps
+        or arguments.sender_positions
+        or arguments.receiver_positions
+    ):
+        raise UsageError("--mlps, --sender-positions and --receiver-positions are for --paths")
     put = put_of(arguments, of_study=True)
     fields = {{"site": "sites", "metric": "metrics"}.get(k, k): v for k, v in settings.items()}
     StudyRequest(**fields, put=put.what, mean_per=put.per, put_seed=put.seed)

@@ -76,7 +76,7 @@ def _map(
     found = table[(table["site"] == site) & (table["metric"] == metric)]
     if head is not None:
         found = found[found["head"] == head]
-    named = ("role", "position", "head")
+    named = ("role", "position", "head", "sender")
     columns_are = next(name for name in named if drawn.columns_are.startswith(name))
     name = f"{site}, {metric}" + ("" if head is None else f", head {head}")
     spec = heatmap(

@@ -248,6 +248,8 @@ def _checked(model: GPT, pair: PromptPair, request: PathRequest | EdgeRequest) -
     """Return the request's paths, after checking the pair."""
     (pair,) = as_pairs([pair])
     check_pair(model, pair)
+    if not pair.has_corrupt:
+        raise PathError("the pair has no corrupt prompt, so there is no other run to send from")
     check_foil(request.metrics, pair)
     return request.paths(model.config, len(pair))
 

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from mingpt.model import GPT
 from patching.errors import SweepError
+from patching.paths.engine.measure import measure_map
 from patching.prompts import PromptPair
 from patching.running import ready
 from patching.study.on_disk import UNPATCHED
-from patching.study.request import StudyRequest
+from patching.study.request import PATHS, StudyRequest
 from patching.sweep.engine.measure import measure
 from patching.sweep.put_values import PutValues
 from patching.sweep.readout import Measured, check_finite
+from patching.sweep.request import DIRECTIONS
 from patching.sweep.run import OUT_OF_MEMORY
 
 
@@ -43,6 +45,8 @@ def run_batch(
     Raises:
         SweepError: numbers that are not finite, or too little memory.
     """
+    if request.paths is not None:
+        return _paths(model, pairs, request)
     names = [metric.name for metric in request.read]
     maps, unpatched = {}, dict[str, dict[str, np.ndarray]]()
     for sweep in request.sweeps:
@@ -64,6 +68,34 @@ def run_batch(
         for place, name in enumerate(names):
             values = torch.stack([one.values[place] for one in found])  # (B, layers, ...)
             maps[sweep.site, name] = (values.cpu().double().numpy(), tuple(grids[0].axes))
+    return BatchNumbers(unpatched, maps)
+
+
+def _paths(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> BatchNumbers:
+    """Return the numbers of path patching: a map (B, n_layer, heads and the MLP) of each metric.
+
+    A sender without a path has the base run's value: nothing can change there.
+    """
+    asked = request.of_paths
+    paths = asked.paths(model.config, len(pairs[0]))
+    found = []
+    with ready(model, SweepError(OUT_OF_MEMORY)):
+        for pair in pairs:
+            one = measure_map(
+                model, pair, paths, asked.direction, asked.metrics, allowed=request.max_memory,
+                strict=False, step=lambda count: None,
+            )  # fmt: skip
+            one.check(asked.metrics, model.dtype, len(paths.sending))
+            found.append(one)
+        names = [metric.name for metric in asked.metrics]
+        unpatched = _unpatched(model, pairs, found, names)
+    base = DIRECTIONS[request.direction][0]
+    maps: dict[tuple[str, str], tuple[np.ndarray, tuple[str, ...]]] = {}
+    for place, name in enumerate(names):
+        rows = [torch.where(one.values[place].isnan(), getattr(one, base)[place],
+                            one.values[place]) for one in found]  # fmt: skip
+        grid = torch.stack(rows)[:, 1:].unflatten(1, (paths.n_layer, -1))  # without the embeddings
+        maps[PATHS, name] = (grid.cpu().double().numpy(), ("layer", "head"))
     return BatchNumbers(unpatched, maps)
 
 

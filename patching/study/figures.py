@@ -141,9 +141,11 @@ def study_map(
     survives = p < ALPHA
     clean, corrupt = unpatched_means(study, metric, how.get("only_correct"))
     base = corrupt if study.request.direction == "denoise" else clean
-    names = {} if is_by_position else _names(np.abs(mean - base), survives)
-    cmap = cmap or ("RdBu" if METRICS[metric].diverging else "viridis")
-    centre = base if metric == RECOVERY else METRICS[metric].neutral
+    names = {} if is_by_position else _names(np.abs(mean - base), survives, grid.keys)
+    # What travels one path is little beside the gap between the runs: colours span the cells.
+    is_paths = study.request.paths is not None
+    cmap = cmap or ("RdBu" if METRICS[metric].diverging or is_paths else "viridis")
+    centre = base if metric == RECOVERY or is_paths else METRICS[metric].neutral
     confidence = how.get("confidence", CONFIDENCE)
     return StudyMap(
         mean=mean,
@@ -156,7 +158,9 @@ def study_map(
         caption=f"{METRIC_WORDS[metric]} [{study.request.direction}], mean",
         half_caption=f"half-width of the {confidence:.0%} interval",
         title=_title(study, int(found["n"].iloc[0]), tested, what, title, how),
-        scale=_scale(mean, clean, corrupt, centre if is_diverging(cmap) else None),
+        scale=_scale(
+            mean, clean, corrupt, centre if is_diverging(cmap) else None, only_cells=is_paths
+        ),
         cmap=cmap,
     )
 
@@ -252,14 +256,14 @@ def study_strips(
 class _Grid:
     """The places of a table's rows in a map of layers by positions, roles or heads."""
 
-    column: str  # "position", "role" or "head"
+    column: str  # "position", "role", "head" or "sender"
     keys: list[Any]  # of the columns, in order
     at: tuple[np.ndarray, np.ndarray]  # row and column of each row of the table
     n_layer: int
 
     @classmethod
     def of(cls, found: pandas.DataFrame, *, with_positions: bool) -> _Grid:
-        column = "head"
+        column = "sender" if "sender" in found and found["sender"].notna().any() else "head"
         if with_positions:
             named = "role" in found and found["role"].notna().any()
             column = "role" if named else "position"
@@ -276,16 +280,22 @@ class _Grid:
 
     def labels(self, study: Study) -> tuple[str, ...]:
         """Return the labels of the columns."""
-        if self.column == "head":
+        if self.column in ("head", "sender"):
             return tuple(map(str, self.keys))
         return column_labels(study, self.keys)
 
 
-def _names(effect: np.ndarray, survives: np.ndarray) -> dict[tuple[int, int], str]:
-    """Return layer.head for the surviving heads of the largest effects."""
+def _names(
+    effect: np.ndarray, survives: np.ndarray, keys: Sequence[Any]
+) -> dict[tuple[int, int], str]:
+    """Return layer.head, or "m3" for an MLP, for the surviving cells of the largest effects.
+
+    Args:
+        keys: of the columns.
+    """
     places = [(int(a), int(b)) for a, b in np.argwhere(survives)]
     largest = sorted(places, key=lambda at: -effect[at])[:MOST_NAMED]
-    return {at: f"{at[0]}.{at[1]}" for at in largest}
+    return {at: f"m{at[0]}" if keys[at[1]] == "MLP" else f"{at[0]}.{at[1]}" for at in largest}
 
 
 def heads_to_draw(table: pandas.DataFrame, site: str, metric: str) -> list[int | None]:
@@ -308,6 +318,8 @@ def heads_to_draw(table: pandas.DataFrame, site: str, metric: str) -> list[int |
 def _columns_are(study: Study, column: str) -> str:
     if column == "head":
         return "head"
+    if column == "sender":
+        return "sender: a head, or the MLP"
     if column == "role":
         return "role; +1 is the token after it"
     start = {
@@ -319,8 +331,10 @@ def _columns_are(study: Study, column: str) -> str:
     return f"position from {start[study.align]}"
 
 
-def _scale(mean: np.ndarray, clean: float, corrupt: float, centre: float | None) -> Scale:
-    runs = [value for value in (clean, corrupt) if np.isfinite(value)]
+def _scale(
+    mean: np.ndarray, clean: float, corrupt: float, centre: float | None, *, only_cells: bool
+) -> Scale:
+    runs = [value for value in (clean, corrupt) if np.isfinite(value) and not only_cells]
     spanned = [*mean[np.isfinite(mean)].tolist(), *runs] or [0.0]
     marks = (("clean", clean), ("corrupt", corrupt))
     return Scale(min(spanned), max(spanned), centre, marks)

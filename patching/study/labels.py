@@ -12,7 +12,7 @@ from patching.study.result import Study
 from patching.text import escaped, shortened, visible
 
 LONGEST = 16  # characters of a token
-AXES_SHORT = {"layer": "layer ", "head": "head ", "position": "position ", "role": ""}
+AXES_SHORT = {"layer": "layer ", "head": "head ", "sender": "", "position": "position ", "role": ""}
 
 
 def column_labels(study: Study, keys: Sequence[Key]) -> tuple[str, ...]:
@@ -66,12 +66,14 @@ def is_of(axes: Mapping[str, np.ndarray], text: str) -> bool:
 def find_cell(axes: Mapping[str, np.ndarray], text: str) -> int:
     """Return the number of the cell that a text names: "3:S2", "3:-1", "4.2" or "4.2:S2".
 
+    In a map of paths, "3:2" is head 2 of layer 3, and "3:MLP" its MLP.
+
     Raises:
         StudyError: the map has no such cell.
     """
     place, _, key = text.partition(":")
     layer, _, head = place.partition(".")
-    asked = {"layer": layer, "head": head, "position": key, "role": key}
+    asked = {"layer": layer, "head": head, "sender": key, "position": key, "role": key}
     matches = np.ones(len(axes["layer"]), dtype=bool)
     for name, values in axes.items():
         matches &= np.array([str(value) == asked[name].strip() for value in values.tolist()])
@@ -79,7 +81,8 @@ def find_cell(axes: Mapping[str, np.ndarray], text: str) -> int:
     if len(found) != 1 or not is_of(axes, text):
         last = len(axes["layer"]) - 1
         shown = str(axes["layer"][last]) + (f".{axes['head'][last]}" if "head" in axes else "")
-        column = next((axes[name] for name in ("role", "position") if name in axes), None)
+        column = next((axes[name] for name in ("sender", "role", "position") if name in axes),
+                      None)  # fmt: skip
         shown += "" if column is None else f":{column[last]}"
         raise StudyError(f"no cell {text!r:.60} in the map; a cell is written as {shown}")
     return int(found[0])

@@ -12,7 +12,8 @@ from typing import Any
 from mingpt.checks import check_whole
 from mingpt.errors import ConfigError
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES
-from patching.errors import StudyError, SweepError
+from patching.errors import PathError, StudyError, SweepError
+from patching.paths.request import PathRequest, text_of
 from patching.study.align import ALIGNMENTS
 from patching.sweep.metrics import METRICS, Metric, parse_metrics
 from patching.sweep.put import Put
@@ -21,6 +22,8 @@ from patching.sweep.request import Request
 BATCH = 64  # pairs of one length that run together, and are one file on disk
 MAX_MEMORY = 2**30  # bytes of a batch's runs; a fixed number, because it decides the rounding
 OF_PUT = ("put", "mean_per", "put_seed")  # fields of what is put in
+OF_PATHS = ("paths", "mlps", "sender_positions", "receiver_positions")  # ... of path patching
+PATHS = "paths"  # the site of a study of paths: layer x sender
 RECOVERY = "recovery"  # computed from logit_diff, over all pairs
 
 
@@ -43,12 +46,18 @@ class StudyRequest:
     put: str = Put.what  # what is put in: a name in PUTS
     mean_per: str = Put.per  # of a mean: a name in MEANS_PER
     put_seed: int = Put.seed  # of the prompt that is put in, of resampling
+    paths: str | None = None  # receivers, as "q:9.9,9.6": path patching in place of sweeps
+    mlps: str = PathRequest.mlps  # of paths
+    sender_positions: str | None = None  # of paths: None for all, or "end"
+    receiver_positions: str | None = None
     # The sweep of each site; made from the settings above.
     sweeps: tuple[Request, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("sites", "metrics"):
             object.__setattr__(self, name, _names(name[:-1], getattr(self, name)))
+        if self.paths is not None:
+            self._check_paths()
         if self.align is not None and self.align not in ALIGNMENTS:
             raise StudyError(f"no alignment {self.align!r}; there are {', '.join(ALIGNMENTS)}")
         try:
@@ -64,12 +73,47 @@ class StudyRequest:
                     put=self.put_in,
                 )
                 for site in self.sites
+                if self.paths is None
             )
         except (SweepError, ConfigError) as error:
             raise StudyError(str(error)) from None
-        if self.by_position and not any(site in HEAD_SITES for site in self.sites):
+        if (
+            self.paths is None
+            and self.by_position
+            and not any(site in HEAD_SITES for site in self.sites)
+        ):
             raise StudyError(f"by_position is for {', '.join(HEAD_SITES)}")
         object.__setattr__(self, "sweeps", sweeps)
+
+    def _check_paths(self) -> None:
+        """Check the settings of path patching; write the receivers as text_of does.
+
+        Raises:
+            StudyError: they do not exist, or go with those of a sweep.
+        """
+        if self.by_position or not self.put_in.is_recorded:
+            raise StudyError("paths go neither with by_position nor with put: leave them out")
+        if self.sites not in (StudyRequest.sites, (PATHS,)):
+            raise StudyError("paths have receivers and no site: leave site out")
+        for name in ("sender_positions", "receiver_positions"):
+            if getattr(self, name) not in (None, "end"):
+                raise StudyError(
+                    f"{name} is 'end' or left out, because prompts of a study differ in length"
+                )
+        object.__setattr__(self, "sites", (PATHS,))
+        try:
+            object.__setattr__(self, "paths", text_of(self.of_paths.receivers))
+        except (PathError, SweepError) as error:
+            raise StudyError(str(error)) from None
+
+    @property
+    def of_paths(self) -> PathRequest:
+        """The request of path patching for each pair; only where `paths` is given."""
+        names = [metric.name for metric in self.read]
+        return PathRequest(
+            self.paths or "", self.mlps, self.direction, names, self.sender_positions,
+            self.receiver_positions, max_memory=self.max_memory,
+        )  # fmt: skip
 
     @property
     def put_in(self) -> Put:
@@ -91,6 +135,8 @@ class StudyRequest:
         fields = [one.name for one in dataclasses.fields(self) if one.init]
         if self.put_in.is_recorded:  # as in studies of 0.3, which have no such fields
             fields = [name for name in fields if name not in OF_PUT]
+        if self.paths is None:
+            fields = [name for name in fields if name not in OF_PATHS]
         values = {name: getattr(self, name) for name in fields}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -98,7 +144,8 @@ class StudyRequest:
     def from_dict(cls, fields: dict[str, Any]) -> StudyRequest:
         """Read what `to_dict` returned, and ignore any other field."""
         names = [one.name for one in dataclasses.fields(cls) if one.init]
-        return cls(**{name: fields[name] for name in names if name in fields or name not in OF_PUT})
+        later = (*OF_PUT, *OF_PATHS)
+        return cls(**{name: fields[name] for name in names if name in fields or name not in later})
 
 
 @dataclass(frozen=True)
@@ -144,6 +191,11 @@ def _names(what: str, asked: str | Sequence[str]) -> tuple[str, ...]:
         if other is not None:
             raise StudyError(f"no metric {other!r}; there are {', '.join(METRICS)}")
     return names
+
+
+def sender_labels(count: int) -> tuple[str, ...]:
+    """Return the labels of the columns of a map of paths (count,): "0", "1", ..., "MLP"."""
+    return (*map(str, range(count - 1)), "MLP")
 
 
 def cut(lengths: Sequence[int], batch: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from patching.errors import MinGPTError, ResultError, StudyError
 from patching.notebook import HasPage
 from patching.study import on_disk
 from patching.study.align import Key, averaging, common_keys
-from patching.study.request import StudyRequest, cut
+from patching.study.request import StudyRequest, cut, sender_labels
 from patching.study.resampling import MEMORY
 from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
@@ -37,7 +37,7 @@ class Cells:
     pairs: np.ndarray  # (n,) numbers of the pairs, ascending
     base: np.ndarray  # (n,) of the unpatched run that is patched
     effects: np.ndarray  # (n, K) patched minus base
-    axes: dict[str, np.ndarray]  # layer, head, position or role -> of each cell (K,)
+    axes: dict[str, np.ndarray]  # layer, head or sender, position or role -> of each cell (K,)
 
 
 class Study(HasPage):
@@ -124,9 +124,11 @@ class Study(HasPage):
         done = sum(len(self.batches[number]) for number in self.finished)
         base, source = DIRECTIONS[self.request.direction]
         put_in = source if self.request.put_in.is_recorded else ABLATIONS[self.request.put].lower()
+        paths = self.request.paths
+        what = ", ".join(self.request.sites) if paths is None else f"paths to {paths}"
         return (
             f"Study of {escaped(str(self.fields['model']['name']))} in {escaped(str(self.folder))}:"
-            f" {done:,} of {len(self):,} pairs, {', '.join(self.request.sites)},"
+            f" {done:,} of {len(self):,} pairs, {what},"
             f" {', '.join(self.request.metrics)}, {put_in} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
         )
@@ -237,6 +239,9 @@ class Study(HasPage):
                 effects[row_of[pair]] = effect.ravel()
         index = np.indices(shape).reshape(len(shape), -1)
         axes = dict(zip(sizes, index, strict=True))
+        if "sender" in axes:
+            labels = np.array(sender_labels(sizes["sender"]), dtype=object)
+            axes["sender"] = labels[axes["sender"]]
         if keys is not None:
             name = "role" if self.align == "roles" else "position"
             axes[name] = np.array(keys, dtype=object if name == "role" else int)[

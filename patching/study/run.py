@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mingpt.files import expanded
-from patching.errors import StudyError, SweepError, named
+from patching.errors import PathError, StudyError, SweepError, named
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import versions
@@ -24,7 +24,7 @@ from patching.study.align import choose_align, common_keys, position_keys
 from patching.study.batch import BatchNumbers, run_batch
 from patching.study.pairs_file import Pairs
 from patching.study.pairs_report import PairsReport
-from patching.study.request import StudyRequest, Workers, cut
+from patching.study.request import PATHS, StudyRequest, Workers, cut
 from patching.study.result import Study
 from patching.study.roles import Roles
 from patching.study.rows import listed
@@ -52,6 +52,10 @@ def run_study(
     batch: int = StudyRequest.batch,
     max_memory: int = StudyRequest.max_memory,
     put: str | Put = StudyRequest.put,
+    paths: str | None = StudyRequest.paths,
+    mlps: str = StudyRequest.mlps,
+    sender_positions: str | None = StudyRequest.sender_positions,
+    receiver_positions: str | None = StudyRequest.receiver_positions,
     workers: int = 1,
     ray: str | None = None,
     gpus_per_worker: float = 0,
@@ -75,6 +79,10 @@ def run_study(
         batch: pairs that run together and are written as one file.
         max_memory: bytes of the runs, beside the model.
         put: as patch_sweep; "mean" and "resample" take the study's own clean prompts.
+        paths: receivers, as "q:9.9,9.6" or "logits": path patching of every head and MLP, in
+            place of sweeps of a site.
+        mlps, sender_positions, receiver_positions: of paths, as patch_paths; positions are None
+            for all, or "end".
         workers: processes that run batches, each with a model of its own; 1 runs them here.
         ray: the address of a Ray cluster on which the workers run, "auto" or "host:port"; None
             for this machine.
@@ -90,7 +98,7 @@ def run_study(
     how = put_of(put)
     request = StudyRequest(
         site, metric, direction, align, by_position, batch, max_memory,  # type: ignore[arg-type]
-        how.what, how.per, how.seed,
+        how.what, how.per, how.seed, paths, mlps, sender_positions, receiver_positions,
     )  # fmt: skip
     on_disk.pyarrow_parquet()  # to fail before the first run
     work = _Work(model, pairs, request, Workers(workers, ray, gpus_per_worker), how.pairs)
@@ -137,7 +145,10 @@ class _Work:
             own = tuple(self.pairs) if request.put in FROM_PROMPTS else ()
             self.source = PutValues(model, replace(request.put_in, pairs=put_from or own))
             self.source.check(self.pairs)
-        except SweepError as error:
+            if request.paths is not None:
+                for T in {len(pair) for pair in self.pairs}:
+                    request.of_paths.paths(model.config, T)
+        except (SweepError, PathError) as error:
             raise StudyError(str(error)) from None
         if len(self.pairs) < LEAST_PAIRS:
             report = None if self.given is None else self.given.report
@@ -224,16 +235,23 @@ class _Work:
             "id": on_disk.study_id(fields),
             "align": self.align,
             "why": self.why,
-            "axes": {
-                sweep.site: list(sweep.grid(self.model.config, len(self.pairs[0])).sizes.items())
-                for sweep in self.request.sweeps
-            },
+            "axes": self._axes(),
             "batches": len(self.batches),
             "pairs_file_sha256": None if report is None else report.sha256,
             "pairs_report": None if report is None else report.to_dict(),
             "versions": versions(self.model),
             "workers": self.workers.count,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _axes(self) -> dict[str, list[tuple[str, int]]]:
+        """Return the names and sizes of each map's axes; that of position varies."""
+        config = self.model.config
+        if self.request.paths is not None:
+            return {PATHS: [("layer", config.n_layer), ("sender", config.n_head + 1)]}
+        return {
+            sweep.site: list(sweep.grid(config, len(self.pairs[0])).sizes.items())
+            for sweep in self.request.sweeps
         }
 
     def _pair_columns(self) -> dict[str, Any]:

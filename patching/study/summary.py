@@ -12,7 +12,7 @@ from mingpt.files import replacing
 from patching.errors import StudyError
 from patching.frames import frame
 from patching.study import on_disk
-from patching.study.request import RECOVERY
+from patching.study.request import RECOVERY, sender_labels
 from patching.study.resampling import MEMORY, column_blocks
 from patching.study.statistics import (
     CONFIDENCE,
@@ -35,7 +35,8 @@ KINDS_OF_RECOVERY = ("ratio", "mean")
 CORRECTIONS = ("max-t", "bh")
 # A pair's own recovery is left out where its gap is below so much of the mean gap.
 LEAST_GAP = 0.1
-AXES = ("layer", "head", "position", "role")
+AXES = ("layer", "head", "sender", "position", "role")
+TEXTS = ("sender", "role")  # axes whose values are texts
 FORMATS = (".parquet", ".csv", ".json")
 
 
@@ -145,7 +146,7 @@ def _stacked(tables: Sequence[dict[str, Any]]) -> pandas.DataFrame:
             columns.setdefault(name, []).extend(filled)
     found = frame(columns)
     for name in names:
-        if name != "role":
+        if name not in TEXTS:
             found[name] = found[name].astype("Int64" if found[name].isna().any() else "int64")
     return found
 
@@ -169,7 +170,8 @@ def tidy_pairs(study: Study, sites: Sequence[str], metrics: Sequence[str]) -> pa
                 )
             parts.append(_tidy(study, site, metric, pd))
     whole = pd.concat(parts, ignore_index=True)
-    return whole.drop(columns=[name for name in AXES if whole[name].isna().all()])
+    empty = [name for name in AXES if name in whole and whole[name].isna().all()]
+    return whole.drop(columns=empty)
 
 
 def _tidy(study: Study, site: str, metric: str, pd: Any) -> pandas.DataFrame:
@@ -187,7 +189,14 @@ def _tidy(study: Study, site: str, metric: str, pd: Any) -> pandas.DataFrame:
         found["metric"] = RECOVERY
     for name in ("layer", "head", "position"):
         found[name] = found[name].astype("Int64" if found[name].isna().any() else "int64")
-    return found[list(on_disk.COLUMNS)].reset_index(drop=True)
+    columns = list(on_disk.COLUMNS)
+    if (
+        study.request.paths is not None
+    ):  # files have the number of a column; the last one is the MLP
+        labels = sender_labels(dict(study.fields["axes"][site])["sender"])
+        found["sender"] = [labels[column] for column in found["head"]]
+        columns[columns.index("head")] = "sender"
+    return found[columns].reset_index(drop=True)
 
 
 def summary_paths(stem: str | Path) -> list[Path]:

@@ -49,6 +49,8 @@ def experiment_words(study: Study, what: str) -> str:
     """
     request = study.request
     base, source = DIRECTIONS[request.direction]
+    if request.paths is not None:
+        return f"{_paths(study)}, {source} into {base}"
     if request.put not in ABLATIONS:
         return f"activation patching of {what}, {source} into {base}"
     where = {"position": " at each position", "all": " over all positions"}[request.mean_per]
@@ -59,8 +61,19 @@ def experiment_words(study: Study, what: str) -> str:
 def how_words(study: Study) -> str:
     """Return a study's direction and what it puts in, such as "noise, zero ablation"."""
     request = study.request
+    if request.paths is not None:
+        return f"{request.direction}, {_paths(study)}"
     put = f", {ABLATIONS[request.put].lower()}" if request.put in ABLATIONS else ""
     return f"{request.direction}{put}"
+
+
+def _paths(study: Study) -> str:
+    """Return "path patching of senders to q:9.9, MLPs recomputed", with positions if chosen."""
+    request = study.request
+    words = f"path patching of senders to {request.paths}, MLPs {request.mlps}"
+    for name, at in (("sent", request.sender_positions), ("received", request.receiver_positions)):
+        words += f", {name} at the last position" if at else ""
+    return words
 
 
 def pairing_words(found: pandas.DataFrame) -> str:

@@ -176,6 +176,10 @@ def test_what_does_not_fit_is_refused_in_one_line(model, pair):
     ):
         with pytest.raises(PathError, match=words):
             patch_paths(one, pair, **how)
+    alone = PromptPair.from_ids(WHERE["clean_ids"], None, 11, 22)
+    for function in (patch_paths, patch_edges):
+        with pytest.raises(PathError, match="no corrupt prompt"):
+            function(model, alone)
     for how, words in (
         ({"receivers": "q,z"}, "no kind of receiver 'z'"),
         ({"method": "eap-ig", "steps": 0}, "steps is a number"),
