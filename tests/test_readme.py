@@ -76,7 +76,7 @@ def test_there_are_examples_to_run():
         ".", "mingpt", "mingpt/training", "patching/embeddings",
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
     }  # fmt: skip
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 24
     assert len(commands_of(IN_A_ROW)) == 3
 
 

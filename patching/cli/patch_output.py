@@ -32,6 +32,7 @@ NAMED_SETTINGS = (
     "window",
     "put",
     "put_from",
+    "noise",
     "method",
     "tf32",
     "rows",

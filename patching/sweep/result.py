@@ -66,6 +66,8 @@ class SweepResult(HasPage):
     # Of a mean: "prompts", how many, "per", and the "checksum" of their token ids; of resampling:
     # the "prompt", and the "seed".
     put_from: dict[str, Any] = field(default_factory=dict)
+    # Of Gaussian noise in place of a corrupt prompt: subject, positions, std, asked, draws, seed.
+    noise: dict[str, Any] | None = None
     method: str = "fast"  # a name in METHODS
     patches: str | None = None  # name of the caller's function for the patches, if there was one
     shared_by: int = 1  # query heads that read each patched head: more than 1 for shared k and v
@@ -119,6 +121,11 @@ class SweepResult(HasPage):
     def is_approximate(self) -> bool:
         """True for attribution's estimates, False for numbers of patched runs."""
         return self.method == "attribution"
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The unpatched runs: "clean", and "corrupt" unless there is none."""
+        return self.pair.runs if self.noise is None else ("clean", "corrupt")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -319,11 +326,12 @@ _LATER: dict[str, Any] = {
     "next_texts": {},
     "put": "recorded",
     "put_from": {},
+    "noise": None,
 }  # 0.3 and before lack them
 _PAIR = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
     "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
-    "notes", "command", "next_texts", "put_from",
+    "notes", "command", "next_texts", "put_from", "noise",
 )  # fmt: skip

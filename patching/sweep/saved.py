@@ -65,6 +65,14 @@ TABLE = {
     "window": whole(1),
     "put": one_of(PUTS),
     "put_from": dictionary,
+    "noise": optional(
+        record(
+            {
+                "subject": text, "positions": _INDICES, "std": finite, "asked": text,
+                "draws": whole(1), "seed": whole(0),
+            }
+        )
+    ),
     "method": one_of(METHODS),
     "patches": optional(text),
     "shared_by": whole(1),
@@ -97,6 +105,7 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     _check_pair(saved["pair"])
     of_put = PUT_FROM.get(saved["put"], {})
     is_alone = not saved["pair"]["differing"]
+    is_alone = is_alone and saved["noise"] is None
     is_ablation = saved["put"] != "recorded" or saved["patches"] is not None
     agree(not is_alone or (is_ablation and saved["direction"] == "noise"), "put and pair")
     agree(saved["put_from"].keys() == of_put.keys(), "put and put_from")
