@@ -149,15 +149,18 @@ def test_what_does_not_go_together_is_refused(alone, pair):
 def test_a_subject_is_found_by_its_tokens(builtin):
     _, tokenizer = builtin
     prompt = "TheJones met na\u00efve Michelle Jones and Jones"
-    tokens = [tokenizer.token(number) for number in tokenizer.encode(prompt)]
-    for subject in ("Michelle Jones", "na\u00efve", "Jones", "met"):
+    ids = tokenizer.encode(prompt)
+    for subject, before in (
+        ("Michelle Jones", "TheJones met na\u00efve"),
+        ("na\u00efve", "TheJones met"),
+        ("Jones", "TheJones met na\u00efve Michelle"),  # not the end of the first word
+        ("met", "TheJones"),
+    ):
         positions = gaussian(tokenizer, prompt, subject).positions
-        first, last = positions[0], positions[-1]
-        assert positions == tuple(range(first, last + 1))
-        before = tokenizer.decode(tokenizer.encode(prompt)[:first])
-        assert tokenizer.decode(tokenizer.encode(prompt)[: last + 1]).endswith(subject)
-        assert not before.endswith(subject)
-        assert len(tokens) > last
+        first, end = positions[0], positions[-1] + 1
+        assert positions == tuple(range(first, end))
+        assert tokenizer.decode(ids[:first]) == before
+        assert tokenizer.decode(ids[:end]) == f"{before} {subject}"
     for subject, words in (("Jon", "a part of a word"), ("Paris", "is not in"), (" ", "is not in")):
         with pytest.raises(SweepError, match=words):
             gaussian(tokenizer, prompt, subject)
