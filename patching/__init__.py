@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.sweep.agreement import compare_sweeps as compare_sweeps
     from patching.sweep.figures import draw_agreement as draw_agreement
     from patching.sweep.figures import draw_heatmap as draw_heatmap
+    from patching.sweep.gaussian import Gaussian as Gaussian
+    from patching.sweep.gaussian import gaussian as gaussian
     from patching.sweep.metrics import METRICS as METRICS
     from patching.sweep.metrics import Metric as Metric
     from patching.sweep.put import mean_over as mean_over
@@ -70,6 +72,8 @@ _HOME = {
     "METRICS": "patching.sweep.metrics",
     "Metric": "patching.sweep.metrics",
     "patch_sweep": "patching.sweep.run",
+    "Gaussian": "patching.sweep.gaussian",
+    "gaussian": "patching.sweep.gaussian",
     "mean_over": "patching.sweep.put",
     "resample_from": "patching.sweep.put",
     "SweepResult": "patching.sweep.result",

@@ -181,6 +181,8 @@ CALLS = {
         "answer_id": lambda t: patching.answer_id(t.tokenizer, "Jones") == t.pair.target_ids[0],
         "METRICS": lambda t: "Jones" in patching.METRICS["log_prob"].describe(t.pair),
         "Metric": lambda t: "top" in t.sweep(metric=patching.Metric("top", largest)).metrics,
+        "Gaussian": lambda t: patching.Gaussian([1, 0], 0.4).positions == (0, 1),
+        "gaussian": lambda t: patching.gaussian(t.tokenizer, "A key", "key").draws == 10,
         "mean_over": lambda t: t.sweep(put=patching.mean_over([t.pair])).put == "mean",
         "resample_from": lambda t: patching.resample_from([t.pair], seed=3).seed == 3,
         "patch_sweep": lambda t: t.sweep().values.shape == (3, len(t.pair)),

@@ -81,7 +81,7 @@ def test_there_are_examples_to_run():
         "patching/sweep", "patching/explanation", "patching/continuation", "patching/study",
         "patching/paths",
     }  # fmt: skip
-    assert len(COMMANDS) == 28
+    assert len(COMMANDS) == 29
     assert len(commands_of(IN_A_ROW)) == 3
 
 

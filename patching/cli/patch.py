@@ -27,7 +27,15 @@ from patching.cli.common.options import (
     output_options,
 )
 from patching.cli.common.page import check_html, html_option
-from patching.cli.patch_put import file_of_put, put_of, put_options, with_pairs
+from patching.cli.patch_put import (
+    check_noise,
+    file_of_put,
+    noise_of,
+    noise_options,
+    put_of,
+    put_options,
+    with_pairs,
+)  # fmt: skip
 from patching.sweep.approximate import APPROXIMATE, DEFAULT_RULES, RELP_RULES, STEPS
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS, without_foil
@@ -130,6 +138,8 @@ examples:
       which heads is the clean run lost without?
   {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv --direction noise
       ... with each head at its mean over the clean prompts of a file of pairs
+  {COMMAND} --model builtin --corrupt-by gaussian --subject "Michelle Jones" --metric recovery
+      causal tracing: which vector undoes noise on the subject?
   {COMMAND} --model builtin --report hand-in/
       a folder with figure, caption, tables and numbers
   {COMMAND} --model builtin --html --out michelle.png
@@ -155,7 +165,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="the corrupt prompt's next word, or words; only for a --metric that compares"
                " it with the target"),
     ],
-    "model": model_options(seed="of the prompt that --put resample chooses"),
+    "model": model_options(seed="of the prompt that --put resample chooses, and of noise"),
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
         Option(["--direction"], type=Choice([*DIRECTIONS]),
@@ -174,6 +184,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     ],
     "intervention": [
         *put_options(),
+        *noise_options(),
     ],
     "speed": [
         Option(["--method"], type=Choice(METHODS), default=Request.method,
@@ -251,6 +262,7 @@ def run(arguments: SimpleNamespace) -> None:
     limit = loaded.model.config.block_size
     pair = PromptPair.from_text(loaded.tokenizer, **texts, most_tokens=limit)
     check_pair(loaded.model, pair)
+    request = replace(request, corrupt_by=noise_of(arguments, loaded, texts["clean"]))
     request.check_runs(pair)
     request = replace(request, rows=rows, **_indices(arguments, loaded.model.config, len(pair)))
     say(f"\n{tables.pair_table(pair)}")
@@ -284,6 +296,8 @@ def _request(arguments: SimpleNamespace) -> Request:
     --heads and --positions depend on the model and the prompts. Until these are known,
     [0] stands for each of them.
     """
+    # Estimates run no cell, and with noise a cell is a mean over draws.
+    has_cells = arguments.method not in APPROXIMATE and arguments.corrupt_by is None
     request = Request(
         site=arguments.site,
         metric=arguments.metric,
@@ -294,9 +308,10 @@ def _request(arguments: SimpleNamespace) -> Request:
         positions=[0] if arguments.positions else None,
         method=arguments.method,
         put=put_of(arguments),
+        corrupt_by=check_noise(arguments),
         max_memory=None if arguments.max_memory is None else parse_size(arguments.max_memory),
         tf32=arguments.tf32,
-        next_tokens=NEXT_TOKENS if arguments.html and arguments.method not in APPROXIMATE else 0,
+        next_tokens=NEXT_TOKENS if arguments.html and has_cells else 0,
         relp_rules=arguments.relp_rules,
         steps=arguments.steps,
     )
@@ -319,9 +334,11 @@ def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
     Raises:
         UsageError: some are missing, such as the foil of a metric that needs one.
     """
-    is_ablation = not request.put_in.is_recorded
-    optional = ["foil", "corrupt"] if is_ablation else ["foil"]
+    is_alone = not request.put_in.is_recorded or arguments.corrupt_by is not None
+    optional = ["foil", "corrupt"] if is_alone else ["foil"]
     texts = {"corrupt": None, **parse_texts(arguments, EXAMPLE, optional=optional)}
+    if arguments.corrupt_by is not None:  # the example's, which is given with no text of one's own
+        texts["corrupt"] = None
     needing = [metric.name for metric in request.metrics if metric.needs_foil]
     if needing and "foil" not in texts:
         raise UsageError(

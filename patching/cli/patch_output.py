@@ -26,8 +26,8 @@ LOOK = ("cmap", "title", "scale", "vmin", "vmax", "cell_values")  # options of t
 # Settings that the name of a run's files stands for. Site and direction are in it as words;
 # where heads are patched at each position, `positions` is not None.
 NAMED_SETTINGS = (
-    "layers", "heads", "positions", "window", "put", "put_from", "method", "relp_rules", "steps",
-    "tf32", "rows",
+    "layers", "heads", "positions", "window", "put", "put_from", "noise", "method", "relp_rules",
+    "steps", "tf32", "rows",
 )  # fmt: skip
 
 

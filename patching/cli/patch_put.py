@@ -1,4 +1,4 @@
-"""The options of mingpt-patch that say what is put in, and the file that it is taken from."""
+"""The options that say what is put in, with its file of pairs, and those of noise."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from click import Choice, Option
+from click import Choice, IntRange, Option
 
 from mingpt.files import expanded
 from patching.cli.common.command import UsageError
 from patching.cli.common.options import files
+from patching.sweep.gaussian import DRAWS, MOST_DRAWS, STD, Gaussian, gaussian
 from patching.sweep.put import FROM_PROMPTS, MEANS_PER, PUTS, Put
 from patching.text import escaped
 
@@ -41,6 +42,52 @@ def put_options(*, of_study: bool = False) -> list[Option]:
                help="--put resample: the file of pairs, one of whose clean prompts of equal length"
                f" is chosen by --seed{own}"),
     ]  # fmt: skip
+
+
+def noise_options() -> list[Option]:
+    """Return the options of noise in place of a corrupt prompt."""
+    return [
+        Option(["--corrupt-by"], type=Choice(["gaussian"]),
+               help="in place of --corrupt: noise on the token embeddings of --subject, as causal"
+               " tracing has it (Meng et al. 2022). Noise can mislead: it puts the model off its"
+               " distribution, and finds other places than another prompt does (Zhang & Nanda 2023,"
+               " arXiv 2309.16042)"),
+        Option(["--subject"], metavar="TEXT",
+               help="whole words of the clean prompt; where it names them first"),
+        Option(["--noise-std"], metavar="X", default=STD,
+               help="standard deviation: 3s is 3 x that of the subject's embeddings, 0.4 is 0.4"),
+        Option(["--draws"], type=IntRange(1, MOST_DRAWS), default=DRAWS, metavar="N",
+               help="draws of noise by --seed, the same for every cell; values are means over them,"
+               " recovery a ratio of means"),
+    ]  # fmt: skip
+
+
+def check_noise(arguments: SimpleNamespace) -> Gaussian | None:
+    """Return noise on position 0, for the checks that need no prompt; None if none is asked for.
+
+    Raises:
+        UsageError: the subject is missing, or an option is given that is of no use.
+        SweepError: no such standard deviation.
+    """
+    if arguments.corrupt_by is None:
+        defaults = {"subject": None, "noise_std": STD, "draws": DRAWS}
+        for name, default in defaults.items():
+            if getattr(arguments, name) != default:
+                raise UsageError(f"--{name.replace('_', '-')} is for --corrupt-by gaussian")
+        return None
+    if arguments.corrupt is not None:
+        raise UsageError("--corrupt-by takes the place of --corrupt: give one of the two")
+    if not arguments.subject:
+        raise UsageError("--corrupt-by gaussian needs --subject, words of the clean prompt")
+    return Gaussian((0,), arguments.noise_std)
+
+
+def noise_of(arguments: SimpleNamespace, loaded: LoadedModel, clean: str) -> Gaussian | None:
+    """Return the noise that takes the place of a corrupt prompt, if it is asked for."""
+    if arguments.corrupt_by is None:
+        return None
+    std, draws, seed = arguments.noise_std, arguments.draws, arguments.seed
+    return gaussian(loaded.tokenizer, clean, arguments.subject, std=std, draws=draws, seed=seed)
 
 
 def put_of(arguments: SimpleNamespace, *, of_study: bool = False) -> Put:

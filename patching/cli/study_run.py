@@ -26,9 +26,9 @@ from patching.cli.study_options import (
     texts_of,
 )
 from patching.interrupts import tell
-from patching.paths.request import MLPS
+from patching.paths.request import MLPS, PathRequest
 from patching.study.align import ALIGNMENTS
-from patching.study.request import StudyRequest, Workers
+from patching.study.request import OF_PATHS, StudyRequest, Workers, path_settings
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
 COMMAND = "mingpt-study run"
 EXAMPLE = "ioi"  # the family of the study without a file
 EXAMPLE_PAIRS = 40
-SETTINGS = (
-    "site", "metric", "direction", "align", "by_position", "batch", "paths", "mlps",
-    "sender_positions", "receiver_positions",
-)  # fmt: skip
+SETTINGS = ("site", "metric", "direction", "align", "by_position", "batch")
 NO_ROLES = "none"
 ROLES = "roles"  # the column that is read if there is one
 DESCRIPTION = """\
@@ -226,16 +223,26 @@ def _settings(arguments: SimpleNamespace) -> dict[str, Any]:
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     if arguments.max_memory is not None:
         settings["max_memory"] = parse_size(arguments.max_memory)
-    if arguments.paths is None and (
-        arguments.mlps != StudyRequest.mlps
-        or arguments.sender_positions
-        or arguments.receiver_positions
-    ):
-        raise UsageError("--mlps, --sender-positions and --receiver-positions are for --paths")
+    settings["paths"] = _paths(arguments)
     put = put_of(arguments, of_study=True)
     fields = {{"site": "sites", "metric": "metrics"}.get(k, k): v for k, v in settings.items()}
+    fields |= zip(OF_PATHS, path_settings(fields["paths"]), strict=True)
     StudyRequest(**fields, put=put.what, mean_per=put.per, put_seed=put.seed)
     return settings | {"put": put}
+
+
+def _paths(arguments: SimpleNamespace) -> PathRequest | None:
+    """Return what --paths asks for; None without it.
+
+    Raises:
+        UsageError: options of paths without it.
+    """
+    at = arguments.sender_positions, arguments.receiver_positions
+    if arguments.paths is not None:
+        return PathRequest(arguments.paths, arguments.mlps, "denoise", "logit_diff", *at)
+    if arguments.mlps != StudyRequest.mlps or any(at):
+        raise UsageError("--mlps, --sender-positions and --receiver-positions are for --paths")
+    return None
 
 
 @dataclass(frozen=True)

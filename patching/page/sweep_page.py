@@ -82,8 +82,8 @@ def _chart(result: SweepResult, metric: str) -> JSON:
         field("column_label", columns_are),
         field("value", "patched", ".4f"),
         field("change", form="+.4f"),
-        *([field("recovery", form=".3f")] if result.pair.has_corrupt else []),
-        *(field(run, form=".4f") for run in result.pair.runs),
+        *([field("recovery", form=".3f")] if "corrupt" in result.runs else []),
+        *(field(run, form=".4f") for run in result.runs),
     ]
     spec = heatmap(
         n_column,
@@ -102,7 +102,7 @@ def _chart(result: SweepResult, metric: str) -> JSON:
         columns=columns,
         rows_are="layer",
         columns_are=columns_are,
-        constants={run: getattr(found, run) for run in result.pair.runs},
+        constants={run: getattr(found, run) for run in result.runs},
         more={
             "groups": _heads(result),
             "groups_are": "head",
@@ -141,7 +141,7 @@ def _shows(result: SweepResult, metric: str, base: float) -> list[JSON]:
     found = result.metrics[metric]
     caption = escaped(result.captions[metric])
     both = unpatched_words(result, metric)
-    ends = [getattr(found, run) for run in result.pair.runs]
+    ends = [getattr(found, run) for run in result.runs]
     neutral = result.neutral.get(metric) if metric in result.diverging else None
     shows = [
         shown("patched value", "value", f"{caption} ({both})", ends=ends, middle=neutral),

@@ -142,11 +142,10 @@ def study_map(
     clean, corrupt = unpatched_means(study, metric, how.get("only_correct"))
     base = corrupt if study.request.direction == "denoise" else clean
     names = {} if is_by_position else _names(np.abs(mean - base), survives, grid.keys)
-    # What travels one path is little beside the gap between the runs: colours span the cells.
     is_paths = study.request.paths is not None
     cmap = cmap or ("RdBu" if METRICS[metric].diverging or is_paths else "viridis")
     centre = base if metric == RECOVERY or is_paths else METRICS[metric].neutral
-    confidence = how.get("confidence", CONFIDENCE)
+    centre = centre if is_diverging(cmap) else None
     return StudyMap(
         mean=mean,
         half=(grid.filled(found["high"]) - grid.filled(found["low"])) / 2,
@@ -156,11 +155,9 @@ def study_map(
         columns=grid.labels(study),
         columns_are=_columns_are(study, grid.column),
         caption=f"{METRIC_WORDS[metric]} [{study.request.direction}], mean",
-        half_caption=f"half-width of the {confidence:.0%} interval",
+        half_caption=f"half-width of the {how.get('confidence', CONFIDENCE):.0%} interval",
         title=_title(study, int(found["n"].iloc[0]), tested, what, title, how),
-        scale=_scale(
-            mean, clean, corrupt, centre if is_diverging(cmap) else None, only_cells=is_paths
-        ),
+        scale=_scale(mean, clean, corrupt, centre, only_cells=is_paths),
         cmap=cmap,
     )
 
@@ -334,6 +331,7 @@ def _columns_are(study: Study, column: str) -> str:
 def _scale(
     mean: np.ndarray, clean: float, corrupt: float, centre: float | None, *, only_cells: bool
 ) -> Scale:
+    # What travels one path is little beside the gap between the runs: colours span the cells.
     runs = [value for value in (clean, corrupt) if np.isfinite(value) and not only_cells]
     spanned = [*mean[np.isfinite(mean)].tolist(), *runs] or [0.0]
     marks = (("clean", clean), ("corrupt", corrupt))

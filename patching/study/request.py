@@ -193,6 +193,28 @@ def _names(what: str, asked: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def path_settings(
+    paths: str | PathRequest | None,
+) -> tuple[str | None, str, str | None, str | None]:
+    """Return StudyRequest's paths, mlps, sender_positions and receiver_positions.
+
+    Raises:
+        StudyError: no such receivers, or positions that are a list.
+    """
+    if paths is None:
+        return None, StudyRequest.mlps, None, None
+    try:
+        asked = PathRequest(paths) if isinstance(paths, str) else paths
+    except PathError as error:
+        raise StudyError(str(error)) from None
+    if not isinstance(asked, PathRequest):
+        raise StudyError(f"paths are receivers as text, or a PathRequest, not {paths!r:.80}")
+    at = (asked.sender_positions, asked.receiver_positions)
+    if not all(one is None or isinstance(one, str) for one in at):
+        raise StudyError("positions are 'end' or left out: prompts of a study differ in length")
+    return text_of(asked.receivers), asked.mlps, *at  # type: ignore[return-value]
+
+
 def sender_labels(count: int) -> tuple[str, ...]:
     """Return the labels of the columns of a map of paths (count,): "0", "1", ..., "MLP"."""
     return (*map(str, range(count - 1)), "MLP")

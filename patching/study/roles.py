@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from itertools import accumulate, pairwise
 from typing import Any
 
 from mingpt.checks import from_the_end
 from patching.prompts import Tokenizer
 from patching.study.row_errors import MalformedCellError
+from patching.token_spans import TokenSpans
 
 MARKS = "marks"  # the source of roles that is no column
 Span = tuple[int, int]  # first character, and the one after the last
@@ -57,26 +57,11 @@ def roles_of_marks(tokenizer: Tokenizer, text: str, spans: Mapping[str, list[Spa
 
     The spaces at a mark's ends are not part of it.
     """
-    ids = tokenizer.encode(text)
-    sizes = [len(_bytes_of(tokenizer, number)) for number in ids]
-    ends = list(pairwise(accumulate(sizes, initial=0)))
-    byte_of = list(accumulate((len(char.encode()) for char in text), initial=0))
-    found = {}
-    for role, places in spans.items():
-        positions = set()
-        for first, last in places:
-            word = text[first:last]
-            first += len(word) - len(word.lstrip())
-            last -= len(word) - len(word.rstrip())
-            at, to = byte_of[first], byte_of[last]
-            positions |= {i for i, (start, end) in enumerate(ends) if start < to and at < end}
-        found[role] = tuple(sorted(positions))
-    return found
-
-
-def _bytes_of(tokenizer: Tokenizer, number: int) -> bytes:
-    data = getattr(tokenizer, "data", None)
-    return data(number) if data is not None else tokenizer.token(number).encode()
+    of = TokenSpans(tokenizer, text)
+    return {
+        role: tuple(sorted({i for first, last in places for i in of.positions(first, last)}))
+        for role, places in spans.items()
+    }
 
 
 def roles_of_cell(cell: Any, T: int) -> Roles:

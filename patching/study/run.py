@@ -16,6 +16,7 @@ import numpy as np
 
 from mingpt.files import expanded
 from patching.errors import PathError, StudyError, SweepError, named
+from patching.paths.request import PathRequest
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import versions
@@ -24,7 +25,7 @@ from patching.study.align import choose_align, common_keys, position_keys
 from patching.study.batch import BatchNumbers, run_batch
 from patching.study.pairs_file import Pairs
 from patching.study.pairs_report import PairsReport
-from patching.study.request import PATHS, StudyRequest, Workers, cut
+from patching.study.request import PATHS, StudyRequest, Workers, cut, path_settings
 from patching.study.result import Study
 from patching.study.roles import Roles
 from patching.study.rows import listed
@@ -52,10 +53,7 @@ def run_study(
     batch: int = StudyRequest.batch,
     max_memory: int = StudyRequest.max_memory,
     put: str | Put = StudyRequest.put,
-    paths: str | None = StudyRequest.paths,
-    mlps: str = StudyRequest.mlps,
-    sender_positions: str | None = StudyRequest.sender_positions,
-    receiver_positions: str | None = StudyRequest.receiver_positions,
+    paths: str | PathRequest | None = None,
     workers: int = 1,
     ray: str | None = None,
     gpus_per_worker: float = 0,
@@ -79,10 +77,8 @@ def run_study(
         batch: pairs that run together and are written as one file.
         max_memory: bytes of the runs, beside the model.
         put: as patch_sweep; "mean" and "resample" take the study's own clean prompts.
-        paths: receivers, as "q:9.9,9.6" or "logits": path patching of every head and MLP, in
-            place of sweeps of a site.
-        mlps, sender_positions, receiver_positions: of paths, as patch_paths; positions are None
-            for all, or "end".
+        paths: path patching in place of sweeps of a site: receivers, as "q:9.9,9.6", or a
+            PathRequest, of which receiver, mlps and positions (None or "end") count.
         workers: processes that run batches, each with a model of its own; 1 runs them here.
         ray: the address of a Ray cluster on which the workers run, "auto" or "host:port"; None
             for this machine.
@@ -98,7 +94,7 @@ def run_study(
     how = put_of(put)
     request = StudyRequest(
         site, metric, direction, align, by_position, batch, max_memory,  # type: ignore[arg-type]
-        how.what, how.per, how.seed, paths, mlps, sender_positions, receiver_positions,
+        how.what, how.per, how.seed, *path_settings(paths),
     )  # fmt: skip
     on_disk.pyarrow_parquet()  # to fail before the first run
     work = _Work(model, pairs, request, Workers(workers, ray, gpus_per_worker), how.pairs)

@@ -10,7 +10,7 @@ from patching.errors import SweepError, check_result
 from patching.sweep.result import SweepResult
 
 MOST_MISSES = 5  # cells that are listed by default
-COMPARED = ("model_name", "site", "direction", "window", "patches", "pair", "axes")
+COMPARED = ("model_name", "site", "direction", "window", "patches", "put", "pair", "axes")
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def _scale(result: SweepResult, metric: str, look: Look, *, centred: bool) -> Sc
         low,
         high,
         result.neutral.get(metric) if centred else None,
-        tuple((name, getattr(found, name)) for name in result.pair.runs),
+        tuple((name, getattr(found, name)) for name in result.runs),
         "; ".join(remarks),
     )
 

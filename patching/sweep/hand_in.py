@@ -17,9 +17,8 @@ from patching.next_tokens import NextTokens
 from patching.prompts import PromptPair
 from patching.sweep.figures import Look, heatmaps
 from patching.sweep.put import ABLATIONS
-from patching.sweep.request import DIRECTIONS
 from patching.sweep.result import SweepResult
-from patching.sweep.words import experiment_words, put_words
+from patching.sweep.words import experiment_words, put_words, run_names
 from patching.text import SPACE, counted, escaped, model_label, visible
 
 STEM = "sweep"  # of the folder's files
@@ -89,7 +88,7 @@ def _markdown(text: str) -> str:
 
 def caption(result: SweepResult, metric: str) -> str:
     """Return the caption of a metric's figure: what a cell is, what its colours mean."""
-    base, source = DIRECTIONS[result.direction]
+    base, source = run_names(result)
     found, pair = result.metrics[metric], result.pair
     across = "token" if result.axes[-1] == "position" else "head"
     method = ABLATIONS.get(result.put, "Activation patching")
@@ -120,7 +119,7 @@ def caption(result: SweepResult, metric: str) -> str:
     return (
         f"{method} in {model_label(result.model_name)}. In each cell, {done}, at"
         f" {each}; the cell shows {result.captions[metric]}. Without a patch it is"
-        f" {' and '.join(f'{getattr(found, run):z.4g} in the {run}' for run in pair.runs)} run."
+        f" {' and '.join(f'{getattr(found, run):z.4g} in the {run}' for run in result.runs)} run."
         f" {prompts[0].upper()}{prompts[1:]}."
         f" {counted(result.cells, 'cell')}"
         f"{' (those that are hatched were not patched)' if _has_gaps(result) else ''}."

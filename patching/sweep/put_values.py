@@ -28,10 +28,19 @@ TOKENS_AT_ONCE = 1024  # of the prompts of a mean that run together
 
 
 @dataclass(frozen=True)
+class Noise:
+    """One draw of the noise that a corrupt run gets on its embeddings."""
+
+    positions: tuple[int, ...]  # (n,) sorted
+    rows: Tensor  # (n, C) what is added
+
+
+@dataclass(frozen=True)
 class Values:
-    """What is put into one pair's base run."""
+    """What is put into one pair's base run, and the noise that its corrupt run gets."""
 
     tensor: Tensor | None  # (n_layer, ...); None: the source run's own activation
+    noise: Noise | None = None  # on the embeddings of the corrupt run
     said: dict[str, Any] = field(default_factory=dict)  # where it is from, for the result
 
 
@@ -117,7 +126,7 @@ class PutValues:
         if put.what == "zero":
             return [Values(self._once(site, len(pair), _zeros)) for pair in pairs]
         said = {"prompts": len(put.pairs), "per": put.per, "checksum": self._checksum}
-        return [Values(self._once(site, len(pair), self._mean), said) for pair in pairs]
+        return [Values(self._once(site, len(pair), self._mean), said=said) for pair in pairs]
 
     def _once(self, site: str, T: int, make: Callable[[GPT, str, int], Tensor]) -> Tensor:
         if (site, T) not in self._shared:
@@ -127,7 +136,7 @@ class PutValues:
     def _of_another(self, pair: PromptPair, site: str) -> Values:
         other = self.another(pair)
         said = {"prompt": other.clean_text, "seed": self.put.seed}
-        return Values(_recorded(self.model, [other.clean_ids], site)[0], said)
+        return Values(_recorded(self.model, [other.clean_ids], site)[0], said=said)
 
     def _mean(self, model: GPT, site: str, T: int) -> Tensor:
         """Return the mean over the clean prompts, for a pair of T tokens."""

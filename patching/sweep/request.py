@@ -16,6 +16,7 @@ from mingpt.sites import DEFAULT_SITE, HEAD_SITES, SITES, Patch, heads_at
 from patching.errors import SweepError
 from patching.prompts import PromptPair
 from patching.sweep.approximate import APPROXIMATE, only_point, parse_rules, settings_of
+from patching.sweep.gaussian import Gaussian
 from patching.sweep.metrics import Asked, Metric, check_corrupt, check_slopes, parse_metrics
 from patching.sweep.put import Put, as_put
 
@@ -70,6 +71,7 @@ class Request:
     put: str | Put = "recorded"  # what is put in: a name in PUTS, or a Put
     relp_rules: str | Sequence[str] | None = None  # of method relp; None: its default rules
     steps: int | None = None  # of method attribution-ig; None: its default number
+    corrupt_by: Gaussian | None = None  # noise in place of a corrupt prompt
 
     def __post_init__(self) -> None:
         for name in ("metric", "layers", "heads", "positions"):
@@ -143,6 +145,7 @@ class Request:
         if self.method not in METHODS:
             raise SweepError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
         self._check_put()
+        self._check_noise()
         if self.steps is not None and not _is_count(self.steps):
             raise SweepError(f"steps is a whole number of at least 1, not {self.steps!r:.80}")
         rules, steps = settings_of(self.method, self.site, self.relp_rules, self.steps)
@@ -167,6 +170,21 @@ class Request:
         if self.window > 1:
             raise SweepError("patches of your own say which layers they patch: leave window at 1")
 
+    def _check_noise(self) -> None:
+        if self.corrupt_by is None:
+            return
+        if not isinstance(self.corrupt_by, Gaussian):
+            raise SweepError(f"corrupt_by is gaussian(...), not {self.corrupt_by!r:.80}")
+        if self.is_approximate:
+            raise SweepError(f"noise is for the methods fast and loop, not {self.method}")
+        if not self.put_in.is_recorded or self.patches is not None:
+            raise SweepError("noise is for activations that were recorded: leave put at recorded")
+        if self.next_tokens:
+            raise SweepError(
+                "with noise a cell is a mean over draws, so no one run says what comes next:"
+                " leave next_tokens at 0"
+            )
+
     def _check_put(self) -> None:
         put = self.put_in
         if not put.is_recorded and self.is_approximate:
@@ -183,6 +201,15 @@ class Request:
 
     def check_runs(self, pair: PromptPair) -> None:
         """Raise SweepError if the pair has no corrupt prompt, and its run is needed."""
+        if self.corrupt_by is not None:
+            if pair.has_corrupt:
+                raise SweepError("noise takes the place of a corrupt prompt: give one of the two")
+            if self.corrupt_by.positions[-1] >= len(pair):
+                raise SweepError(
+                    f"the subject has a token at position {self.corrupt_by.positions[-1]}, and the"
+                    f" prompt has {len(pair)} tokens"
+                )
+            return
         if pair.has_corrupt:
             return
         if self.patches is None and self.put_in.is_recorded:

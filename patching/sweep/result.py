@@ -67,6 +67,8 @@ class SweepResult(HasPage):
     # Of a mean: "prompts", how many, "per", and the "checksum" of their token ids; of resampling:
     # the "prompt", and the "seed".
     put_from: dict[str, Any] = field(default_factory=dict)
+    # Of Gaussian noise in place of a corrupt prompt: subject, positions, std, asked, draws, seed.
+    noise: dict[str, Any] | None = None
     method: str = "fast"  # a name in METHODS
     relp_rules: tuple[str, ...] | None = None  # names in RELP_RULES; None: the method is not relp
     steps: int | None = None  # gradients that were averaged; None: not attribution-ig
@@ -127,6 +129,11 @@ class SweepResult(HasPage):
     def estimate_words(self) -> tuple[str, str]:
         """An approximate method's name for titles, and in which way it is approximate."""
         return estimate_words(self.method, self.relp_rules, self.steps)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The unpatched runs: "clean", and "corrupt" unless there is none."""
+        return self.pair.runs if self.noise is None else ("clean", "corrupt")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -313,11 +320,12 @@ def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 _NEXT = ("next_ids", "next_logits", "next_probabilities")  # arrays; None if not asked for
 _LATER: dict[str, Any] = {  # 0.3 and before lack them
     "next_texts": {}, "put": "recorded", "put_from": {}, "relp_rules": None, "steps": None,
+    "noise": None,
 }  # fmt: skip
 PAIR_FIELDS = tuple(f.name for f in dataclasses.fields(PromptPair) if f.name != "text_of")
 _FIELDS = tuple(f.name for f in dataclasses.fields(SweepResult))
 _STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "layers", "heads", "positions", "patches",
     "max_memory", "checksum", "clean_next", "corrupt_next", "neutral", "versions",
-    "notes", "command", "next_texts", "put_from", "relp_rules", "steps",
+    "notes", "command", "next_texts", "put_from", "relp_rules", "steps", "noise",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -19,9 +19,10 @@ from patching.errors import SweepError, named
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import float32_products, ready, versions
-from patching.sweep import attribution, loop
+from patching.sweep import attribution, loop, noised
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
+from patching.sweep.gaussian import Gaussian
 from patching.sweep.metrics import Asked, check_foil
 from patching.sweep.next_of_runs import next_of_cells, next_token_tables
 from patching.sweep.pair_notes import pair_notes
@@ -30,7 +31,7 @@ from patching.sweep.put_values import PutValues, Values
 from patching.sweep.readout import Measured, neutral_values
 from patching.sweep.request import Cell, Grid, Request
 from patching.sweep.result import MetricValues, SweepResult
-from patching.sweep.words import put_notes
+from patching.sweep.words import noise_notes, put_notes
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -63,6 +64,7 @@ def patch_sweep(
     put: str | Put = ...,
     relp_rules: str | Sequence[str] | None = ...,
     steps: int | None = ...,
+    corrupt_by: Gaussian | None = ...,
     progress: Progress | bool | None = ...,
 ) -> SweepResult: ...
 
@@ -89,6 +91,7 @@ def patch_sweep(
     put: str | Put = ...,
     relp_rules: str | Sequence[str] | None = ...,
     steps: int | None = ...,
+    corrupt_by: Gaussian | None = ...,
     progress: Progress | bool | None = ...,
 ) -> list[SweepResult]: ...
 
@@ -114,6 +117,7 @@ def patch_sweep(
     put: str | Put = Request.put,
     relp_rules: str | Sequence[str] | None = Request.relp_rules,
     steps: int | None = Request.steps,
+    corrupt_by: Gaussian | None = Request.corrupt_by,
     progress: Progress | bool | None = None,
 ) -> SweepResult | list[SweepResult]:
     """Read a metric of the patched run for every activation that can be patched at a site.
@@ -134,21 +138,20 @@ def patch_sweep(
         tf32: let CUDA round float32 factors to TF32's 10 bits; the result says so.
         rows: tokens in the result's tables of next tokens.
         next_tokens: keep so many of the likeliest of every cell's run, for SweepResult.next_of.
+        corrupt_by: gaussian(...), noise in place of a corrupt prompt; None for none.
         put: "recorded", the source run's activation; "zero"; mean_over(...); resample_from(...).
-        relp_rules: of "relp": some of "ln", "gelu", "pattern"; None: ln and gelu (see relp.py).
-        steps: of "attribution-ig": the number of gradients averaged; None: 5.
+        relp_rules, steps: of "relp" and of "attribution-ig"; None: "ln,gelu" (see relp.py) and 5.
         progress: a function (done, total); None for a bar; False for none.
 
     Returns:
-        A SweepResult, or for several pairs a list. `values` is (n_layer, T); for
-        heads (n_layer, heads), or by position (n_layer, heads, T).
+        A SweepResult, or for several pairs a list; `values` is as SweepResult.values.
 
     Raises:
         SweepError: settings that do not fit; too little memory; a metric without finite values.
     """
     request = Request(
         site, metric, direction, by_position, window, layers, heads, positions, method,
-        patches, max_memory, tf32, rows, next_tokens, put, relp_rules, steps,
+        patches, max_memory, tf32, rows, next_tokens, put, relp_rules, steps, corrupt_by,
     )  # fmt: skip
     pairs = [pair] if isinstance(pair, PromptPair) else pair
     results = run_sweep(model, pairs, request, progress)
@@ -173,21 +176,21 @@ def run_sweep(
     """
     started = time.perf_counter()
     pairs = as_pairs(pairs)
-    grids = []
-    for number, pair in enumerate(pairs):
-        with named(number, len(pairs)):
-            check_pair(model, pair)
-            check_foil(request.metrics, pair)
-            request.check_runs(pair)
-            grids.append(request.grid(model.config, len(pair)))
+    grids = _checked_grids(model, pairs, request)
     source = PutValues(model, request.put_in)
     source.check(pairs)
+    noise = None  # what the results keep of it
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
         progress_or_bar(progress, "patching") as report,
     ):
         values = source.of(pairs, request.site)
-        measured = _measure(model, pairs, grids, request, values, report)
+        if request.corrupt_by is None:
+            measured = _measure(model, pairs, grids, request, values, report)
+        else:
+            measured, noise = noised.measure(
+                model, pairs, grids, request, request.corrupt_by, _measure, report
+            )
         seconds = time.perf_counter() - started
         with float32_products(model):  # this product is exact even where the runs are in TF32
             tables = next_token_tables(model, pairs, measured, request.rows)
@@ -196,24 +199,34 @@ def run_sweep(
     for pair, grid, found, (clean, corrupt), value in zip(
         pairs, grids, measured, tables, values, strict=True
     ):
-        result = _result(model, pair, grid, found, request)
+        result = _result(model, pair, grid, found, request, value, noise)
         # Estimates, ablations, and a caller's own patches may well go far beyond both runs.
         is_recorded = request.patches is None and request.put_in.is_recorded
-        is_usual = is_recorded and not request.is_approximate
-        metrics = result.metrics if is_usual else {}
+        metrics = result.metrics if is_recorded and not request.is_approximate else {}
         notes = pair_notes(pair, clean, corrupt, metrics, torch.finfo(model.dtype).eps)
         results.append(
             replace(
                 result,
                 checksum=checksum,
-                put_from=value.said,
                 clean_next=clean,
                 corrupt_next=corrupt if pair.has_corrupt else None,
                 seconds=seconds,
-                notes=(*result.notes, *put_notes(result.put, value.said), *notes),
+                notes=(*result.notes, *notes),
             )
         )
     return results
+
+
+def _checked_grids(model: GPT, pairs: Sequence[PromptPair], request: Request) -> list[Grid]:
+    """Return each pair's grid, after checking the pairs."""
+    grids = []
+    for number, pair in enumerate(pairs):
+        with named(number, len(pairs)):
+            check_pair(model, pair)
+            check_foil(request.metrics, pair)
+            request.check_runs(pair)
+            grids.append(request.grid(model.config, len(pair)))
+    return grids
 
 
 def as_pairs(pairs: object) -> list[PromptPair]:
@@ -303,7 +316,7 @@ def _measure_one_by_one(
             if is_loop:
                 patches = None if request.patches is None else _checked(request.patches)
                 k = min(request.next_tokens, model.config.vocab_size)
-                value = values[number].tensor
+                value = values[number]
                 found = loop.measure(model, pair, grid, direction, metrics, step, patches, k, value)
             else:
                 found = attribution.measure(model, pair, grid, request, step)
@@ -325,7 +338,13 @@ def _checked(patches: Callable[[Cell], object]) -> Callable[[Cell], list[Patch]]
 
 
 def _result(
-    model: GPT, pair: PromptPair, grid: Grid, found: Measured, request: Request
+    model: GPT,
+    pair: PromptPair,
+    grid: Grid,
+    found: Measured,
+    request: Request,
+    value: Values,
+    noise: dict[str, Any] | None,
 ) -> SweepResult:
     """Return a pair's result, without the fields that `run_sweep` fills in."""
     values = found.values.cpu().numpy()
@@ -333,6 +352,7 @@ def _result(
     ends = zip(found.clean.tolist(), found.corrupt.tolist(), strict=True)
     chosen = {axis: tuple(indices) for axis, indices in grid.axes.items()}
     is_shared = request.site in SHARED_SITES
+    tf32 = ("float32 products in TF32",) if request.tf32 else ()
     return SweepResult(
         site=request.site,
         direction=request.direction,
@@ -361,7 +381,9 @@ def _result(
         rows=request.rows,
         **next_of_cells(pair, found),
         versions=versions(model),
-        notes=("float32 products in TF32",) if request.tf32 else (),
+        put_from=value.said,
+        noise=noise,
+        notes=(*tf32, *put_notes(request.put_in.what, value.said), *noise_notes(noise)),
     )
 
 

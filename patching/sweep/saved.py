@@ -69,6 +69,14 @@ TABLE = {
     "window": whole(1),
     "put": one_of(PUTS),
     "put_from": dictionary,
+    "noise": optional(
+        record(
+            {
+                "subject": text, "positions": _INDICES, "std": finite, "asked": text,
+                "draws": whole(1), "seed": whole(0),
+            }
+        )
+    ),
     "method": one_of(METHODS),
     "relp_rules": optional(list_of(one_of(RELP_RULES), least=1)),
     "steps": optional(whole(1)),
@@ -105,6 +113,7 @@ def check_agreement(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     agree((saved["method"] == "attribution-ig") == (saved["steps"] is not None), "method and steps")
     of_put = PUT_FROM.get(saved["put"], {})
     is_alone = not saved["pair"]["differing"]
+    is_alone = is_alone and saved["noise"] is None
     is_ablation = saved["put"] != "recorded" or saved["patches"] is not None
     agree(not is_alone or (is_ablation and saved["direction"] == "noise"), "put and pair")
     agree(saved["put_from"].keys() == of_put.keys(), "put and put_from")

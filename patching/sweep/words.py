@@ -21,7 +21,7 @@ def experiment_words(result: SweepResult, what: str) -> str:
     Args:
         what: the site, and what else is to be said of it.
     """
-    base, source = DIRECTIONS[result.direction]
+    base, source = run_names(result)
     if result.patches is not None:
         return f"Patches of {result.patches}() for each cell of {what}, into {base}"
     if result.put in ABLATIONS:
@@ -30,6 +30,30 @@ def experiment_words(result: SweepResult, what: str) -> str:
         name, how = result.estimate_words
         return f"{name} ({how}) of {what}, {source} into {base}"
     return f"Activation patching of {what}, {source} into {base}"
+
+
+def run_names(result: SweepResult) -> tuple[str, str]:
+    """Return the names of the base and the source run; a run with noise is "noised"."""
+    names = {"clean": "clean", "corrupt": "corrupt" if result.noise is None else "noised"}
+    base, source = DIRECTIONS[result.direction]
+    return names[base], names[source]
+
+
+def noise_notes(said: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return a remark on the noise, if there is some; `said` is SweepResult.noise."""
+    if said is None:
+        return ()
+    positions = ", ".join(map(str, said["positions"]))
+    of = f" of \u201c{said['subject']}\u201d" if said["subject"] else ""
+    how = ""
+    if said["asked"].endswith("s"):
+        how = f" ({said['asked'][:-1]} x that of the subject's embeddings)"
+    return (
+        f"the corrupt run is the clean one with Gaussian noise on the token embeddings{of}"
+        f" ({'position' if len(said['positions']) == 1 else 'positions'} {positions}): standard"
+        f" deviation {said['std']:.4g}{how}, mean over {counted(said['draws'], 'draw')}, seed"
+        f" {said['seed']}",
+    )
 
 
 def put_words(put: str, said: Mapping[str, Any]) -> str:
@@ -62,4 +86,4 @@ def unpatched_words(result: SweepResult, metric: str, form: str = ".4f") -> str:
         form: the format of a number.
     """
     found = result.metrics[metric]
-    return ", ".join(f"{run} {getattr(found, run):{form}}" for run in result.pair.runs)
+    return ", ".join(f"{run} {getattr(found, run):{form}}" for run in result.runs)

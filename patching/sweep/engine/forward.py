@@ -62,6 +62,9 @@ def run_packed(
     batch = Batch(jobs, model.device)
     reads = rule_of(site, has_values=jobs[0].put_in is not None).reads
     x = model.embed(*batch.ids_and_positions())  # (N, C)
+    noise = batch.noise()
+    if noise is not None:
+        x = x.index_add(0, *noise)
     x = _with_new_rows(x, {"resid_post": x}, None, batch, site, 0, at_top=False)
     for layer, block in enumerate(blocks):
         layout, is_last = batch.layout(layer), layer == len(blocks) - 1

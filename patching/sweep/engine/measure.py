@@ -125,14 +125,19 @@ def plan_pairs(
     """
     cells: dict[tuple[int, tuple[int, ...]], _CellPlan] = {}
     plans = []
-    put_in = rows_of_values(values or [Values(None)] * len(pairs), grids[0].site)
-    for pair, grid, rows in zip(pairs, grids, put_in, strict=True):
-        key = len(pair), pair.differing
+    values = values or [Values(None)] * len(pairs)
+    put_in = rows_of_values(values, grids[0].site)
+    for pair, grid, value, rows in zip(pairs, grids, values, put_in, strict=True):
+        differing = pair.differing if value.noise is None else value.noise.positions
+        key = len(pair), differing
         if key not in cells:
-            cells[key] = _CellPlan.of(grid, pair.differing)
+            cells[key] = _CellPlan.of(grid, differing)
         base_ids, source_ids = (pair.ids(run) for run in DIRECTIONS[direction])
-        first = pair.differing[0] if pair.has_corrupt else len(pair)
-        job = Job(base_ids, source_ids, first, cells[key].experiments, rows)
+        first = differing[0] if differing else len(pair)
+        is_base_noised = DIRECTIONS[direction][0] == "corrupt"
+        job = Job(
+            base_ids, source_ids, first, cells[key].experiments, rows, value.noise, is_base_noised
+        )
         plans.append(PairPlan(pair, direction, cells[key], job))
     return plans
 

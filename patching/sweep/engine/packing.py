@@ -22,6 +22,7 @@ from torch import Tensor
 from mingpt.model import Block
 from patching.sweep.engine.layout import AttentionGroup, Layout, window_rows, window_values
 from patching.sweep.engine.plan import READ_LATER, Experiment
+from patching.sweep.put_values import Noise
 
 ATTENTION_ROWS = 16384  # at a time: every run's keys are written out, shared ones too
 MLP_ROWS = 4096  # at a time: the MLP's hidden layer is the widest thing in a block
@@ -41,6 +42,8 @@ class Job:
     # What is put in, in place of the source run's activation at the patched site, as
     # put_values.rows_by_position has it: (n_layer, T, C). None: the source run's.
     put_in: Tensor | None = None
+    noise: Noise | None = None  # on the embeddings of one of the two runs
+    is_base_noised: bool = False  # True: on those of the base run
 
     @property
     def n_run_rows(self) -> int:
@@ -61,8 +64,8 @@ class Joining:
 class BlockRuns:
     """The activations of J jobs' base and source runs in the block that was just run.
 
-    The jobs have the same number of tokens. After the last block, k and v are there for
-    every position, and all other sites for the last position only.
+    The jobs have equally many tokens. After the last block, k and v are there for every
+    position, and all other sites for the last position only.
     """
 
     block: Block | None  # None: the embedding, which has resid_post only
@@ -73,7 +76,7 @@ class BlockRuns:
     _base_rows: np.ndarray  # (J,) first row of each base run, where every position has a row
     _first_differences: np.ndarray  # (J,) the source run's first position with a row of its own
     # (J,) what is put in, in this block: (T, C), of the pattern (nh, T, T). None: the source runs'.
-    _put_in: Sequence[Tensor] | None = None
+    put_in: Sequence[Tensor] | None = None
 
     @property
     def first_position(self) -> int:
@@ -97,16 +100,11 @@ class BlockRuns:
             return self._recorded[site][None, row : row + self.T]
         return self._taken(site, self._base_rows[:, None] + np.arange(self.T))
 
-    @property
-    def has_values(self) -> bool:
-        """True if values are put in, in place of the source runs' activations."""
-        return self._put_in is not None
-
     def source(self, site: str) -> Tensor:
         """Return what is put in: the source runs' activation, in the shape of the base runs'."""
-        if self._put_in is not None:  # of the patched site, the only one that a rule asks for
+        if self.put_in is not None:  # of the patched site, the only one that a rule asks for
             begin = self.T - 1 if self._only_last(site) else 0
-            return torch.stack([one[begin:] for one in self._put_in])
+            return torch.stack([one[begin:] for one in self.put_in])
         if self._only_last(site):
             return self._taken(site, 2 * self._jobs[:, None] + 1)
         position, first = np.arange(self.T), self._first_differences[:, None]
@@ -116,7 +114,7 @@ class BlockRuns:
 
     def put_pattern(self) -> Tensor:
         """Return the patterns that are put in (J, nh, P, T)."""
-        return torch.stack([one[:, self.first_position :] for one in self._put_in or ()])
+        return torch.stack([one[:, self.first_position :] for one in self.put_in or ()])
 
     def positions_of(self, experiments: Sequence[Experiment]) -> tuple[np.ndarray, np.ndarray]:
         """Return two arrays (R,): each row's position, and the number of its experiment."""
@@ -174,10 +172,23 @@ class Batch:
                 positions += range(first, len(run))
         return to_device(np.array(ids), self.device), to_device(np.array(positions), self.device)
 
+    def noise(self) -> tuple[Tensor, Tensor] | None:
+        """Return rows (n,) and the noise (n, C) that is added to their embeddings, if any is."""
+        rows, values = [], []
+        for number, job in enumerate(self.jobs):
+            if job.noise is None:
+                continue
+            # The source run's rows follow the base run's, and begin at the first difference.
+            source = 0 if job.is_base_noised else len(job.base_ids) - job.first_difference
+            first = self._base_rows[number] + source
+            rows += [first + position for position in job.noise.positions]
+            values.append(job.noise.rows)
+        return (to_device(np.array(rows), self.device), torch.cat(values)) if rows else None
+
     def joining(self, layer: int) -> list[Joining]:
         """Take the experiments whose first block is `layer` out of the queue.
 
-        Jobs of the same number of tokens are taken together, as many as JOINING_ROWS allows.
+        Jobs of equal length are taken together, as many as JOINING_ROWS allows.
         """
         found: dict[int, list[list[int]]] = {}  # tokens -> groups of jobs
         taken: dict[int, list[Experiment]] = {}
@@ -212,7 +223,7 @@ class Batch:
         at_top: bool,
         patched_layer: int = 0,
     ) -> BlockRuns:
-        """Return the activations in `block` of both runs of jobs with the same number of tokens.
+        """Return the activations in `block` of both runs of jobs with equally many tokens.
 
         Args:
             patched_layer: the layer whose values are put in, where a job has some.

@@ -32,7 +32,7 @@ def new_rows(site: str, runs: BlockRuns, joining: Joining) -> Tensor:
     Args:
         runs: the runs of the joining jobs.
     """
-    function = rule_of(site, has_values=runs.has_values).resid_post
+    function = rule_of(site, has_values=runs.put_in is not None).resid_post
     experiments = joining.experiments
     positions, owner = runs.positions_of(experiments)  # (R,), (R,)
     if not experiments[0].single_position:  # the patch changes every row

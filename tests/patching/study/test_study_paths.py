@@ -1,5 +1,7 @@
 """Studies of paths: the map of every pair's senders, with the statistics of all studies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import make_model
@@ -9,6 +11,7 @@ from patching import patch_paths
 from patching.cli.study import main
 from patching.errors import StudyError
 from patching.page.study_page import study_page
+from patching.paths.request import PathRequest
 from patching.study.comparison import compare_studies
 from patching.study.figures import study_map
 from patching.study.labels import cell_name, find_cell
@@ -19,14 +22,17 @@ from patching.study.run import run_study
 
 @pytest.mark.parametrize("how", [
     {"paths": "logits"},
-    {"paths": "q:2.0,v:1.1", "mlps": "frozen", "direction": "noise"},
-    {"paths": "mlp:2", "receiver_positions": "end", "sender_positions": "end"},
+    {"paths": PathRequest("q:2.0,v:1.1", "frozen"), "direction": "noise"},
+    {"paths": PathRequest("mlp:2", receiver_positions="end", sender_positions="end")},
 ])  # fmt: skip
 def test_cells_are_the_paths_of_each_pair(model, how):
     pairs = some_pairs(5)
     study = run_study(model, pairs, metric="logit_diff,kl", batch=2, progress=False, **how)
     cells = study.cells("paths", "kl")
-    asked = {"receiver" if name == "paths" else name: value for name, value in how.items()}
+    asked = {"direction": how.get("direction", "denoise")}
+    for name in ("receiver", "mlps", "sender_positions", "receiver_positions"):
+        default = how["paths"] if name == "receiver" else getattr(PathRequest, name)
+        asked[name] = getattr(how["paths"], name, default)
     for pair, effects in zip(pairs, cells.effects, strict=True):
         one = patch_paths(model, pair, metric="kl", **asked)
         found = np.column_stack((one.values, one.mlp_values)) - one.base_value()
@@ -49,8 +55,8 @@ def test_cells_are_named_and_what_has_no_path_is_not_tested(model):
 
 
 def test_figures_and_pages_say_which_paths(model, tmp_path):
-    how = {"paths": "k:2.1", "mlps": "frozen", "receiver_positions": "end", "progress": False}
-    study = run_study(model, some_pairs(4), out=tmp_path / "a", **how)
+    of = PathRequest("k:2.1", "frozen", receiver_positions="end")
+    study = run_study(model, some_pairs(4), out=tmp_path / "a", paths=of, progress=False)
     table = study.summary(draws=50, flips=50)
     drawn = study_map(study, table)
     assert drawn.title[0].startswith(
@@ -60,11 +66,12 @@ def test_figures_and_pages_say_which_paths(model, tmp_path):
     assert drawn.columns == ("0", "1", "MLP") and drawn.cmap == "RdBu"
     assert "paths to k:2.1" in repr(study)
     assert study_page(study, table)["views"][0]["charts"][0]["columns_are"] == "sender"
-    other = run_study(model, some_pairs(4), out=tmp_path / "b", **{**how, "mlps": "recomputed"})
+    how = {"paths": replace(of, mlps="recomputed"), "progress": False}
+    other = run_study(model, some_pairs(4), out=tmp_path / "b", **how)
     assert len(compare_studies(study, other, site="paths", metric="logit_diff")) == 9
     assert Study.load(tmp_path / "a").request == study.request
     with pytest.raises(StudyError, match="mlps: frozen there, recomputed asked for"):
-        run_study(model, some_pairs(4), out=tmp_path / "a", **{**how, "mlps": "recomputed"})
+        run_study(model, some_pairs(4), out=tmp_path / "a", **how)
 
 
 def test_what_does_not_go_together_is_refused(model):
@@ -73,8 +80,8 @@ def test_what_does_not_go_together_is_refused(model):
         ({"paths": "nine"}, "no receiver 'nine'"),
         ({"paths": "logits", "site": "z"}, "leave site out"),
         ({"paths": "logits", "put": "zero"}, "neither with by_position nor with put"),
-        ({"paths": "logits", "sender_positions": "first"}, "is 'end' or left out"),
-        ({"paths": "logits", "mlps": "thawed"}, "no mlps"),
+        ({"paths": PathRequest(sender_positions=[1])}, "positions are 'end' or left out"),
+        ({"paths": 3}, "receivers as text, or a PathRequest"),
     ):
         with pytest.raises(StudyError, match=words):
             run_study(model, some_pairs(3), progress=False, **how)

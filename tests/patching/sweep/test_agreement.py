@@ -73,6 +73,7 @@ def test_the_largest_misses_come_first_and_only_swept_cells_count(model, pair):
         ("resid_post", {"metric": "kl"}, "differ in their metrics: logit_diff and kl"),
         ("resid_post", {"layers": [0]}, "not of the same cells"),
         ("mlp_out", {"window": 3}, "differ in window: 1 and 3"),
+        ("z", {"put": "zero"}, "differ in put: recorded and zero"),
         ("z", {"by_position": True}, "differ in axes"),
         ("z", {"method": "attribution"}, "the second sweep must be the exact one"),
     ],
