@@ -17,7 +17,7 @@ from click import FLOAT, Choice, IntRange, Option
 from mingpt.sites import SITES, heads_at
 from patching.cli import patch_output
 from patching.cli.common import output
-from patching.cli.common.arguments import IndexList, parse_rows, parse_texts
+from patching.cli.common.arguments import IndexList, parse_rows
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import (
@@ -27,6 +27,7 @@ from patching.cli.common.options import (
     output_options,
 )
 from patching.cli.common.page import check_html, html_option
+from patching.cli.common.pair import pair_texts, prompt_options, with_command
 from patching.cli.patch_put import (
     check_noise,
     file_of_put,
@@ -38,7 +39,7 @@ from patching.cli.patch_put import (
 )  # fmt: skip
 from patching.sweep.approximate import APPROXIMATE, DEFAULT_RULES, RELP_RULES, STEPS
 from patching.sweep.engine.memory import parse_size
-from patching.sweep.metrics import METRICS, without_foil
+from patching.sweep.metrics import METRICS
 from patching.sweep.put import Put
 from patching.sweep.request import DIRECTIONS, METHODS, Request
 
@@ -155,16 +156,9 @@ exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 
 
 OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
-    "prompts (default: the README's example)": [
-        Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
-        Option(["--corrupt"], metavar="TEXT",
-               help="the prompt that asks for the foil; --put zero, mean and resample need none"),
-        Option(["--target"], metavar="WORD", multiple=True,
-               help="the clean prompt's next word; repeated, a set of words"),
-        Option(["--foil"], metavar="WORD", multiple=True,
-               help="the corrupt prompt's next word, or words; only for a --metric that compares"
-               " it with the target"),
-    ],
+    "prompts (default: the README's example)": prompt_options(
+        "; --put zero, mean and resample need none"
+    ),
     "model": model_options(seed="of the prompt that --put resample chooses, and of noise"),
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
@@ -269,7 +263,7 @@ def run(arguments: SimpleNamespace) -> None:
     request = replace(request, put=with_pairs(request.put_in, of_put, loaded, say))
     results = _sweep(arguments, loaded, pair, request)
     result = results[0]
-    say(f"\n{patch_report.next_tokens(result)}\n")
+    say(f"\n{tables.next_tokens_of(result)}\n")
     say(patch_report.summary(result, output.fallback_notes(loaded.fallback)))
     agreement: dict[str, Agreement] = {}
     if len(results) > 1:
@@ -336,15 +330,12 @@ def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
     """
     is_alone = not request.put_in.is_recorded or arguments.corrupt_by is not None
     optional = ["foil", "corrupt"] if is_alone else ["foil"]
-    texts = {"corrupt": None, **parse_texts(arguments, EXAMPLE, optional=optional)}
+    texts = {
+        "corrupt": None,
+        **pair_texts(arguments, EXAMPLE, request.metrics, optional=optional),
+    }
     if arguments.corrupt_by is not None:  # the example's, which is given with no text of one's own
         texts["corrupt"] = None
-    needing = [metric.name for metric in request.metrics if metric.needs_foil]
-    if needing and "foil" not in texts:
-        raise UsageError(
-            f"--foil missing: {needing[0]} compares it with the target; --metric"
-            f" {', '.join(without_foil())} need none"
-        )
     return texts
 
 
@@ -365,8 +356,6 @@ def _sweep(
     request: Request,
 ) -> list[SweepResult]:
     """Return the sweep (with --compare-exact also the exact one) with the command's arguments."""
-    import matplotlib
-
     from patching.sweep.run import run_sweep
 
     requests = [request]
@@ -377,14 +366,7 @@ def _sweep(
     for one in requests:
         progress = False if arguments.quiet else None
         (found,) = run_sweep(loaded.model, [pair], one, progress)
-        results.append(
-            replace(
-                found,
-                command={name: getattr(arguments, name) for name in asked},
-                versions={**found.versions, "matplotlib": matplotlib.__version__},
-                notes=(*output.fallback_notes(loaded.fallback), *found.notes),
-            )
-        )
+        results.append(with_command(found, arguments, asked, loaded))
     # The methods differ by rounding: all results get the tables that are printed.
     clean, corrupt = results[0].clean_next, results[0].corrupt_next
     return [replace(found, clean_next=clean, corrupt_next=corrupt) for found in results]

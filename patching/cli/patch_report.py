@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from patching.cli.common.tables import next_token_table, table, token_cell
+from patching.cli.common.tables import table, token_cell
 from patching.sweep.agreement import Agreement
 from patching.sweep.result import SweepResult
 from patching.sweep.words import unpatched_words
 from patching.text import counted, escaped
-
-
-def next_tokens(result: SweepResult) -> str:
-    """Return the next-token tables of the clean and the corrupt run, side by side."""
-    runs = {"clean": result.clean_next, "corrupt": result.corrupt_next}
-    return next_token_table(**{name: run for name, run in runs.items() if run is not None})
 
 
 def summary(result: SweepResult, said: Sequence[str] = ()) -> str:

@@ -16,11 +16,12 @@ from click import Choice, IntRange, Option
 
 from patching.cli import paths_output
 from patching.cli.common import output
-from patching.cli.common.arguments import IndexList, parse_rows, parse_texts
+from patching.cli.common.arguments import IndexList, parse_rows
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import look_options, model_options, output_options
 from patching.cli.common.page import check_html, html_option
+from patching.cli.common.pair import pair_texts, prompt_options, with_command
 from patching.paths.request import (
     EDGE_METHODS,
     END,
@@ -31,7 +32,7 @@ from patching.paths.request import (
     PathRequest,
 )
 from patching.sweep.engine.memory import parse_size
-from patching.sweep.metrics import METRICS, without_foil
+from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ Each sender (a head, an MLP, the embeddings) gets its output from the other prom
 and every other head keeps its own. What then arrives at the receivers is put into an
 unpatched run, and the metric is read. So a cell shows what the sender says to the
 receivers alone, and not all that it changes (that is mingpt-patch).
---edges measures every sender to every single receiver. All numbers are exact.
+--edges measures every sender to every single receiver. Numbers are exact, but for those of
+--method eap and eap-ig.
 """
 EPILOG = f"""\
 prompts:
@@ -114,15 +116,7 @@ def positions(text: str) -> IndexList | str:
 
 
 OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
-    "prompts (default: an example)": [
-        Option(["--clean"], metavar="TEXT", help="the prompt that asks for the target"),
-        Option(["--corrupt"], metavar="TEXT", help="the prompt that asks for the foil"),
-        Option(["--target"], metavar="WORD", multiple=True,
-               help="the clean prompt's next word; repeated, a set of words"),
-        Option(["--foil"], metavar="WORD", multiple=True,
-               help="the corrupt prompt's next word, or words; only for a --metric that compares"
-               " it with the target"),
-    ],
+    "prompts (default: an example)": prompt_options(),
     "model": model_options(seed="accepted for scripts; nothing here is random"),
     "paths": [
         Option(["--receiver"], metavar="TEXT",
@@ -176,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: SimpleNamespace) -> None:
     """Load, patch, print and write."""
     request = _request(arguments)
-    texts = _texts(arguments, request)
+    texts = pair_texts(arguments, EXAMPLE, request.metrics)
     rows = parse_rows(arguments, PathRequest.rows)
 
     import_libraries(drawing=True)  # after the first checks: it is slow
@@ -201,7 +195,7 @@ def run(arguments: SimpleNamespace) -> None:
     say(f"\n{tables.pair_table(pair)}")
     results = _results(arguments, loaded, pair, request)
     result = results[0]
-    say(f"\n{paths_report.next_tokens(result)}\n")
+    say(f"\n{tables.next_tokens_of(result)}\n")
     say(paths_report.report(result, output.fallback_notes(loaded.fallback)))
     more: dict[str, Any] = {}
     if len(results) > 1:
@@ -254,22 +248,6 @@ def _request(arguments: SimpleNamespace) -> PathRequest | EdgeRequest:
     return EdgeRequest(receivers=kinds, steps=arguments.steps or STEPS, **settings)
 
 
-def _texts(arguments: SimpleNamespace, request: PathRequest | EdgeRequest) -> dict[str, Any]:
-    """Return the prompts and answers that were given, or the example's.
-
-    Raises:
-        UsageError: some are missing, such as the foil of a metric that needs one.
-    """
-    texts = parse_texts(arguments, EXAMPLE, optional=["foil"])
-    needing = [metric.name for metric in request.metrics if metric.needs_foil]
-    if needing and "foil" not in texts:
-        raise UsageError(
-            f"--foil missing: {needing[0]} compares it with the target; --metric"
-            f" {', '.join(without_foil())} need none"
-        )
-    return texts
-
-
 def _positions(arguments: SimpleNamespace, T: int) -> dict[str, Any]:
     """Return the positions of the command line; None means all."""
     found: dict[str, Any] = {}
@@ -286,8 +264,6 @@ def _results(
     request: PathRequest | EdgeRequest,
 ) -> list[PathsFound]:
     """Return the result (with --compare-exact also the exact one) with the command's arguments."""
-    import matplotlib
-
     from patching.paths.run import run_edges, run_paths
 
     requests = [request]
@@ -302,12 +278,5 @@ def _results(
             if isinstance(one, EdgeRequest)
             else run_paths(loaded.model, pair, one, progress)
         )
-        results.append(
-            replace(
-                found,
-                command={name: getattr(arguments, name) for name in asked},
-                versions={**found.versions, "matplotlib": matplotlib.__version__},
-                notes=(*output.fallback_notes(loaded.fallback), *found.notes),
-            )
-        )
+        results.append(with_command(found, arguments, asked, loaded))
     return results

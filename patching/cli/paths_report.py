@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from patching.cli.common.tables import next_token_table, table
+from patching.cli.common.tables import table
 from patching.paths.agreement import EdgeAgreement
 from patching.paths.result import EdgeResult, PathResult, PathsFound
 from patching.text import counted, escaped
 
 MOST_ROWS = 12  # of the table of senders or edges
-
-
-def next_tokens(result: PathsFound) -> str:
-    """Return the next-token tables of the clean and the corrupt run, side by side."""
-    runs = {"clean": result.clean_next, "corrupt": result.corrupt_next}
-    return next_token_table(**{name: run for name, run in runs.items() if run is not None})
 
 
 def report(result: PathsFound, said: Sequence[str] = ()) -> str:

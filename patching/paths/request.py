@@ -203,23 +203,24 @@ class Paths:
         ]
 
 
-def all_senders(config: GPTConfig) -> tuple[Sender, ...]:
+def senders_of(n_layer: int, n_head: int) -> tuple[Sender, ...]:
     """Return the embeddings, and each block's heads and MLP, in the order in which they write."""
     found = [Sender(-1, "embedding")]
-    for layer in range(config.n_layer):
-        found += [Sender(layer, "head", head) for head in range(config.n_head)]
+    for layer in range(n_layer):
+        found += [Sender(layer, "head", head) for head in range(n_head)]
         found.append(Sender(layer, "mlp"))
     return tuple(found)
 
 
-def all_receivers(config: GPTConfig, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Receiver, ...]:
+def receivers_of(
+    n_layer: int, n_head: int, kv_heads: int, kinds: Sequence[str] = tuple(KINDS)
+) -> tuple[Receiver, ...]:
     """Return every receiver of some kinds, in the order in which they read."""
     found = []
-    for layer in range(config.n_layer):
-        for kind in HEAD_KINDS:
+    for layer in range(n_layer):
+        for kind, heads in (("q", n_head), ("k", kv_heads), ("v", kv_heads)):
             if kind in kinds:
-                heads = range(heads_at(kind, config))
-                found += [Receiver(kind, layer, head) for head in heads]
+                found += [Receiver(kind, layer, head) for head in range(heads)]
         found += [Receiver("mlp", layer)] * ("mlp" in kinds)
     return (*found, *[LOGITS] * ("logits" in kinds))
 
@@ -281,7 +282,7 @@ class PathRequest:
         _check_several(receivers)
         at_receivers = END if LOGITS in receivers else self.receiver_positions
         sent, read = (tuple(_positions(one, T)) for one in (self.sender_positions, at_receivers))
-        senders, freezes_mlps = all_senders(config), self.mlps == "frozen"
+        senders, freezes_mlps = senders_of(config.n_layer, config.n_head), self.mlps == "frozen"
         paths = Paths(config.n_layer, config.n_head, senders, receivers, sent, read, freezes_mlps)
         if not paths.positions:
             raise PathError(
@@ -348,10 +349,10 @@ class EdgeRequest:
             PathError: a position that is not there.
         """
         positions = tuple(_positions(self.positions, T))
-        return Paths(
-            config.n_layer, config.n_head, all_senders(config),
-            all_receivers(config, tuple(self.receivers)), tuple(range(T)), positions, True,
-        )  # fmt: skip
+        L, nh = config.n_layer, config.n_head
+        receivers = receivers_of(L, nh, config.kv_heads, tuple(self.receivers))
+        everywhere = tuple(range(T))
+        return Paths(L, nh, senders_of(L, nh), receivers, everywhere, positions, True)
 
 
 def check_names(direction: str, metric: Any, max_memory: int | None) -> None:

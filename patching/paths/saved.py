@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from patching.errors import PathError
-from patching.paths.request import EDGE_METHODS, METHODS, MLPS, parse_receivers
+from patching.paths.request import (
+    EDGE_METHODS,
+    METHODS,
+    MLPS,
+    parse_receivers,
+    receivers_of,
+    senders_of,
+)
 from patching.result_checks import (
     FieldError,
     agree,
@@ -28,6 +35,7 @@ from patching.result_checks import (
 from patching.sweep.request import DIRECTIONS
 from patching.sweep.saved import NEXT_TOKENS, PAIR, check_pair_fields
 
+MOST_HEADS = 100_000  # of a model whose edges are read
 _TEXTS = list_of(text)
 _INDICES = list_of(whole(0), least=1)
 _SHARED = {
@@ -108,6 +116,8 @@ def check_edges(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> N
     Raises:
         FieldError: they do not.
     """
+    for name in ("n_head", "kv_heads"):  # so that the lists of names below are not huge
+        agree(saved["n_layer"] * saved[name] <= MOST_HEADS, f"n_layer and {name}")
     found = _metric_arrays(saved, arrays, ("edges",))
     for name in saved["metrics"]:
         agree(
@@ -115,8 +125,15 @@ def check_edges(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> N
             f"edges_{name}, senders and receivers",
         )
     _check_same_places(saved, found, ("edges",))
-    for name in ("senders", "receivers"):
+    known = {
+        "senders": {one.name for one in senders_of(saved["n_layer"], saved["n_head"])},
+        "receivers": {
+            one.name for one in receivers_of(saved["n_layer"], saved["n_head"], saved["kv_heads"])
+        },
+    }
+    for name, names in known.items():
         agree(len({*saved[name]}) == len(saved[name]), name)
+        agree({*saved[name]} <= names, f"{name}, n_layer and n_head")
 
 
 def _metric_arrays(

@@ -38,6 +38,12 @@ def macs(function):
     return counter.get_total_flops() / 2
 
 
+def large_product():
+    """Return a call of a product of 2**32 multiply-adds, whose rate gives the floor's time."""
+    x, y = torch.randn(1024, 2048), torch.randn(2048, 2048)
+    return lambda: x @ y
+
+
 def of_loop(model, pair, paths):
     """Return a call of the loop with a few senders, and by how much all of them take longer."""
     some = [paths.senders[number] for number in paths.sending[:SENDERS]]
@@ -62,10 +68,12 @@ def test_a_map_takes_a_fraction_of_the_loop(pair, how, arithmetic):
         return patch_paths(model, pair, progress=False, **how)
 
     ratio = macs(one) * times / macs(fast)
-    seconds = median_seconds([fast, one], rounds=3)
+    seconds = median_seconds([fast, one, large_product()], rounds=5)
+    floor = macs(fast) * seconds[2] / 2**32
     print(
         f"\n{how or 'logits'}: {len(paths.sending)} senders, {seconds[0]:.3f} s; the loop takes"
-        f" {seconds[1] * times / seconds[0]:.1f} x as long, {ratio:.1f} x the multiply-adds"
+        f" {seconds[1] * times / seconds[0]:.1f} x as long, {ratio:.1f} x the multiply-adds; those of"
+        f" its own take {floor:.3f} s at the rate of a large product, {seconds[0] / floor:.2f} x less"
     )
     assert ratio > 0.9 * arithmetic
     assert seconds[1] * times > arithmetic / 2 * seconds[0]

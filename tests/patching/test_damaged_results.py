@@ -11,13 +11,18 @@ import pytest
 from helpers import make_model
 
 from patching import (
+    EdgeResult,
     Explanation,
+    PathResult,
     PromptPair,
     Question,
     SweepResult,
     draw_explanation,
     draw_heatmap,
+    draw_paths,
     explain,
+    patch_edges,
+    patch_paths,
     patch_sweep,
 )
 from patching.continuation.request import GenerationSettings
@@ -32,6 +37,8 @@ LOAD: dict[str, Callable] = {
     "sweep": SweepResult.load,
     "explanation": Explanation.load,
     "continuation": Continuations.load,
+    "paths": PathResult.load,
+    "edges": EdgeResult.load,
 }
 FEW, MANY = 60, 500  # byte flips of each file
 
@@ -43,6 +50,9 @@ def saved(builtin, tmp_path_factory) -> Path:
     model = make_model()
     pair = PromptPair.from_ids([5, 9, 11, 3], [5, 9, 22, 3], 11, 22)
     patch_sweep(model, pair, metric="logit_diff,kl", layers=[0, 2]).save(folder / "sweep")
+    how = {"metric": "logit_diff,kl"}
+    patch_paths(model, pair, receiver="q:2.0,mlp:1", **how).save(folder / "paths")
+    patch_edges(model, pair, receivers="q,logits", **how).save(folder / "edges")
     explain(model, Question.from_ids([5, 9, 11], 3, 7)).save(folder / "explanation")
     settings = GenerationSettings(6)
     continue_prompts(*builtin, ["A", "The"], settings, num_samples=2).save(folder / "continuation")
@@ -74,6 +84,8 @@ def outcome(kind: str, path: Path) -> str:
         ("sweep", "sweep.npz", True),
         ("sweep", "sweep.npz", False),
         ("sweep", "sweep.json", False),
+        ("paths", "paths.npz", False),
+        ("edges", "edges.json", False),
         ("explanation", "explanation.npz", True),
         ("explanation", "explanation.npz", False),
         ("explanation", "explanation.json", False),
@@ -142,9 +154,9 @@ def odd_values(array: np.ndarray) -> list[object]:
 
 
 @pytest.mark.parametrize("slowly", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["sweep", "explanation"])
+@pytest.mark.parametrize("kind", ["sweep", "explanation", "paths", "edges"])
 def test_an_altered_field_is_refused_or_the_result_can_be_used(saved, tmp_path, kind, slowly):
-    """In the plain suite 150 of some 800 changes are tried, and no figure is drawn."""
+    """In the plain suite 150 of some 600 to 800 changes are tried, and no figure is drawn."""
     source, path = saved / f"{kind}.npz", tmp_path / f"{kind}.npz"
     with np.load(source) as file:
         arrays = dict(file)
@@ -165,7 +177,8 @@ def test_an_altered_field_is_refused_or_the_result_can_be_used(saved, tmp_path, 
             refused += 1
             continue
         used += 1
-        use(result, with_figures=slowly)
+        # Of paths and edges every tenth is drawn, for time.
+        use(result, with_figures=slowly and (used % 10 == 0 or kind in ("sweep", "explanation")))
     assert refused > (4 if slowly else 3) * used > 0  # a sample may have more of those used
 
 
@@ -178,6 +191,12 @@ def use(result, *, with_figures: bool) -> None:
         _ = result.axes, result.cells, result.pair.differing
         for metric in result.metrics if with_figures else ():
             png_bytes(draw_heatmap(result, metric=metric))
+    elif isinstance(result, PathResult | EdgeResult):
+        for metric in result.metrics:
+            _ = result.by_sender(metric) if isinstance(result, PathResult) else result.strongest(3)
+            if with_figures:
+                png_bytes(draw_paths(result, metric=metric))
+                png_bytes(draw_paths(result, metric=metric, figure="circuit"))
     else:
         _ = result.next, result.parts(), result.worst(), result.bars("logit")
         for figure in figures_of(result.methods) if with_figures else ():

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mingpt.model import GPT
     from patching.alignment import Row
     from patching.next_tokens import NextTokens, TokenScore
+    from patching.paths.result import PathsFound
     from patching.prompts import PromptPair
+    from patching.sweep.result import SweepResult
 
 _TOKEN_COLUMNS = 24  # greatest width of a token; longer ones are cut
 _MARKS = ("Mn", "Me")  # Unicode's categories of marks drawn onto the character before them
@@ -87,6 +89,12 @@ def prompt_table(ids: Sequence[int], tokens: Sequence[str]) -> str:
         for position, (number, token) in enumerate(zip(ids, tokens, strict=True))
     ]
     return table(rows, right=(0, 1))
+
+
+def next_tokens_of(result: SweepResult | PathsFound) -> str:
+    """Return the next-token tables of a result's clean and corrupt run, side by side."""
+    runs = {"clean": result.clean_next, "corrupt": result.corrupt_next}
+    return next_token_table(**{name: run for name, run in runs.items() if run is not None})
 
 
 def next_token_table(**runs: NextTokens) -> str:

@@ -14,6 +14,7 @@ from patching.explanation.request import METHODS
 # Command -> some of the words that its help must contain.
 HELP = {
     "patch": ("--clean", "recovery", "id:5437", "builtin", "examples:", "exit codes:"),
+    "paths": ("--receiver", "layer.head", "recomputed", "APPROXIMATE", "examples:", "exit codes:"),
     "explain": ("--text", *METHODS, "id:3024", "examples:", "exit codes:", "opposite",
                 "--method LIST the old name of --show, which still works",
                 "--method means something else"),
