@@ -72,8 +72,8 @@ def test_a_map_takes_a_fraction_of_the_loop(pair, how, arithmetic):
     floor = macs(fast) * seconds[2] / 2**32
     print(
         f"\n{how or 'logits'}: {len(paths.sending)} senders, {seconds[0]:.3f} s; the loop takes"
-        f" {seconds[1] * times / seconds[0]:.1f} x as long, {ratio:.1f} x the multiply-adds; those of"
-        f" its own take {floor:.3f} s at the rate of a large product, {seconds[0] / floor:.2f} x less"
+        f" {seconds[1] * times / seconds[0]:.1f} x as long and {ratio:.1f} x the multiply-adds."
+        f" Its own take {floor:.3f} s at a large product's rate: {seconds[0] / floor:.2f} x that"
     )
     assert ratio > 0.9 * arithmetic
     assert seconds[1] * times > arithmetic / 2 * seconds[0]
