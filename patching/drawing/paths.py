@@ -19,6 +19,7 @@ from patching.drawing import style
 
 CELL = 0.34  # inches
 HEIGHT, WIDTH = (2.2, 9.0), (2.6, 9.0)  # inches of a map, at least and at most
+SPANNED, MANY = 99.5, 1000  # percentile of the sizes that colours span, of more edges than that
 MATRIX = (9.5, 6.0)  # inches: width and height of the matrix of edges
 CIRCUIT_WIDTH = (8.5, 0.62)  # inches: at least, and of a column
 LAYER = 0.75  # inches between two layers of the circuit
@@ -176,16 +177,26 @@ def _edge_matrix(thing: EdgeMatrix, cmap: str) -> Figure:
     figure = style.new_figure(width, height + style.TITLE_LINE * (heading.count("\n") + 1))
     axes = figure.subplots()
     axes.patch.set(facecolor="0.92")
+    sizes = np.abs(thing.effects[np.isfinite(thing.effects)])
+    # Of thousands of edges a few are so strong that all others would be white.
+    reach = float(np.percentile(sizes, SPANNED)) if sizes.size > MANY else 0.0
+    norm = _centred(thing.effects, 0.0)
+    extend, remark = "neither", ""
+    if 0 < reach < sizes.max():
+        norm, extend = colors.CenteredNorm(0.0, halfrange=reach), "both"
+        remark = f"; colours end at the {SPANNED:g}th percentile, {reach:.3g}"
     image = axes.matshow(
-        thing.effects, aspect="auto", cmap=cmap, norm=_centred(thing.effects, 0.0),
-        interpolation="nearest",
-    )  # fmt: skip
+        thing.effects, aspect="auto", cmap=cmap, norm=norm, interpolation="nearest"
+    )
     axes.xaxis.set_ticks_position("bottom")
-    for places, set_ticks, line in (
-        (thing.columns, axes.set_xticks, axes.axvline),
-        (thing.rows, axes.set_yticks, axes.axhline),
+    rows, columns = thing.effects.shape
+    for places, size, set_ticks, line in (
+        (thing.columns, columns, axes.set_xticks, axes.axvline),
+        (thing.rows, rows, axes.set_yticks, axes.axhline),
     ):
-        set_ticks([*places], [*places.values()], fontsize=8)
+        ends = [*list(places)[1:], size]
+        middles = [(first + end - 1) / 2 for first, end in zip(places, ends, strict=True)]
+        set_ticks(middles, [*places.values()], fontsize=8)
         for place in places:
             line(place - 0.5, color="0.6", linewidth=0.4)
     for label in axes.get_xticklabels():
@@ -195,9 +206,8 @@ def _edge_matrix(thing: EdgeMatrix, cmap: str) -> Figure:
         ylabel="sender (of each layer: its heads, then its MLP)",
     )
     axes.set_title(heading, fontsize=9, loc="left")
-    figure.colorbar(image, ax=axes, pad=0.02, aspect=30).set_label(
-        style.beside([thing.caption], height)
-    )
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=30, extend=extend)
+    bar.set_label(style.beside([thing.caption + remark], height))
     return figure
 
 
