@@ -1,6 +1,7 @@
 """Gaussian noise on a subject's embeddings: the engine against the loop, and against hooks."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +114,34 @@ def test_draws_are_seeded_and_the_same_in_every_dtype(alone):
     assert not torch.equal(other[0].rows, wide[0].rows)
 
 
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_the_clean_run_is_computed_once_for_all_draws(alone, direction, monkeypatch):
+    """Ten draws embed one clean run, and cost at most ten sweeps of a pair less nine such runs."""
+    model, embedded = make_model(), []
+    embed = type(model).embed
+    monkeypatch.setattr(
+        type(model),
+        "embed",
+        lambda self, ids, at: embedded.append(len(ids)) or embed(self, ids, at),
+    )
+
+    def work(draws: int) -> int:
+        seen = []
+        noise = Gaussian(SUBJECT, draws=draws)
+        patch_sweep(
+            model, alone, direction=direction, corrupt_by=noise,
+            progress=lambda *step: seen.append(step),
+        )  # fmt: skip
+        assert seen[-1][0] == seen[-1][1]
+        return seen[-1][1]
+
+    T, first = len(alone), SUBJECT[0]
+    clean, noised = (T - first, T) if direction == "denoise" else (T, T - first)
+    ten, one = work(10), work(1)
+    assert embedded == [clean + 10 * noised, clean + noised]
+    assert ten == 10 * one - 9 * clean * model.config.n_layer
+
+
 def test_ten_draws_cost_ten_sweeps_at_most(alone, pair):
     def work(pair, **how) -> int:
         seen = []
@@ -120,7 +149,19 @@ def test_ten_draws_cost_ten_sweeps_at_most(alone, pair):
         return seen[-1][1]
 
     first = PromptPair.from_ids(pair.clean_ids, [5, 8, *pair.clean_ids[2:]], 11, 22)  # at 1, too
-    assert work(alone, corrupt_by=Gaussian(SUBJECT)) <= 10 * work(first)
+    assert work(alone, corrupt_by=Gaussian(SUBJECT)) < 10 * work(first)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_chunks_cut_among_the_draws_give_the_same(alone, variant):
+    model = make_model().double()
+    how = {"corrupt_by": Gaussian((5,), draws=5), "direction": "noise", **variant}
+    whole = patch_sweep(model, alone, **how)
+    with pytest.raises(SweepError, match="at least") as caught:
+        patch_sweep(model, alone, max_memory=1, **how)
+    least = int(re.search(r"max_memory=(\d+)", str(caught.value)).group(1))
+    cut = patch_sweep(model, alone, max_memory=2 * least, **how)
+    np.testing.assert_allclose(cut.values, whole.values, rtol=0, atol=1e-9)
 
 
 def test_what_does_not_go_together_is_refused(alone, pair):
