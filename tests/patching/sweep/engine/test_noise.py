@@ -70,7 +70,7 @@ def test_cells_are_means_over_draws_and_recovery_is_their_ratio(alone):
 
     clean = differences(last(model, alone.clean_ids, record=True))
     patched, corrupt = [], []
-    for draw in draws_of(model, noise, std):
+    for draw in draws_of(model, alone, noise, std):
         corrupt.append(differences(noised(model, alone.clean_ids, draw.rows)))
         patched.append(differences(noised(model, alone.clean_ids, draw.rows, patch=(1, 2))))
     (diff, p), (diff_corrupt, p_corrupt) = np.mean(patched, 0), np.mean(corrupt, 0)
@@ -95,10 +95,10 @@ def test_the_standard_deviation_is_as_asked_and_of_all_the_subjects(alone):
     model = make_model()
     other = PromptPair.from_ids([1, 2, 3, 4], None, 11, 22)
     entries = model.transformer.wte.weight.detach()[[9, 11, 2, 3]]
-    found = standard_deviation(model, [alone, other], Gaussian(SUBJECT, "2s"))
+    found = standard_deviation(model, [alone, other], [Gaussian(SUBJECT, "2s")] * 2)
     assert found == pytest.approx(2 * float(entries.double().std()), rel=1e-6)
     for asked in (0.4, "0.4"):
-        assert standard_deviation(model, [alone], Gaussian(SUBJECT, asked)) == 0.4
+        assert standard_deviation(model, [alone], [Gaussian(SUBJECT, asked)]) == 0.4
     several = patch_sweep(model, [alone, other], corrupt_by=Gaussian(SUBJECT, "2s", draws=2))
     assert several[1].noise["std"] == pytest.approx(found)
     single = patch_sweep(model, other, corrupt_by=Gaussian(SUBJECT, found, draws=2))
@@ -107,11 +107,15 @@ def test_the_standard_deviation_is_as_asked_and_of_all_the_subjects(alone):
 
 def test_draws_are_seeded_and_the_same_in_every_dtype(alone):
     noise = Gaussian(SUBJECT, draws=200, seed=1)
-    wide, half = (draws_of(make_model().to(d), noise, 0.5) for d in (torch.float64, torch.float16))
+    wide, half = (
+        draws_of(make_model().to(d), alone, noise, 0.5) for d in (torch.float64, torch.float16)
+    )
     assert torch.equal(wide[3].rows.half(), half[3].rows)
     assert float(torch.stack([one.rows for one in wide]).std()) == pytest.approx(0.5, rel=0.05)
-    other = draws_of(make_model().double(), replace(noise, seed=2), 0.5)
-    assert not torch.equal(other[0].rows, wide[0].rows)
+    another = PromptPair.from_ids(alone.clean_ids[::-1], None, 11, 22)
+    for pair, with_seed in ((alone, replace(noise, seed=2)), (another, noise)):
+        other = draws_of(make_model().double(), pair, with_seed, 0.5)
+        assert not torch.equal(other[0].rows, wide[0].rows)
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
