@@ -12,7 +12,7 @@ from patching.study.figures import heads_to_draw, study_map
 from patching.study.request import RECOVERY
 from patching.study.result import Study
 from patching.study.statistics import CONFIDENCE
-from patching.study.words import ALPHA, experiment_words
+from patching.study.words import ALPHA, corrupt_name, experiment_words
 from patching.sweep.metrics import METRICS
 from patching.text import counted, escaped, shortened, visible
 
@@ -96,7 +96,7 @@ def _map(
     confidence = how.get("confidence", CONFIDENCE)
     caption = (
         f"{drawn.caption} of {counted(int(found['n'].iloc[0]), 'pair')} (clean {clean:.4f},"
-        f" corrupt {corrupt:.4f}); intervals of {confidence:.0%}"
+        f" {corrupt_name(study)} {corrupt:.4f}); intervals of {confidence:.0%}"
     )
     return chart(
         name,
@@ -162,7 +162,9 @@ def _pairs(study: Study, only_correct: str | None) -> JSON:
     numbers = chosen[::every]
     metric = study.request.read[0].name
     clean, corrupt = (study.unpatched(run)[metric] for run in ("clean", "corrupt"))
-    texts = {name: study.column(name) for name in ("clean_text", "corrupt_text")}
+    has_corrupt = study.request.corrupt_by is None
+    names = ("clean_text", "corrupt_text") if has_corrupt else ("clean_text",)
+    texts = {name: study.column(name) for name in names}
     answers = {name: study.column(name) for name in ("target_tokens", "foil_tokens")}
     rows = [
         [
@@ -178,7 +180,7 @@ def _pairs(study: Study, only_correct: str | None) -> JSON:
     return {
         "kind": "pairs",
         "title": f"{counted(len(rows), 'pair')}{which}",
-        "columns": ["pair", "clean", "corrupt", "target", "foil", f"{metric}, clean run",
-                    f"{metric}, corrupt run"],
+        "columns": ["pair", *(name.removesuffix("_text") for name in names), "target", "foil",
+                    f"{metric}, clean run", f"{metric}, {corrupt_name(study)} run"],
         "rows": rows,
     }  # fmt: skip
