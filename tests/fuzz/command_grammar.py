@@ -116,7 +116,7 @@ KINDS = {
          "n" * 300 + ".csv", *HOSTILE),
     ),
     "pairs_file": (
-        ("../inputs/ioi.csv", "../inputs/ioi.csv", "../inputs/marks.jsonl"),
+        ("../inputs/ioi.csv", "../inputs/ioi.csv", "../inputs/marks.jsonl", "../inputs/facts.csv"),
         ("../inputs/prompts.txt", "../inputs/prompts.jsonl", "../inputs/deep.jsonl", "/dev/zero",
          "../inputs/pairs.tsv", "../inputs/fifo", "../inputs", *HOSTILE),
     ),
