@@ -12,7 +12,6 @@ from patching.study.roles import Roles
 from patching.study.row_errors import MalformedCellError, UnusableRowError
 from patching.study.rows import Row, Table, named_columns
 from patching.sweep.gaussian import DRAWS, STD, Gaussian, gaussian
-from patching.text import shortened
 
 if TYPE_CHECKING:
     from patching.study.pairs_file import Pairs
@@ -61,7 +60,7 @@ class Subjects:
         """
         if self.column is None:
             if self.role not in roles:
-                raise UnusableRowError(f"no role {shortened(self.role, 60)}, which the subject has")
+                raise UnusableRowError(f"no role {self.role!r:.60}, whose tokens would get the noise")
             return roles[self.role]
         words = row.cells.get(self.column)
         if not isinstance(words, str):

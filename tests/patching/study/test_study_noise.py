@@ -264,7 +264,7 @@ def test_subjects_are_read_from_columns_or_roles(builtin, tmp_path):
     }
     for wrong, words in (
         ({"subject": "what"}, "no column 'what' of subjects, and no roles are read"),
-        ({"subject": "what", "roles": "roles", "strict": True}, "no role what, which the subject"),
+        ({"subject": "what", "roles": "roles", "strict": True}, "no role 'what', whose tokens"),
         ({"subject": "roles", "columns": {"corrupt": "corrupt"}}, "no corrupt prompts are read"),
     ):
         with pytest.raises(PairsError, match=words):
