@@ -32,6 +32,7 @@ from patching.study.align import ALIGNMENTS
 from patching.study.request import OF_PATHS, StudyRequest, Workers, path_settings
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
+from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.text import duration, escaped
 
@@ -261,6 +262,7 @@ class _Source:
     roles: str | None
     strict: bool
     subject: str | None  # a column or a role, of noise
+    with_corrupt: bool  # False for noise, and for an ablation by a file without corrupt prompts
 
     @classmethod
     def of(cls, arguments: SimpleNamespace) -> _Source:
@@ -276,19 +278,21 @@ class _Source:
         if arguments.pairs is None:
             if columns or roles or arguments.strict:
                 raise UsageError("--columns, --roles and --strict are for a file of pairs")
-            return cls(None, {}, ROLES, False, subject)
-        from patching.study.columns import choose_columns
+            return cls(None, {}, ROLES, False, subject, subject is None)
+        from patching.study.columns import choose_columns, has_corrupt
         from patching.study.rows import read_rows
         from patching.study.subjects import Subjects
 
         path = expanded(arguments.pairs)
         table = read_rows(path)  # before the model, which takes longer
-        choose_columns(table, columns or None, with_corrupt=subject is None)
+        is_alone = arguments.put in ABLATIONS and not has_corrupt(table, columns)
+        with_corrupt = subject is None and not is_alone
+        choose_columns(table, columns or None, with_corrupt=with_corrupt)
         if arguments.roles is None and ROLES in table.columns:
             roles = ROLES
         if subject is not None:
             Subjects.of(table, subject, roles)
-        return cls(path, columns, roles, arguments.strict, subject)
+        return cls(path, columns, roles, arguments.strict, subject, with_corrupt)
 
     def read(self, loaded: LoadedModel, say: Callable[..., None]) -> Pairs:
         """Return the pairs, and print what was found in the file."""
@@ -312,6 +316,7 @@ class _Source:
                 columns=self.columns or None,
                 roles=self.roles,
                 subject=self.subject,
+                with_corrupt=self.with_corrupt,
                 most_tokens=loaded.model.config.block_size,
                 strict=self.strict,
             )

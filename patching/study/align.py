@@ -31,8 +31,12 @@ def choose_align(
     """
     differing = {pair.differing for pair in pairs} if subjects is None else {*subjects}
     if len({len(pair) for pair in pairs}) == 1 and len(differing) == 1:
+        if not any(differing):
+            return "start", "all pairs have the same length"
         where = "differ" if subjects is None else "have their subject"
         return "start", f"all pairs have the same length and {where} at the same positions"
+    if roles is None and not any(differing):
+        return "end", "lengths vary, and the pairs have neither corrupt prompts nor roles"
     vary = "lengths or differing positions vary" if subjects is None else "lengths or subjects vary"
     if roles is not None:
         return "roles", f"{vary}, and the pairs have roles"
@@ -56,6 +60,12 @@ def position_keys(
         StudyError: the alignment is by roles, and the pair has none.
     """
     if align != "roles":
+        if align.endswith("diff") and not differing:
+            raise StudyError(
+                f"without corrupt prompts no token differs, as {align} needs: align by start, end"
+                " or roles"
+            )
+        differing = differing or (0,)
         zero = {"start": 0, "end": T, "first-diff": differing[0], "last-diff": differing[-1]}
         return [position - zero[align] for position in range(T)]
     if not roles:

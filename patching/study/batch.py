@@ -69,7 +69,7 @@ def run_batch(
                 found = by(pairs, grids, sweep.metrics, source.of(pairs, sweep.site))
             for one, grid in zip(found, grids, strict=True):
                 one.check(sweep.metrics, model.dtype, grid.n_cells)
-            unpatched = unpatched or _unpatched(model, pairs, found, names)
+            unpatched = unpatched or _unpatched(model, pairs, found, names, has_noise=bool(noise))
         for place, name in enumerate(names):
             values = torch.stack([one.values[place] for one in found])  # (B, layers, ...)
             maps[sweep.site, name] = (values.cpu().double().numpy(), tuple(grids[0].axes))
@@ -120,13 +120,19 @@ def _paths(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> Ba
 
 
 def _unpatched(
-    model: GPT, pairs: Sequence[PromptPair], found: Sequence[Measured], names: Sequence[str]
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    found: Sequence[Measured],
+    names: Sequence[str],
+    *,
+    has_noise: bool = False,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return run -> metric -> values (B,) of the unpatched runs.
 
     Two more numbers are 1 or 0: "top", the answer is the likeliest token; and
     "preferred", it is likelier than the other answer. The corrupt run's answer is the foil; a
-    run with noise has none. Without a foil, what would need it is NaN.
+    run with noise has none. Without a foil, what would need it is NaN; without a corrupt prompt
+    or noise, all of that run is.
     """
     values = {}
     for run in UNPATCHED:
@@ -137,6 +143,8 @@ def _unpatched(
         rows = dict(zip(names, read.numpy().T, strict=True))
         rows |= {name: np.full(len(pairs), np.nan) for name in ("top", "preferred")}
         if run == "corrupt" and not all(pair.has_corrupt for pair in pairs):
+            if not has_noise:  # there is no such run
+                rows = {name: np.full(len(pairs), np.nan) for name in rows}
             values[run] = rows
             continue
         answers = [(pair.target_ids, pair.foil_ids) for pair in pairs]

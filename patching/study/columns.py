@@ -96,6 +96,12 @@ def choose_columns(
     return Columns(**found, years=years)  # type: ignore[arg-type]
 
 
+def has_corrupt(table: Table, chosen: Mapping[str, str] | None = None) -> bool:
+    """Return True if a file has a column of corrupt prompts, or one is chosen."""
+    names = {name.lower() for name in table.columns}
+    return "corrupt" in (chosen or {}) or not names.isdisjoint(ALIASES["corrupt"])
+
+
 def _year_column(
     table: Table, found: Mapping[str, str | None], by_name: Mapping[str, str]
 ) -> str | None:

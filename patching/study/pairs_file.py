@@ -71,6 +71,7 @@ def read_pairs(
     columns: Mapping[str, str] | None = None,
     roles: str | None = None,
     subject: str | None = None,
+    with_corrupt: bool = True,
     most_tokens: int | None = None,
     strict: bool = False,
 ) -> tuple[Pairs, PairsReport]:
@@ -87,6 +88,7 @@ def read_pairs(
             gives each role's positions, as in "IO:2 S1:4".
         subject: a column of the words that noise is put on, or one of the roles. No corrupt
             prompts are read then.
+        with_corrupt: False to read no corrupt prompts, for ablations of the clean runs.
         most_tokens: the model's block_size; longer prompts are left out.
         strict: raise an error where a row would be left out.
 
@@ -99,7 +101,7 @@ def read_pairs(
             `strict`, a row that cannot be used.
     """
     table = read_rows(path)
-    chosen = choose_columns(table, columns, with_corrupt=subject is None)
+    chosen = choose_columns(table, columns, with_corrupt=with_corrupt and subject is None)
     if roles not in (None, MARKS) and not _has_roles(table, str(roles)):
         raise PairsError(
             f"{table.path} has no column {roles!r}; found {named_columns(table.columns)}"

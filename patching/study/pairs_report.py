@@ -96,8 +96,9 @@ class PairsReport:
             lines.append(f"  left out: {len(one.places):,}, {one.reason} ({where})")
         lines.append(f"tokens of a prompt: {_shares(self.lengths, self.pairs)}")
         which = "of the subject" if "subject" in self.columns else "that differ"
-        lines.append(f"tokens {which}: {_shares(self.differing, self.pairs)}")
-        lines.append(f"positions {which}: {_shares(self.positions, self.pairs)}")
+        if {"corrupt", "subject"} & {*self.columns}:
+            lines.append(f"tokens {which}: {_shares(self.differing, self.pairs)}")
+            lines.append(f"positions {which}: {_shares(self.positions, self.pairs)}")
         if self.spaced:
             words = ", ".join(escaped(shortened(word, 20)) for word in self.spaced[:MOST_WORDS])
             more = len(self.spaced) - MOST_WORDS

@@ -123,6 +123,11 @@ class Study(HasPage):
         """True if every pair has been run."""
         return len(self.finished) == len(self.batches)
 
+    @property
+    def has_corrupt(self) -> bool:
+        """True if the pairs have corrupt prompts; False with noise, and for ablations without."""
+        return self.request.corrupt_by is None and bool(self.fields["pairs"].get("corrupt", True))
+
     def __repr__(self) -> str:
         done = sum(len(self.batches[number]) for number in self.finished)
         base, source = run_names(self)
@@ -191,8 +196,10 @@ class Study(HasPage):
         """
         if only_correct not in (None, *CORRECT):
             raise StudyError(f"only_correct is {' or '.join(CORRECT)}, not {only_correct!r}")
-        if only_correct == "both" and self.request.corrupt_by is not None:
-            raise StudyError("a run with noise has no right answer: ask for clean ones alone")
+        if only_correct == "both" and not self.has_corrupt:
+            raise StudyError(
+                "there are no corrupt prompts to answer rightly: choose by the clean ones"
+            )
         is_in = np.zeros(len(self), dtype=bool)
         is_in[[pair for number in self.finished for pair in self.batches[number]]] = True
         for run in {None: (), "clean": ("clean",), "both": on_disk.UNPATCHED}[only_correct]:

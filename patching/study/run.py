@@ -31,7 +31,7 @@ from patching.study.roles import Roles
 from patching.study.rows import listed
 from patching.study.subjects import settings_of
 from patching.sweep.gaussian import Gaussian
-from patching.sweep.metrics import check_foil
+from patching.sweep.metrics import check_corrupt, check_foil, parse_metrics
 from patching.sweep.noised import standard_deviation
 from patching.sweep.put import FROM_PROMPTS, Put, as_put
 from patching.sweep.put_values import PutValues
@@ -175,8 +175,21 @@ class _Work:
                 check_foil(self.request.read, pair)
                 if noise:
                     replace(self.request.sweeps[0], corrupt_by=noise[number]).check_runs(pair)
+                elif pair.has_corrupt != self.pairs[0].has_corrupt:
+                    this, first = ("one", "no") if pair.has_corrupt else ("no", "one")
+                    raise SweepError(
+                        f"it has {this} corrupt prompt, and pair 0 has {first}: all pairs of a"
+                        " study have one, or none has"
+                    )
                 elif not pair.has_corrupt:
-                    raise SweepError("it has no corrupt prompt, which a study's pairs need")
+                    self._check_alone(pair)
+
+    def _check_alone(self, pair: PromptPair) -> None:
+        """Raise SweepError if the study needs the corrupt prompt that a pair has not."""
+        if self.request.paths is not None:
+            raise SweepError("it has no corrupt prompt, which path patching needs")
+        self.request.sweeps[0].check_runs(pair)
+        check_corrupt(parse_metrics(self.request.metrics), pair)
 
     def study_in(self, folder: Path, progress: Progress | None) -> Study:
         """Begin the study in a folder or go on with it there, and return it finished."""
@@ -249,6 +262,7 @@ class _Work:
                 "content": on_disk.content_hash(self.pairs),
                 "alignment": on_disk.text_hash(keys),
                 **({"put_from": on_disk.content_hash(self.put_from)} if self.put_from else {}),
+                **({} if self.noise or self.pairs[0].has_corrupt else {"corrupt": False}),
                 **({"subjects": on_disk.text_hash(subjects)} if self.noise else {}),
             },
         }

@@ -60,7 +60,9 @@ class Subjects:
         """
         if self.column is None:
             if self.role not in roles:
-                raise UnusableRowError(f"no role {self.role!r:.60}, whose tokens would get the noise")
+                raise UnusableRowError(
+                    f"no role {self.role!r:.60}, whose tokens would get the noise"
+                )
             return roles[self.role]
         words = row.cells.get(self.column)
         if not isinstance(words, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from patching.study.request import RECOVERY
@@ -108,6 +109,18 @@ def _paths(study: Study) -> str:
     for name, at in (("sent", request.sender_positions), ("received", request.receiver_positions)):
         words += f", {name} at the last position" if at else ""
     return words
+
+
+def unpatched_words(study: Study, metric: str, only_correct: str | None, form: str) -> str:
+    """Return a metric's means of the unpatched runs, such as "clean -3.2100, noised 2.0400".
+
+    Args:
+        only_correct: as Study.chosen.
+        form: the format of a number.
+    """
+    clean, corrupt = unpatched_means(study, metric, only_correct)
+    said = f"clean {clean:{form}}"
+    return said if math.isnan(corrupt) else f"{said}, {corrupt_name(study)} {corrupt:{form}}"
 
 
 def pairing_words(found: pandas.DataFrame) -> str:

@@ -215,7 +215,7 @@ def test_a_noised_run_has_no_right_answer(model):
     study = run_study(model, pairs, corrupt_by=noise(pairs), **QUIET)
     assert np.isnan(study.unpatched("corrupt")["top"]).all()
     assert np.isfinite(study.unpatched("clean")["top"]).all()
-    with pytest.raises(StudyError, match="no right answer"):
+    with pytest.raises(StudyError, match="no corrupt prompts to answer"):
         study.chosen("both")
 
 
