@@ -82,12 +82,10 @@ def read_pairs(
     leading space; digits after a prompt that ends in a digit go on with that number.
 
     Args:
-        columns: "clean", "corrupt", "target" or "foil" -> the name of its column, where
-            the file has other names or several corrupt prompts.
+        columns: "clean", "corrupt", "target" or "foil" -> the name of its column.
         roles: "marks" to read marks such as {IO:Mary} in the prompts, or a column that
             gives each role's positions, as in "IO:2 S1:4".
-        subject: a column of the words that noise is put on, or one of the roles. No corrupt
-            prompts are read then.
+        subject: of noise: a column of words, or a role. No corrupt prompts are read then.
         with_corrupt: False to read no corrupt prompts, for ablations of the clean runs.
         most_tokens: the model's block_size; longer prompts are left out.
         strict: raise an error where a row would be left out.
@@ -111,10 +109,9 @@ def read_pairs(
     reader = _Reader(tokenizer, chosen, roles, subjects, most_tokens)
     pairs = reader.read(table)
     kept = reader.further(table)
-    taken = chosen.to_dict() if subject is None else {**chosen.to_dict(), "subject": subject}
     report = PairsReport.of(
         table,
-        taken,
+        chosen.to_dict() | ({"subject": subject} if subject else {}),
         kept,
         pairs,
         reader.left_out,
