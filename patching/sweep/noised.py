@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mingpt.model import GPT
-from patching.errors import SweepError, named
+from patching.errors import PairSweepError, SweepError, named
 from patching.progress import Progress
 from patching.prompts import PromptPair
 from patching.sweep.gaussian import Gaussian
@@ -73,7 +73,7 @@ def measure_draws(
     """Measure every draw of every pair, and return each pair's means over its draws.
 
     Args:
-        noise: of each pair.
+        noise: of each pair; all have the same number of draws.
         std: its standard deviation, in the embedding's unit.
         by: measures one draw after another, a pair's next to each other.
 
@@ -83,14 +83,17 @@ def measure_draws(
     draws = [draws_of(model, pair, one, std) for pair, one in zip(pairs, noise, strict=True)]
     each = [(pair, grid, one) for pair, grid, of_pair in zip(pairs, grids, draws, strict=True)
             for one in of_pair]  # fmt: skip
-    found = iter(
-        by(
+    try:
+        measured = by(
             [pair for pair, _, _ in each],
             [grid for _, grid, _ in each],
             metrics_read(metrics),
             [Values(None, one) for _, _, one in each],
         )
-    )
+    except PairSweepError as error:  # its number is that of a draw
+        with named(error.number // noise[0].draws, len(pairs)):
+            raise SweepError(error.reason) from None
+    found = iter(measured)
     means = []
     for number, of_pair in enumerate(draws):
         with named(number, len(pairs)):

@@ -1,6 +1,7 @@
 """Gaussian noise on a subject's embeddings: the engine against the loop, and against hooks."""
 
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -12,11 +13,11 @@ from helpers import last, make_model
 
 from patching import Gaussian, PromptPair, SweepResult, gaussian, patch_sweep
 from patching.cli.patch import main
-from patching.errors import SweepError
+from patching.errors import SweepError, named
 from patching.page.sweep_page import sweep_page
 from patching.sweep.figures import heatmaps, title_lines
 from patching.sweep.hand_in import caption
-from patching.sweep.noised import draws_of, standard_deviation
+from patching.sweep.noised import draws_of, measure_draws, standard_deviation
 
 SUBJECT = (1, 2)
 
@@ -166,6 +167,22 @@ def test_chunks_cut_among_the_draws_give_the_same(alone, variant):
     least = int(re.search(r"max_memory=(\d+)", str(caught.value)).group(1))
     cut = patch_sweep(model, alone, max_memory=2 * least, **how)
     np.testing.assert_allclose(cut.values, whole.values, rtol=0, atol=1e-9)
+
+
+def test_an_error_names_the_pair_and_not_the_draw(alone):
+    def by(pairs, grids, metrics, values):
+        with named(4, len(pairs)):
+            raise SweepError("no number")
+
+    noise = Gaussian(SUBJECT, draws=3)
+    for count, said in ((2, "pair 1 (from 0): no number"), (1, "no number")):
+        with pytest.raises(SweepError) as caught:
+            some = [alone] * count
+            measure_draws(make_model(), some, [None] * count, [], [noise] * count, 0.5, by)
+        assert str(caught.value) == said
+    with pytest.raises(SweepError, match=r"^pair 4 \(from 0\)") as caught:
+        by([alone] * 6, [], [], [])
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # as workers send it
 
 
 def test_what_does_not_go_together_is_refused(alone, pair):
