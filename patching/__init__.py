@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.study.pairs_file import read_pairs as read_pairs
     from patching.study.result import Study as Study
     from patching.study.run import run_study as run_study
+    from patching.study.subjects import noise_on_subjects as noise_on_subjects
     from patching.sweep.agreement import compare_sweeps as compare_sweeps
     from patching.sweep.figures import draw_agreement as draw_agreement
     from patching.sweep.figures import draw_heatmap as draw_heatmap
@@ -98,6 +99,7 @@ _HOME = {
     "draw_counts": "patching.continuation.figures",
     "read_pairs": "patching.study.pairs_file",
     "run_study": "patching.study.run",
+    "noise_on_subjects": "patching.study.subjects",
     "Study": "patching.study.result",
     "draw_study": "patching.study.figures",
     "draw_study_pairs": "patching.study.figures",

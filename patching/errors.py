@@ -16,6 +16,17 @@ class SweepError(MinGPTError, ValueError):
     """A sweep that does not fit its model, or whose metric is undefined."""
 
 
+class PairSweepError(SweepError):
+    """A SweepError of one of several pairs, with the pair's number, from 0."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(number, reason)
+        self.number, self.reason = number, reason
+
+    def __str__(self) -> str:
+        return f"pair {self.number} (from 0): {self.reason}"
+
+
 class PathError(MinGPTError, ValueError):
     """Paths that a model does not have, or a map of paths that cannot be computed."""
 
@@ -82,4 +93,4 @@ def named(number: int, count: int) -> Iterator[None]:
     except SweepError as error:
         if count == 1:
             raise
-        raise SweepError(f"pair {number} (from 0): {error}") from None
+        raise PairSweepError(number, str(error)) from None

@@ -40,6 +40,12 @@ def studied(t: "Things") -> patching.Study:
     return patching.run_study(t.model, pairs, out=folder, progress=False)
 
 
+def subjects(t: "Things"):
+    path = t.directory / "facts.csv"
+    path.write_text("clean,subject,target\nMichelle Jones,Michelle,Anna")
+    return patching.read_pairs(t.tokenizer, path, subject="subject")[0]
+
+
 class Things:
     """The objects that the calls below use."""
 
@@ -220,6 +226,7 @@ CALLS = {
         "draw_counts": lambda t: is_figure(patching.draw_counts(t.counts(), title="How often")),
         "read_pairs": lambda t: len(studied(t).pairs["place"]) == 3,
         "run_study": lambda t: studied(t).is_complete,
+        "noise_on_subjects": lambda t: len(patching.noise_on_subjects(subjects(t))) == 1,
         "draw_study": lambda t: is_figure(patching.draw_study(studied(t), draws=9)),
         "draw_study_pairs": lambda t: is_figure(patching.draw_study_pairs(studied(t), draws=9)),
         "Study": lambda t: len(patching.Study.load(studied(t).folder).summary(draws=9)) == 3 * 2,

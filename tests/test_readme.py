@@ -82,7 +82,7 @@ def test_there_are_examples_to_run():
         "patching/paths",
     }  # fmt: skip
     assert len(COMMANDS) == 29
-    assert len(commands_of(IN_A_ROW)) == 3
+    assert len(commands_of(IN_A_ROW)) == 4
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -44,19 +44,30 @@ def put_options(*, of_study: bool = False) -> list[Option]:
     ]  # fmt: skip
 
 
-def noise_options() -> list[Option]:
-    """Return the options of noise in place of a corrupt prompt."""
+def noise_options(*, of_study: bool = False) -> list[Option]:
+    """Return the options of noise in place of a corrupt prompt.
+
+    Args:
+        of_study: the subject is a column or a role; --draws are those of the statistics.
+    """
+    subject = (
+        "whole words of the clean prompt; where it names them first"
+        if not of_study
+        else "the column that holds each row's subject, words of its prompt, or one of the roles"
+        "  [default: the column subject]"
+    )
+    draws = "--noise-draws" if of_study else "--draws"
+    place = "corrupt prompts" if of_study else "--corrupt"
     return [
         Option(["--corrupt-by"], type=Choice(["gaussian"]),
-               help="in place of --corrupt: noise on the token embeddings of --subject, as causal"
+               help=f"in place of {place}: noise on the token embeddings of --subject, as causal"
                " tracing has it (Meng et al. 2022). Noise can mislead: it puts the model off its"
                " distribution, and finds other places than another prompt does (Zhang & Nanda 2023,"
                " arXiv 2309.16042)"),
-        Option(["--subject"], metavar="TEXT",
-               help="whole words of the clean prompt; where it names them first"),
+        Option(["--subject"], metavar="COLUMN" if of_study else "TEXT", help=subject),
         Option(["--noise-std"], metavar="X", default=STD,
                help="standard deviation: 3s is 3 x that of the subject's embeddings, 0.4 is 0.4"),
-        Option(["--draws"], type=IntRange(1, MOST_DRAWS), default=DRAWS, metavar="N",
+        Option([draws], type=IntRange(1, MOST_DRAWS), default=DRAWS, metavar="N",
                help="draws of noise by --seed, the same for every cell; values are means over them,"
                " recovery a ratio of means"),
     ]  # fmt: skip

@@ -17,7 +17,13 @@ from patching.study.pairs_report import PairsReport
 from patching.study.request import RECOVERY
 from patching.study.statistics import split_half
 from patching.study.summary import AXES
-from patching.study.words import ALPHA, METRIC_WORDS, pairing_words, unpatched_means
+from patching.study.words import (
+    ALPHA,
+    METRIC_WORDS,
+    pairing_words,
+    unpatched_means,
+    unpatched_words,
+)
 from patching.text import counted, escaped, probability
 
 if TYPE_CHECKING:
@@ -100,7 +106,7 @@ def _largest(
     survivors = int((tested["p_corrected"] < ALPHA).sum())
     head = (
         f"{site}, {METRIC_WORDS[metric]}: {counted(int(found['n'].iloc[0]), 'pair')};"
-        f" clean {clean:z.4f}, corrupt {corrupt:z.4f}; {survivors} of"
+        f" {unpatched_words(study, metric, how['only_correct'], 'z.4f')}; {survivors} of"
         f" {counted(len(tested), 'cell')} that can change survive {how['correction']}"
         f" (p < {ALPHA:g}){_stability(study, site, metric, how)}"
     )

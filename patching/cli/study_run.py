@@ -18,7 +18,8 @@ from patching.cli.common import output
 from patching.cli.common.command import Command, UsageError, print_line, run_command
 from patching.cli.common.models import LoadedModel, import_libraries, load_model
 from patching.cli.common.options import files, model_options
-from patching.cli.patch_put import file_of_put, put_of, put_options, with_pairs
+from patching.cli.patch_put import file_of_put, noise_options, put_of, put_options, with_pairs
+from patching.cli.study_noise import fields_of, noise_of, subject_of
 from patching.cli.study_options import (
     check_libraries,
     statistics,
@@ -31,6 +32,7 @@ from patching.study.align import ALIGNMENTS
 from patching.study.request import OF_PATHS, StudyRequest, Workers, path_settings
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
+from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.text import duration, escaped
 
@@ -57,6 +59,7 @@ files of pairs (CSV, TSV, JSONL, JSON):
   and MIB. A word gets a leading space. A cell can be a set of words, as a JSON list. A row
   that cannot be used (prompts of unequal lengths, an answer of several tokens, a prompt
   that is too long, a pair twice) is left out and counted; a malformed row is an error.
+  With --corrupt-by gaussian no corrupt prompts are read, and a row needs a subject.
 
 which positions of different pairs are one cell (--align):
   start, end             the position from the first, or the last token
@@ -84,6 +87,8 @@ examples:
       each head of the clean runs at its mean over the clean prompts
   {COMMAND} ioi.csv --model gpt2 --paths q:9.9,9.6,10.0 --receiver-positions end --out runs/q
       which heads and MLPs speak to the queries of three heads
+  {COMMAND} facts.csv --model gpt2-xl --corrupt-by gaussian --metric log_prob --out runs/facts
+      causal tracing of facts: columns prompt, subject and target
   {COMMAND} ioi.csv --model gpt2-xl --workers 8 --ray auto --gpus-per-worker 1
 
 exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted: the same
@@ -101,7 +106,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         Option(["--dry-run"], is_flag=True,
                help="read the pairs, say how long the study would take, and write nothing"),
     ],
-    "model": model_options(seed="seed of the statistics, and of --put resample"),
+    "model": model_options(seed="seed of the statistics, of --put resample and of noise"),
     "study": [
         Option(["--site"], metavar="LIST", default=",".join(StudyRequest.sites),
                help=f"one or more of {', '.join(SITES)}"),
@@ -115,6 +120,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
                help="pairs that run together and are written as one file"),
     ],
     "intervention": put_options(of_study=True),
+    "noise in place of corrupt prompts": noise_options(of_study=True),
     "paths (in place of --site)": [
         Option(["--paths"], metavar="RECEIVERS",
                help="path patching of every head and MLP to logits, q:9.9,9.6 or mlp:8; see"
@@ -171,6 +177,7 @@ def run(arguments: SimpleNamespace) -> None:
     say(tables.model_line(loaded.model, loaded.fallback), always=True)
     pairs = source.read(loaded, say)
     settings["put"] = with_pairs(settings["put"], of_put, loaded, say)
+    settings["corrupt_by"] = noise_of(arguments, pairs)
     if arguments.dry_run:
         _estimate(loaded, pairs, settings, say)
         return
@@ -227,6 +234,7 @@ def _settings(arguments: SimpleNamespace) -> dict[str, Any]:
     put = put_of(arguments, of_study=True)
     fields = {{"site": "sites", "metric": "metrics"}.get(k, k): v for k, v in settings.items()}
     fields |= zip(OF_PATHS, path_settings(fields["paths"]), strict=True)
+    fields |= fields_of(arguments)
     StudyRequest(**fields, put=put.what, mean_per=put.per, put_seed=put.seed)
     return settings | {"put": put}
 
@@ -253,6 +261,8 @@ class _Source:
     columns: dict[str, str]
     roles: str | None
     strict: bool
+    subject: str | None  # a column or a role, of noise
+    with_corrupt: bool  # False for noise, and for an ablation by a file without corrupt prompts
 
     @classmethod
     def of(cls, arguments: SimpleNamespace) -> _Source:
@@ -264,19 +274,25 @@ class _Source:
         """
         columns = texts_of(arguments.columns)
         roles = None if arguments.roles == NO_ROLES else arguments.roles
+        subject = subject_of(arguments)
         if arguments.pairs is None:
             if columns or roles or arguments.strict:
                 raise UsageError("--columns, --roles and --strict are for a file of pairs")
-            return cls(None, {}, ROLES, False)
-        from patching.study.columns import choose_columns
+            return cls(None, {}, ROLES, False, subject, subject is None)
+        from patching.study.columns import choose_columns, has_corrupt
         from patching.study.rows import read_rows
+        from patching.study.subjects import Subjects
 
         path = expanded(arguments.pairs)
         table = read_rows(path)  # before the model, which takes longer
-        choose_columns(table, columns or None)
+        is_alone = arguments.put in ABLATIONS and not has_corrupt(table, columns)
+        with_corrupt = subject is None and not is_alone
+        choose_columns(table, columns or None, with_corrupt=with_corrupt)
         if arguments.roles is None and ROLES in table.columns:
             roles = ROLES
-        return cls(path, columns, roles, arguments.strict)
+        if subject is not None:
+            Subjects.of(table, subject, roles)
+        return cls(path, columns, roles, arguments.strict, subject, with_corrupt)
 
     def read(self, loaded: LoadedModel, say: Callable[..., None]) -> Pairs:
         """Return the pairs, and print what was found in the file."""
@@ -299,6 +315,8 @@ class _Source:
                 path,
                 columns=self.columns or None,
                 roles=self.roles,
+                subject=self.subject,
+                with_corrupt=self.with_corrupt,
                 most_tokens=loaded.model.config.block_size,
                 strict=self.strict,
             )

@@ -12,7 +12,7 @@ from patching.study.figures import heads_to_draw, study_map
 from patching.study.request import RECOVERY
 from patching.study.result import Study
 from patching.study.statistics import CONFIDENCE
-from patching.study.words import ALPHA, experiment_words
+from patching.study.words import ALPHA, corrupt_name, experiment_words, unpatched_words
 from patching.sweep.metrics import METRICS
 from patching.text import counted, escaped, shortened, visible
 
@@ -92,17 +92,18 @@ def _map(
         ],
         marked="datum.survives === 1",
     )
-    clean, corrupt = (end for _, end in drawn.scale.marks)
+    ends = [end for _, end in drawn.scale.marks]
     confidence = how.get("confidence", CONFIDENCE)
     caption = (
-        f"{drawn.caption} of {counted(int(found['n'].iloc[0]), 'pair')} (clean {clean:.4f},"
-        f" corrupt {corrupt:.4f}); intervals of {confidence:.0%}"
+        f"{drawn.caption} of {counted(int(found['n'].iloc[0]), 'pair')}"
+        f" ({unpatched_words(study, metric, how.get('only_correct'), '.4f')}); intervals of"
+        f" {confidence:.0%}"
     )
     return chart(
         name,
         spec,
         _rows(found, columns_are),
-        [shown("mean", "value", caption, ends=[clean, corrupt], middle=drawn.scale.centre)],
+        [shown("mean", "value", caption, ends=ends, middle=drawn.scale.centre)],
         rows=[str(row) for row in range(len(drawn.mean))],
         columns=drawn.columns,
         rows_are="layer",
@@ -161,16 +162,18 @@ def _pairs(study: Study, only_correct: str | None) -> JSON:
     every = -(-len(chosen) // MOST_PAIRS)
     numbers = chosen[::every]
     metric = study.request.read[0].name
-    clean, corrupt = (study.unpatched(run)[metric] for run in ("clean", "corrupt"))
-    texts = {name: study.column(name) for name in ("clean_text", "corrupt_text")}
+    of_runs = {"clean": study.unpatched("clean")[metric]}
+    if study.has_corrupt or study.request.corrupt_by is not None:
+        of_runs[corrupt_name(study)] = study.unpatched("corrupt")[metric]
+    names = ("clean_text", "corrupt_text") if study.has_corrupt else ("clean_text",)
+    texts = {name: study.column(name) for name in names}
     answers = {name: study.column(name) for name in ("target_tokens", "foil_tokens")}
     rows = [
         [
             int(at),
             *(shortened(escaped(column[at]), LONGEST_PROMPT) for column in texts.values()),
             *(" ".join(map(visible, column[at])) for column in answers.values()),
-            number(float(clean[at])),
-            number(float(corrupt[at])),
+            *(number(float(values[at])) for values in of_runs.values()),
         ]
         for at in numbers
     ]
@@ -178,7 +181,7 @@ def _pairs(study: Study, only_correct: str | None) -> JSON:
     return {
         "kind": "pairs",
         "title": f"{counted(len(rows), 'pair')}{which}",
-        "columns": ["pair", "clean", "corrupt", "target", "foil", f"{metric}, clean run",
-                    f"{metric}, corrupt run"],
+        "columns": ["pair", *(name.removesuffix("_text") for name in names), "target", "foil",
+                    *(f"{metric}, {run} run" for run in of_runs)],
         "rows": rows,
     }  # fmt: skip

@@ -19,19 +19,30 @@ Key = int | str
 
 
 def choose_align(
-    pairs: Sequence[PromptPair], roles: Sequence[Mapping[str, Sequence[int]]] | None
+    pairs: Sequence[PromptPair],
+    roles: Sequence[Mapping[str, Sequence[int]]] | None,
+    subjects: Sequence[tuple[int, ...]] | None = None,
 ) -> tuple[str, str]:
     """Return the alignment that a study takes where none is asked for, and why.
 
     Args:
         roles: each pair's roles, if it has some.
+        subjects: the positions of the noise on each pair, if there is noise.
     """
-    differing = {pair.differing for pair in pairs}
+    differing = {pair.differing for pair in pairs} if subjects is None else {*subjects}
     if len({len(pair) for pair in pairs}) == 1 and len(differing) == 1:
-        return "start", "all pairs have the same length and differ at the same positions"
+        if not any(differing):
+            return "start", "all pairs have the same length"
+        where = "differ" if subjects is None else "have their subject"
+        return "start", f"all pairs have the same length and {where} at the same positions"
+    if roles is None and not any(differing):
+        return "end", "lengths vary, and the pairs have neither corrupt prompts nor roles"
+    vary = "lengths or differing positions vary" if subjects is None else "lengths or subjects vary"
     if roles is not None:
-        return "roles", "lengths or differing positions vary, and the pairs have roles"
-    return "first-diff", "lengths or differing positions vary, and the pairs have no roles"
+        return "roles", f"{vary}, and the pairs have roles"
+    if subjects is not None:  # a subject's last token is where causal tracing finds most
+        return "last-diff", f"{vary}: 0 is a subject's last token"
+    return "first-diff", f"{vary}, and the pairs have no roles"
 
 
 def position_keys(
@@ -49,6 +60,12 @@ def position_keys(
         StudyError: the alignment is by roles, and the pair has none.
     """
     if align != "roles":
+        if align.endswith("diff") and not differing:
+            raise StudyError(
+                f"without corrupt prompts no token differs, as {align} needs: align by start, end"
+                " or roles"
+            )
+        differing = differing or (0,)
         zero = {"start": 0, "end": T, "first-diff": differing[0], "last-diff": differing[-1]}
         return [position - zero[align] for position in range(T)]
     if not roles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,9 +19,12 @@ from patching.running import ready
 from patching.study.on_disk import UNPATCHED
 from patching.study.request import PATHS, StudyRequest
 from patching.sweep.engine.measure import measure
-from patching.sweep.put_values import PutValues
+from patching.sweep.gaussian import Gaussian
+from patching.sweep.metrics import Metric
+from patching.sweep.noised import measure_draws
+from patching.sweep.put_values import PutValues, Values
 from patching.sweep.readout import Measured, check_finite
-from patching.sweep.request import DIRECTIONS
+from patching.sweep.request import DIRECTIONS, Grid, Request
 from patching.sweep.run import OUT_OF_MEMORY
 
 
@@ -35,12 +39,17 @@ class BatchNumbers:
 
 @torch.no_grad()
 def run_batch(
-    model: GPT, pairs: Sequence[PromptPair], request: StudyRequest, source: PutValues
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    request: StudyRequest,
+    source: PutValues,
+    noise: Sequence[Gaussian] = (),
 ) -> BatchNumbers:
     """Return the numbers of pairs of one length.
 
     Args:
         source: what is put in; it keeps means from batch to batch.
+        noise: of each pair, with its standard deviation as a number; none for no noise.
 
     Raises:
         SweepError: numbers that are not finite, or too little memory.
@@ -51,24 +60,35 @@ def run_batch(
     maps, unpatched = {}, dict[str, dict[str, np.ndarray]]()
     for sweep in request.sweeps:
         grids = [sweep.grid(model.config, len(pair)) for pair in pairs]
+        by = partial(_measured, model, sweep, request.max_memory)
         with ready(model, SweepError(OUT_OF_MEMORY)):
-            found = measure(
-                model,
-                pairs,
-                grids,
-                sweep.direction,
-                sweep.metrics,
-                allowed=request.max_memory,
-                strict=False,
-                values=source.of(pairs, sweep.site),
-            )
+            if noise:
+                std = float(noise[0].std)
+                found = measure_draws(model, pairs, grids, sweep.metrics, noise, std, by)
+            else:
+                found = by(pairs, grids, sweep.metrics, source.of(pairs, sweep.site))
             for one, grid in zip(found, grids, strict=True):
                 one.check(sweep.metrics, model.dtype, grid.n_cells)
-            unpatched = unpatched or _unpatched(model, pairs, found, names)
+            unpatched = unpatched or _unpatched(model, pairs, found, names, has_noise=bool(noise))
         for place, name in enumerate(names):
             values = torch.stack([one.values[place] for one in found])  # (B, layers, ...)
             maps[sweep.site, name] = (values.cpu().double().numpy(), tuple(grids[0].axes))
     return BatchNumbers(unpatched, maps)
+
+
+def _measured(
+    model: GPT,
+    sweep: Request,
+    allowed: int,
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    metrics: Sequence[Metric],
+    values: Sequence[Values],
+) -> list[Measured]:
+    """Return the sweeps of pairs by the engine; as noised.MeasureDraws."""
+    return measure(
+        model, pairs, grids, sweep.direction, metrics, allowed=allowed, strict=False, values=values
+    )
 
 
 def _paths(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> BatchNumbers:
@@ -100,13 +120,19 @@ def _paths(model: GPT, pairs: Sequence[PromptPair], request: StudyRequest) -> Ba
 
 
 def _unpatched(
-    model: GPT, pairs: Sequence[PromptPair], found: Sequence[Measured], names: Sequence[str]
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    found: Sequence[Measured],
+    names: Sequence[str],
+    *,
+    has_noise: bool = False,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return run -> metric -> values (B,) of the unpatched runs.
 
     Two more numbers are 1 or 0: "top", the answer is the likeliest token; and
-    "preferred", it is likelier than the other answer. The corrupt run's answer is the foil.
-    Without a foil, what would need it is NaN.
+    "preferred", it is likelier than the other answer. The corrupt run's answer is the foil; a
+    run with noise has none. Without a foil, what would need it is NaN; without a corrupt prompt
+    or noise, all of that run is.
     """
     values = {}
     for run in UNPATCHED:
@@ -116,6 +142,11 @@ def _unpatched(
         read = torch.stack([getattr(one, run) for one in found]).cpu().double()  # (B, M)
         rows = dict(zip(names, read.numpy().T, strict=True))
         rows |= {name: np.full(len(pairs), np.nan) for name in ("top", "preferred")}
+        if run == "corrupt" and not all(pair.has_corrupt for pair in pairs):
+            if not has_noise:  # there is no such run
+                rows = {name: np.full(len(pairs), np.nan) for name in rows}
+            values[run] = rows
+            continue
         answers = [(pair.target_ids, pair.foil_ids) for pair in pairs]
         ours, theirs = zip(*(a if run == "clean" else a[::-1] for a in answers), strict=True)
         best = logits.argmax(-1).tolist()

@@ -1,7 +1,7 @@
 """Which column of a file holds what: the names that public sets of pairs use.
 
-The names are those of EAP-IG, feature-circuits, AutoCircuit, ACDC, MIB's IOI rows and our own
-files. A name that ends in `_idx` holds token ids of one vocabulary.
+The names are those of EAP-IG, feature-circuits, AutoCircuit, ACDC, MIB's IOI rows, ROME's facts and
+our own files. A name that ends in `_idx` holds token ids of one vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALIASES = {
     "target": (
         "target", "answer", "answers", "clean_answer", "correct", "correct_answers",
         "metadata.indirect_object", "correct_idx", "clean_answer_idx", "answers_idx",
-        "country_idx", "token_a",
+        "country_idx", "token_a", "attribute",
     ),
     "foil": (
         "foil", "wrong_answers", "patch_answer", "incorrect", "corrupted_answers",
@@ -40,7 +40,7 @@ class Columns:
     """The columns of a file that make pairs."""
 
     clean: str
-    corrupt: str
+    corrupt: str | None  # None: not read
     target: str
     foil: str | None
     # The target's column holds the last two digits of a year: later years are the target,
@@ -52,12 +52,15 @@ class Columns:
         return {name: found for name in ALIASES if (found := getattr(self, name)) is not None}
 
 
-def choose_columns(table: Table, chosen: Mapping[str, str] | None = None) -> Columns:
+def choose_columns(
+    table: Table, chosen: Mapping[str, str] | None = None, *, with_corrupt: bool = True
+) -> Columns:
     """Return the columns that make pairs.
 
     Args:
         chosen: columns by what they hold ("clean", "corrupt", "target", "foil"), where a
             file's names are others, or it holds several corrupt prompts.
+        with_corrupt: False to read no corrupt prompts, whether the file has them or not.
 
     Raises:
         PairsError: a needed column is missing, or a chosen one.
@@ -74,15 +77,29 @@ def choose_columns(table: Table, chosen: Mapping[str, str] | None = None) -> Col
                 f"{table.path} has no column {name!r}; found {named_columns(table.columns)}"
             )
         found[what] = name
-    if (year := _year_column(table, found, by_name)) is not None:
-        return Columns(str(found["clean"]), str(found["corrupt"]), year, None, years=True)
-    missing = [what for what in NEEDED if found[what] is None]
+    needed_here = [what for what in NEEDED if with_corrupt or what != "corrupt"]
+    if not with_corrupt:
+        if "corrupt" in (chosen or {}):
+            raise PairsError("no corrupt prompts are read here: leave their column out")
+        found["corrupt"] = None
+    years = False
+    if all(found[what] is not None for what in needed_here if what != "target"):
+        year = _year_column(table, found, by_name)
+        if years := year is not None:
+            found["target"] = year
+    missing = [what for what in needed_here if found[what] is None]
     if missing:
         needed = "; ".join(f"{what} (or {', '.join(ALIASES[what][1:])})" for what in missing)
         raise PairsError(
             f"{table.path}: missing columns: found {named_columns(table.columns)}; needed {needed}"
         )
-    return Columns(**found)  # type: ignore[arg-type]
+    return Columns(**found, years=years)  # type: ignore[arg-type]
+
+
+def has_corrupt(table: Table, chosen: Mapping[str, str] | None = None) -> bool:
+    """Return True if a file has a column of corrupt prompts, or one is chosen."""
+    names = {name.lower() for name in table.columns}
+    return "corrupt" in (chosen or {}) or not names.isdisjoint(ALIASES["corrupt"])
 
 
 def _year_column(
@@ -94,13 +111,13 @@ def _year_column(
     holds the foil.
     """
     year = next((by_name[name] for name in YEARS if name in by_name), None)
-    clean, corrupt = found["clean"], found["corrupt"]
-    if year is None or clean is None or corrupt is None or found["foil"] is not None:
+    clean = found["clean"]
+    if year is None or found["foil"] is not None:
         return None
     if found["target"] not in (None, year):
         return None
     for row in table.rows:
-        prompt, digits = str(row.cells.get(clean)), str(row.cells.get(year))
+        prompt, digits = str(row.cells.get(str(clean))), str(row.cells.get(year))
         end = re.search(r"\d\d$", prompt)
         if end is None or re.fullmatch(r"\d{1,2}", digits, re.ASCII) is None:
             return None

@@ -22,6 +22,7 @@ from patching.study.words import (
     METRIC_WORDS,
     experiment_words,
     how_words,
+    noise_words,
     pairing_words,
     unpatched_means,
 )  # fmt: skip
@@ -233,10 +234,11 @@ def study_strips(
     effects = np.asarray(found.effects[:, chosen])
     about = bootstrap(effects, **interval)
     share = interval.get("confidence", CONFIDENCE)
-    done = (
+    done: tuple[str, ...] = (
         f"Single pairs, {experiment_words(study, site)} ({study.request.direction}); model"
         f" {model_label(str(study.fields['model']['name']))}",
         f"{counted(len(effects), 'pair')}; {share:.0%} intervals of the mean",
+        *filter(None, [noise_words(study)]),
     )
     return Strips(
         cells=tuple(cell_name(found.axes, int(cell)) for cell in chosen),
@@ -245,7 +247,7 @@ def study_strips(
         low=about.low,
         high=about.high,
         caption=f"{METRIC_WORDS[metric]}: patched minus unpatched",
-        title=done if title is None else (title,),
+        title=done if title is None else (title, *done[2:]),
     )
 
 
@@ -319,11 +321,12 @@ def _columns_are(study: Study, column: str) -> str:
         return "sender: a head, or the MLP"
     if column == "role":
         return "role; +1 is the token after it"
+    differs = "token that differs" if study.request.corrupt_by is None else "token of the subject"
     start = {
         "start": "the first token",
         "end": "the prompt's end",
-        "first-diff": "the first token that differs",
-        "last-diff": "the last token that differs",
+        "first-diff": f"the first {differs}",
+        "last-diff": f"the last {differs}",
     }
     return f"position from {start[study.align]}"
 
@@ -357,6 +360,7 @@ def _title(
         first if title is None else title,
         f"{counted(n, 'pair')}{_chosen(how)}; outlined: differs from no effect, p < {ALPHA:g}"
         f" ({correction} over {counted(tested, 'cell')})",
+        *filter(None, [noise_words(study)]),
     )
 
 

@@ -27,6 +27,7 @@ from patching.study.roles import (
 )
 from patching.study.row_errors import MalformedCellError, UnusableRowError
 from patching.study.rows import Row, Table, listed, named_columns, read_rows
+from patching.study.subjects import Subjects
 from patching.text import squeezed
 
 
@@ -39,6 +40,8 @@ class Pairs(Sequence[PromptPair]):
     columns: dict[str, tuple[Any, ...]]  # further columns: name -> a value for each pair
     roles: tuple[Roles, ...] | None  # each pair's roles, where they were read
     report: PairsReport | None = None  # of the whole file
+    # The positions of each pair's subject, where they were read; the pairs are then clean prompts.
+    subjects: tuple[tuple[int, ...], ...] | None = None
 
     @overload
     def __getitem__(self, index: int) -> PromptPair: ...
@@ -54,6 +57,7 @@ class Pairs(Sequence[PromptPair]):
             self.places[index],
             {name: values[index] for name, values in self.columns.items()},
             None if self.roles is None else self.roles[index],
+            subjects=None if self.subjects is None else self.subjects[index],
         )
 
     def __len__(self) -> int:
@@ -66,6 +70,8 @@ def read_pairs(
     *,
     columns: Mapping[str, str] | None = None,
     roles: str | None = None,
+    subject: str | None = None,
+    with_corrupt: bool = True,
     most_tokens: int | None = None,
     strict: bool = False,
 ) -> tuple[Pairs, PairsReport]:
@@ -76,10 +82,11 @@ def read_pairs(
     leading space; digits after a prompt that ends in a digit go on with that number.
 
     Args:
-        columns: "clean", "corrupt", "target" or "foil" -> the name of its column, where
-            the file has other names or several corrupt prompts.
+        columns: "clean", "corrupt", "target" or "foil" -> the name of its column.
         roles: "marks" to read marks such as {IO:Mary} in the prompts, or a column that
             gives each role's positions, as in "IO:2 S1:4".
+        subject: of noise: a column of words, or a role. No corrupt prompts are read then.
+        with_corrupt: False to read no corrupt prompts, for ablations of the clean runs.
         most_tokens: the model's block_size; longer prompts are left out.
         strict: raise an error where a row would be left out.
 
@@ -92,21 +99,23 @@ def read_pairs(
             `strict`, a row that cannot be used.
     """
     table = read_rows(path)
-    chosen = choose_columns(table, columns)
+    chosen = choose_columns(table, columns, with_corrupt=with_corrupt and subject is None)
     if roles not in (None, MARKS) and not _has_roles(table, str(roles)):
         raise PairsError(
             f"{table.path} has no column {roles!r}; found {named_columns(table.columns)}"
         )
+    subjects = None if subject is None else Subjects.of(table, subject, roles)
     decoded = check_indices(tokenizer, table, chosen)
-    reader = _Reader(tokenizer, chosen, roles, most_tokens)
+    reader = _Reader(tokenizer, chosen, roles, subjects, most_tokens)
     pairs = reader.read(table)
     kept = reader.further(table)
     report = PairsReport.of(
         table,
-        chosen.to_dict(),
+        chosen.to_dict() | ({"subject": subject} if subject else {}),
         kept,
         pairs,
         reader.left_out,
+        differing=reader.subjects_of_pairs if subjects else [pair.differing for pair in pairs],
         spaced=tuple(reader.answers.spaced),
         decoded=decoded,
         notes=tuple(_notes(reader, pairs)),
@@ -123,11 +132,13 @@ class _Reader:
     tokenizer: Tokenizer
     columns: Columns
     roles: str | None
+    subjects: Subjects | None
     most_tokens: int | None
     answers: Answers = field(init=False)
     left_out: dict[str, list[int]] = field(default_factory=dict)  # reason -> places
     numbers: list[int] = field(default_factory=list)  # of the rows that are pairs, from 0
     roles_of_pairs: list[Roles] = field(default_factory=list)
+    subjects_of_pairs: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.answers = Answers(self.tokenizer)
@@ -139,7 +150,10 @@ class _Reader:
         for number, row in enumerate(table.rows):
             try:
                 pair, roles = self._pair(row)
-                key = (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids)
+                subject = None
+                if self.subjects is not None:
+                    subject = self.subjects.positions(self.tokenizer, row, pair.clean_text, roles)
+                key = (pair.clean_ids, pair.corrupt_ids, pair.target_ids, pair.foil_ids, subject)
                 if key in seen:
                     raise UnusableRowError("the same pair as an earlier row")
             except UnusableRowError as reason:
@@ -151,6 +165,8 @@ class _Reader:
             pairs.append(pair)
             self.numbers.append(number)
             self.roles_of_pairs.append(roles)
+            if subject is not None:
+                self.subjects_of_pairs.append(subject)
         return pairs
 
     def with_columns(
@@ -168,11 +184,14 @@ class _Reader:
             columns={name: tuple(row.cells.get(name) for row in rows) for name in kept},
             roles=tuple(self.roles_of_pairs) if self.roles else None,
             report=report,
+            subjects=None if self.subjects is None else tuple(self.subjects_of_pairs),
         )
 
     def further(self, table: Table) -> list[str]:
         """Return the columns that make neither pairs nor roles."""
         taken = {*self.columns.to_dict().values()}
+        if self.subjects is not None and self.subjects.column is not None:
+            taken.add(self.subjects.column)
         of_roles = f"{self.roles}."  # a JSON object of roles became several columns
         return [
             name
@@ -183,21 +202,24 @@ class _Reader:
     def _pair(self, row: Row) -> tuple[PromptPair, Roles]:
         texts, marks = [], []
         for what in ("clean", "corrupt"):
-            text = row.cells.get(getattr(self.columns, what))
+            column = getattr(self.columns, what)
+            if column is None:
+                continue
+            text = row.cells.get(column)
             if not isinstance(text, str):
                 raise MalformedCellError(f"the {what} prompt is a text, not {text!r:.40}")
             plain, spans = parse_marks(text) if self.roles == MARKS else (text, {})
             texts.append(plain)
             marks.append(spans)
-        clean, corrupt = texts
-        self._check_prompts(clean, corrupt)
+        clean, corrupt = texts[0], texts[1] if len(texts) > 1 else None
+        self._check_prompts(texts)
         target, foil = self.answers.ids(self.columns, row, clean)
         names = [[f"id:{number}" for number in ids] for ids in (target, foil)]
         pair = PromptPair.from_text(self.tokenizer, clean, corrupt, names[0], names[1])
         return pair, self._roles(row, pair, marks)
 
-    def _check_prompts(self, clean: str, corrupt: str) -> None:
-        for text in (clean, corrupt):
+    def _check_prompts(self, texts: Sequence[str]) -> None:
+        for text in texts:
             if not text:
                 raise UnusableRowError("an empty prompt")
             if self.most_tokens and self.tokenizer.fewest_tokens(text) > self.most_tokens:
@@ -205,12 +227,12 @@ class _Reader:
                     f"longer than the {self.most_tokens} tokens that the model reads"
                 )
         try:
-            ids = [self.tokenizer.encode(text) for text in (clean, corrupt)]
+            ids = [self.tokenizer.encode(text) for text in texts]
         except TokenizerError:
             raise UnusableRowError("a prompt that is not valid Unicode") from None
-        if ids[0] == ids[1]:
+        if len(ids) > 1 and ids[0] == ids[1]:
             raise UnusableRowError("the same prompt twice")
-        if len(ids[0]) != len(ids[1]):
+        if len(ids[0]) != len(ids[-1]):
             raise UnusableRowError("prompts of unequal lengths")
         if self.most_tokens and len(ids[0]) > self.most_tokens:
             raise UnusableRowError(
@@ -222,12 +244,12 @@ class _Reader:
         if self.roles is None:
             return {}
         if self.roles == MARKS:
-            texts = (pair.clean_text, pair.corrupt_text)
-            found, other = (
+            texts = (pair.clean_text, pair.corrupt_text)[: len(marks)]
+            found, *others = (
                 roles_of_marks(self.tokenizer, text, spans)
                 for text, spans in zip(texts, marks, strict=True)
             )
-            if other and other != found:
+            if any(other and other != found for other in others):
                 raise UnusableRowError("other tokens are marked in the corrupt prompt")
         else:
             cell = row.cells.get(self.roles)

@@ -39,8 +39,9 @@ class PairsReport:
     pairs: int  # rows that are pairs
     left_out: tuple[LeftOut, ...]  # most frequent reason first
     lengths: dict[int, int]  # tokens of a prompt -> pairs
-    differing: dict[int, int]  # number of tokens that differ -> pairs
-    positions: dict[int, int]  # position -> pairs whose tokens differ there
+    # Of the tokens that differ; of the subject's, where `columns` names one:
+    differing: dict[int, int]  # number of these tokens -> pairs
+    positions: dict[int, int]  # position -> pairs that have one there
     spaced: tuple[str, ...]  # words that got a leading space, each once
     decoded: dict[str, list[str]]  # column of ids -> some of them with their tokens
     notes: tuple[str, ...] = ()
@@ -53,10 +54,14 @@ class PairsReport:
         kept: Sequence[str],
         pairs: Sequence[PromptPair],
         left_out: Mapping[str, Sequence[int]],
+        differing: Sequence[Sequence[int]],
         **more: Any,
     ) -> PairsReport:
-        """Count what the pairs of a table are like."""
-        both = [pair.differing for pair in pairs]
+        """Count what the pairs of a table are like.
+
+        Args:
+            differing: the positions of each pair that differ, or those of its subject.
+        """
         reasons = sorted(left_out.items(), key=lambda item: (-len(item[1]), item[0]))
         return cls(
             path=str(table.path),
@@ -69,8 +74,8 @@ class PairsReport:
             pairs=len(pairs),
             left_out=tuple(LeftOut(reason, tuple(places)) for reason, places in reasons),
             lengths=_counted(map(len, pairs)),
-            differing=_counted(map(len, both)),
-            positions=_counted(position for positions in both for position in positions),
+            differing=_counted(map(len, differing)),
+            positions=_counted(position for positions in differing for position in positions),
             **more,
         )
 
@@ -90,8 +95,10 @@ class PairsReport:
             where = listed(one.places, self.unit)
             lines.append(f"  left out: {len(one.places):,}, {one.reason} ({where})")
         lines.append(f"tokens of a prompt: {_shares(self.lengths, self.pairs)}")
-        lines.append(f"tokens that differ: {_shares(self.differing, self.pairs)}")
-        lines.append(f"positions that differ: {_shares(self.positions, self.pairs)}")
+        which = "of the subject" if "subject" in self.columns else "that differ"
+        if {"corrupt", "subject"} & {*self.columns}:
+            lines.append(f"tokens {which}: {_shares(self.differing, self.pairs)}")
+            lines.append(f"positions {which}: {_shares(self.positions, self.pairs)}")
         if self.spaced:
             words = ", ".join(escaped(shortened(word, 20)) for word in self.spaced[:MOST_WORDS])
             more = len(self.spaced) - MOST_WORDS

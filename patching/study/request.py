@@ -15,6 +15,7 @@ from mingpt.sites import DEFAULT_SITE, HEAD_SITES
 from patching.errors import PathError, StudyError, SweepError
 from patching.paths.request import PathRequest, text_of
 from patching.study.align import ALIGNMENTS
+from patching.sweep.gaussian import DRAWS, STD, Gaussian
 from patching.sweep.metrics import METRICS, Metric, parse_metrics
 from patching.sweep.put import Put
 from patching.sweep.request import Request
@@ -22,6 +23,7 @@ from patching.sweep.request import Request
 BATCH = 64  # pairs of one length that run together, and are one file on disk
 MAX_MEMORY = 2**30  # bytes of a batch's runs; a fixed number, because it decides the rounding
 OF_PUT = ("put", "mean_per", "put_seed")  # fields of what is put in
+OF_NOISE = ("corrupt_by", "noise_std", "noise_draws", "noise_seed")  # ... of noise
 OF_PATHS = ("paths", "mlps", "sender_positions", "receiver_positions")  # ... of path patching
 PATHS = "paths"  # the site of a study of paths: layer x sender
 RECOVERY = "recovery"  # computed from logit_diff, over all pairs
@@ -50,6 +52,10 @@ class StudyRequest:
     mlps: str = PathRequest.mlps  # of paths
     sender_positions: str | None = None  # of paths: None for all, or "end"
     receiver_positions: str | None = None
+    corrupt_by: str | None = None  # "gaussian": noise on each pair's subject, no corrupt prompt
+    noise_std: str = STD  # as Gaussian.std
+    noise_draws: int = DRAWS
+    noise_seed: int = 0
     # The sweep of each site; made from the settings above.
     sweeps: tuple[Request, ...] = field(init=False, repr=False, compare=False)
 
@@ -71,6 +77,7 @@ class StudyRequest:
                     by_position=self.by_position and site in HEAD_SITES,
                     max_memory=self.max_memory,
                     put=self.put_in,
+                    corrupt_by=self.noise,
                 )
                 for site in self.sites
                 if self.paths is None
@@ -91,8 +98,10 @@ class StudyRequest:
         Raises:
             StudyError: they do not exist, or go with those of a sweep.
         """
-        if self.by_position or not self.put_in.is_recorded:
-            raise StudyError("paths go neither with by_position nor with put: leave them out")
+        if self.by_position or not self.put_in.is_recorded or self.corrupt_by is not None:
+            raise StudyError(
+                "paths go neither with by_position nor with put nor with corrupt_by: leave them out"
+            )
         if self.sites not in (StudyRequest.sites, (PATHS,)):
             raise StudyError("paths have receivers and no site: leave site out")
         for name in ("sender_positions", "receiver_positions"):
@@ -121,6 +130,19 @@ class StudyRequest:
         return Put(self.put, per=self.mean_per, seed=self.put_seed)
 
     @property
+    def noise(self) -> Gaussian | None:
+        """The settings of the noise, with another position than any pair's; None for no noise.
+
+        Raises:
+            SweepError: a setting out of its range.
+        """
+        if self.corrupt_by is None:
+            return None
+        if self.corrupt_by != "gaussian":
+            raise SweepError(f"no corruption {self.corrupt_by!r:.80}; there is gaussian")
+        return Gaussian((0,), self.noise_std, self.noise_draws, self.noise_seed)
+
+    @property
     def read(self) -> list[Metric]:
         """The metrics that are read off the runs: logit_diff in place of recovery.
 
@@ -137,6 +159,8 @@ class StudyRequest:
             fields = [name for name in fields if name not in OF_PUT]
         if self.paths is None:
             fields = [name for name in fields if name not in OF_PATHS]
+        if self.corrupt_by is None:
+            fields = [name for name in fields if name not in OF_NOISE]
         values = {name: getattr(self, name) for name in fields}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -144,7 +168,7 @@ class StudyRequest:
     def from_dict(cls, fields: dict[str, Any]) -> StudyRequest:
         """Read what `to_dict` returned, and ignore any other field."""
         names = [one.name for one in dataclasses.fields(cls) if one.init]
-        later = (*OF_PUT, *OF_PATHS)
+        later = (*OF_PUT, *OF_PATHS, *OF_NOISE)
         return cls(**{name: fields[name] for name in names if name in fields or name not in later})
 
 

@@ -18,6 +18,7 @@ from patching.study import on_disk
 from patching.study.align import Key, averaging, common_keys
 from patching.study.request import StudyRequest, cut, sender_labels
 from patching.study.resampling import MEMORY
+from patching.study.words import noise_words, run_names
 from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.text import counted, escaped
@@ -47,6 +48,8 @@ class Study(HasPage):
         self.folder = folder
         self.fields = fields
         self.request = StudyRequest.from_dict(fields["request"])
+        # The standard deviation of its noise, in the embedding's unit; 0 without noise.
+        self.noise_std = float(fields["noise_std"]) if self.request.corrupt_by else 0.0
         self._columns: dict[str, list[Any]] = {}  # of pairs.parquet, those that were asked for
 
     @classmethod
@@ -62,7 +65,7 @@ class Study(HasPage):
         fields = on_disk.read_study(folder)
         try:
             study = cls(folder, fields)
-        except (MinGPTError, KeyError, TypeError) as error:
+        except (MinGPTError, KeyError, TypeError, ValueError) as error:
             raise ResultError(f"{folder / on_disk.STUDY} is no saved study: {error}") from None
         if len(study.batches) != fields["batches"] or len(study) != fields["pairs"].get("count"):
             raise ResultError(f"{folder / on_disk.PAIRS} holds other pairs than {on_disk.STUDY}")
@@ -120,9 +123,14 @@ class Study(HasPage):
         """True if every pair has been run."""
         return len(self.finished) == len(self.batches)
 
+    @property
+    def has_corrupt(self) -> bool:
+        """True if the pairs have corrupt prompts; False with noise, and for ablations without."""
+        return self.request.corrupt_by is None and bool(self.fields["pairs"].get("corrupt", True))
+
     def __repr__(self) -> str:
         done = sum(len(self.batches[number]) for number in self.finished)
-        base, source = DIRECTIONS[self.request.direction]
+        base, source = run_names(self)
         put_in = source if self.request.put_in.is_recorded else ABLATIONS[self.request.put].lower()
         paths = self.request.paths
         what = ", ".join(self.request.sites) if paths is None else f"paths to {paths}"
@@ -131,6 +139,7 @@ class Study(HasPage):
             f" {done:,} of {len(self):,} pairs, {what},"
             f" {', '.join(self.request.metrics)}, {put_in} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
+            + (f"; {noise}" if (noise := noise_words(self)) else "")
         )
 
     def _repr_png_(self) -> bytes:
@@ -187,6 +196,10 @@ class Study(HasPage):
         """
         if only_correct not in (None, *CORRECT):
             raise StudyError(f"only_correct is {' or '.join(CORRECT)}, not {only_correct!r}")
+        if only_correct == "both" and not self.has_corrupt:
+            raise StudyError(
+                "there are no corrupt prompts to answer rightly: choose by the clean ones"
+            )
         is_in = np.zeros(len(self), dtype=bool)
         is_in[[pair for number in self.finished for pair in self.batches[number]]] = True
         for run in {None: (), "clean": ("clean",), "both": on_disk.UNPATCHED}[only_correct]:

@@ -29,7 +29,10 @@ from patching.study.request import PATHS, StudyRequest, Workers, cut, path_setti
 from patching.study.result import Study
 from patching.study.roles import Roles
 from patching.study.rows import listed
-from patching.sweep.metrics import check_foil
+from patching.study.subjects import settings_of
+from patching.sweep.gaussian import Gaussian
+from patching.sweep.metrics import check_corrupt, check_foil, parse_metrics
+from patching.sweep.noised import standard_deviation
 from patching.sweep.put import FROM_PROMPTS, Put, as_put
 from patching.sweep.put_values import PutValues
 from patching.sweep.run import as_pairs, check_pair
@@ -54,6 +57,7 @@ def run_study(
     max_memory: int = StudyRequest.max_memory,
     put: str | Put = StudyRequest.put,
     paths: str | PathRequest | None = None,
+    corrupt_by: Sequence[Gaussian] | None = None,
     workers: int = 1,
     ray: str | None = None,
     gpus_per_worker: float = 0,
@@ -69,9 +73,8 @@ def run_study(
         site: one or several names in mingpt.SITES, as a list or with commas.
         metric: one or several names in METRICS. Recovery is the ratio of means over pairs.
         direction: "denoise" (clean into corrupt) or "noise" (corrupt into clean).
-        align: which positions of different pairs are the same cell: "start", "end",
-            "first-diff", "last-diff" or "roles"; None: chosen from the pairs, which
-            Study.why explains.
+        align: which positions of different pairs are one cell: "start", "end", "first-diff",
+            "last-diff" or "roles"; None: chosen from the pairs, as Study.why explains.
         out: the folder; None for one that vanishes with the study.
         by_position: patch heads at each position alone, not at all at once.
         batch: pairs that run together and are written as one file.
@@ -79,9 +82,9 @@ def run_study(
         put: as patch_sweep; "mean" and "resample" take the study's own clean prompts.
         paths: path patching in place of sweeps of a site: receivers, as "q:9.9,9.6", or a
             PathRequest, of which receiver, mlps and positions (None or "end") count.
+        corrupt_by: noise_on_subjects(pairs), in place of corrupt prompts.
         workers: processes that run batches, each with a model of its own; 1 runs them here.
-        ray: the address of a Ray cluster on which the workers run, "auto" or "host:port"; None
-            for this machine.
+        ray: the workers' Ray cluster, "auto" or "host:port"; None for this machine.
         gpus_per_worker: of each worker, which then computes on CUDA; a part of one if below 1.
         progress: a function (pairs done, pairs in all); None for a bar; False for none.
 
@@ -94,10 +97,10 @@ def run_study(
     how = put_of(put)
     request = StudyRequest(
         site, metric, direction, align, by_position, batch, max_memory,  # type: ignore[arg-type]
-        how.what, how.per, how.seed, *path_settings(paths),
+        how.what, how.per, how.seed, *path_settings(paths), *settings_of(corrupt_by, pairs),
     )  # fmt: skip
-    on_disk.pyarrow_parquet()  # to fail before the first run
-    work = _Work(model, pairs, request, Workers(workers, ray, gpus_per_worker), how.pairs)
+    places = Workers(workers, ray, gpus_per_worker)
+    work = _Work(model, pairs, request, places, how.pairs, corrupt_by or ())
     with progress_or_bar(progress, "studying") as report:
         return _in_temporary(work, report) if out is None else work.study_in(expanded(out), report)
 
@@ -124,19 +127,18 @@ class _Work:
         request: StudyRequest,
         workers: Workers,
         put_from: tuple[PromptPair, ...] = (),
+        noise: Sequence[Gaussian] = (),
     ) -> None:
+        on_disk.pyarrow_parquet()  # to fail before the first run
         self.model = model
         self.request = request
         self.workers = workers
         self.given = pairs if isinstance(pairs, Pairs) else None
         try:
             self.pairs = as_pairs(pairs)
-            for number, pair in enumerate(self.pairs):
-                with named(number, len(self.pairs)):
-                    check_pair(model, pair)
-                    check_foil(request.read, pair)
-                    if not pair.has_corrupt:
-                        raise SweepError("it has no corrupt prompt, which a study's pairs need")
+            self._check_pairs(noise)
+            std = standard_deviation(model, self.pairs, noise) if noise else 0.0
+            self.noise = tuple(replace(one, std=std, subject="") for one in noise)
             self.put_from = put_from
             own = tuple(self.pairs) if request.put in FROM_PROMPTS else ()
             self.source = PutValues(model, replace(request.put_in, pairs=put_from or own))
@@ -150,15 +152,44 @@ class _Work:
             report = None if self.given is None else self.given.report
             raise StudyError(_too_few(len(self.pairs), report))
         roles: Sequence[Roles] | None = None if self.given is None else self.given.roles
-        chosen, why = choose_align(self.pairs, roles)
+        at = [one.positions for one in noise] or [pair.differing for pair in self.pairs]
+        chosen, why = choose_align(self.pairs, roles, at if noise else None)
         self.align = request.align or chosen
         self.why = why if request.align is None else "as asked"
         self.keys = [
-            position_keys(self.align, len(pair), pair.differing, roles[number] if roles else None)
+            position_keys(self.align, len(pair), at[number], roles[number] if roles else None)
             for number, pair in enumerate(self.pairs)
         ]
         common_keys(self.keys)  # to fail before the first run
         self.batches = cut([len(pair) for pair in self.pairs], request.batch)
+
+    def _check_pairs(self, noise: Sequence[Gaussian]) -> None:
+        """Check each pair for the model and the request.
+
+        Raises:
+            SweepError: a pair that does not fit them, with its number.
+        """
+        for number, pair in enumerate(self.pairs):
+            with named(number, len(self.pairs)):
+                check_pair(self.model, pair)
+                check_foil(self.request.read, pair)
+                if noise:
+                    replace(self.request.sweeps[0], corrupt_by=noise[number]).check_runs(pair)
+                elif pair.has_corrupt != self.pairs[0].has_corrupt:
+                    this, first = ("one", "no") if pair.has_corrupt else ("no", "one")
+                    raise SweepError(
+                        f"it has {this} corrupt prompt, and pair 0 has {first}: all pairs of a"
+                        " study have one, or none has"
+                    )
+                elif not pair.has_corrupt:
+                    self._check_alone(pair)
+
+    def _check_alone(self, pair: PromptPair) -> None:
+        """Raise SweepError if the study needs the corrupt prompt that a pair has not."""
+        if self.request.paths is not None:
+            raise SweepError("it has no corrupt prompt, which path patching needs")
+        self.request.sweeps[0].check_runs(pair)
+        check_corrupt(parse_metrics(self.request.metrics), pair)
 
     def study_in(self, folder: Path, progress: Progress | None) -> Study:
         """Begin the study in a folder or go on with it there, and return it finished."""
@@ -203,10 +234,16 @@ class _Work:
 
     def _run(self, missing: Sequence[int]) -> Iterator[tuple[int, BatchNumbers]]:
         """Yield the number of each missing batch and its numbers, in any order."""
-        jobs = {number: [self.pairs[one] for one in self.batches[number]] for number in missing}
+        jobs = {
+            number: (
+                [self.pairs[one] for one in self.batches[number]],
+                [self.noise[one] for one in self.batches[number] if self.noise],
+            )
+            for number in missing
+        }
         if self.workers == Workers():
-            for number, pairs in jobs.items():
-                yield number, run_batch(self.model, pairs, self.request, self.source)
+            for number, (pairs, noise) in jobs.items():
+                yield number, run_batch(self.model, pairs, self.request, self.source, noise)
         elif jobs:
             from patching.study.workers import run_on_workers
 
@@ -214,6 +251,7 @@ class _Work:
 
     def _fields(self) -> dict[str, Any]:
         keys = json.dumps([self.align, self.keys])
+        subjects = json.dumps([one.positions for one in self.noise])
         report = None if self.given is None else self.given.report
         fields = {
             "schema": on_disk.SCHEMA,
@@ -224,14 +262,18 @@ class _Work:
                 "content": on_disk.content_hash(self.pairs),
                 "alignment": on_disk.text_hash(keys),
                 **({"put_from": on_disk.content_hash(self.put_from)} if self.put_from else {}),
+                **({} if self.noise or self.pairs[0].has_corrupt else {"corrupt": False}),
+                **({"subjects": on_disk.text_hash(subjects)} if self.noise else {}),
             },
         }
+        of_noise = {"noise_std": self.noise[0].std} if self.noise else {}
         return {
             **fields,
             "id": on_disk.study_id(fields),
             "align": self.align,
             "why": self.why,
             "axes": self._axes(),
+            **of_noise,
             "batches": len(self.batches),
             "pairs_file_sha256": None if report is None else report.sha256,
             "pairs_report": None if report is None else report.to_dict(),
@@ -265,6 +307,8 @@ class _Work:
         ):  # fmt: skip
             values = [getattr(pair, name) for pair in self.pairs]
             columns[name] = [list(v) if isinstance(v, tuple) else v for v in values]
+        if self.noise:
+            columns["subject"] = [list(one.positions) for one in self.noise]
         if self.given is not None:
             further = self.given.columns
             columns["place"] = list(self.given.places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from patching.study.request import RECOVERY
@@ -48,7 +49,7 @@ def experiment_words(study: Study, what: str) -> str:
         what: the site, and what else is to be said of it.
     """
     request = study.request
-    base, source = DIRECTIONS[request.direction]
+    base, source = run_names(study)
     if request.paths is not None:
         return f"{_paths(study)}, {source} into {base}"
     if request.put not in ABLATIONS:
@@ -58,11 +59,45 @@ def experiment_words(study: Study, what: str) -> str:
     return f"{ABLATIONS[request.put].lower()} of {what}, {base} run{of_mean}"
 
 
+def run_names(study: Study) -> tuple[str, str]:
+    """Return the names of the base and the source run; a run with noise is "noised"."""
+    names = {"clean": "clean", "corrupt": corrupt_name(study)}
+    base, source = DIRECTIONS[study.request.direction]
+    return names[base], names[source]
+
+
+def corrupt_name(study: Study) -> str:
+    """Return "noised" for a study with noise, else "corrupt"."""
+    return "corrupt" if study.request.corrupt_by is None else "noised"
+
+
+def noise_words(study: Study) -> str:
+    """Return what the noise of a study is; "" for a study without noise.
+
+    Example:
+        "noised: Gaussian noise on each subject's token embeddings, standard deviation 0.2927 (3 x
+        that of the subjects' embeddings), mean over 10 draws, seed 0"
+    """
+    request = study.request
+    if request.corrupt_by is None:
+        return ""
+    how = ""
+    if request.noise_std.endswith("s"):
+        how = f" ({request.noise_std[:-1]} x that of the subjects' embeddings)"
+    return (
+        "noised: Gaussian noise on each subject's token embeddings, standard deviation"
+        f" {study.noise_std:.4g}{how}, mean over {counted(request.noise_draws, 'draw')},"
+        f" seed {request.noise_seed}"
+    )
+
+
 def how_words(study: Study) -> str:
     """Return a study's direction and what it puts in, such as "noise, zero ablation"."""
     request = study.request
     if request.paths is not None:
         return f"{request.direction}, {_paths(study)}"
+    if request.corrupt_by is not None:
+        return f"{request.direction}, noise of sd {study.noise_std:.4g} on subjects"
     put = f", {ABLATIONS[request.put].lower()}" if request.put in ABLATIONS else ""
     return f"{request.direction}{put}"
 
@@ -74,6 +109,18 @@ def _paths(study: Study) -> str:
     for name, at in (("sent", request.sender_positions), ("received", request.receiver_positions)):
         words += f", {name} at the last position" if at else ""
     return words
+
+
+def unpatched_words(study: Study, metric: str, only_correct: str | None, form: str) -> str:
+    """Return a metric's means of the unpatched runs, such as "clean -3.2100, noised 2.0400".
+
+    Args:
+        only_correct: as Study.chosen.
+        form: the format of a number.
+    """
+    clean, corrupt = unpatched_means(study, metric, only_correct)
+    said = f"clean {clean:{form}}"
+    return said if math.isnan(corrupt) else f"{said}, {corrupt_name(study)} {corrupt:{form}}"
 
 
 def pairing_words(found: pandas.DataFrame) -> str:

@@ -21,12 +21,14 @@ from patching.errors import StudyError
 from patching.interrupts import check_interrupted
 from patching.prompts import PromptPair
 from patching.study.request import StudyRequest, Workers
+from patching.sweep.gaussian import Gaussian
 from patching.sweep.put import Put
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
     from patching.study.batch import BatchNumbers
 
+BatchPairs = tuple[Sequence[PromptPair], Sequence[Gaussian]]
 NEEDS_RAY = "workers are run by Ray: pip install 'patched-mingpt[cluster]' (ray)"
 TRIES = 3  # of a batch whose worker dies
 IN_FLIGHT = 2  # batches of a worker: the one that runs, and the next
@@ -37,7 +39,7 @@ CONNECT_SECONDS = 10
 
 def run_on_workers(
     model: GPT,
-    jobs: Mapping[int, Sequence[PromptPair]],
+    jobs: Mapping[int, BatchPairs],
     request: StudyRequest,
     workers: Workers,
     put: Put,
@@ -45,7 +47,7 @@ def run_on_workers(
     """Yield each batch's number and its numbers, in the order in which they are done.
 
     Args:
-        jobs: a batch's number -> its pairs.
+        jobs: a batch's number -> its pairs, and the noise of each.
         put: what is put in, with the pairs that it is taken from.
 
     Raises:
@@ -156,11 +158,11 @@ class _Worker:
         """Return the process's number; the first call waits until the model is there."""
         return os.getpid()
 
-    def run(self, pairs: Sequence[PromptPair]) -> BatchNumbers:
+    def run(self, pairs: Sequence[PromptPair], noise: Sequence[Gaussian]) -> BatchNumbers:
         """Return a batch's numbers."""
         from patching.study.batch import run_batch
 
-        return run_batch(self.model, pairs, self.request, self.source)
+        return run_batch(self.model, pairs, self.request, self.source, noise)
 
 
 @dataclass(eq=False)
@@ -213,14 +215,14 @@ class _Pool:
         handle = _Handle(self.actor.remote(self.weights, self.request.to_dict(), self.threads))
         self.starting[handle.actor.ready.remote()] = handle
 
-    def give_out(self, jobs: Mapping[int, Sequence[PromptPair]]) -> None:
+    def give_out(self, jobs: Mapping[int, BatchPairs]) -> None:
         """Give waiting batches to workers that have less than IN_FLIGHT."""
         for _ in range(IN_FLIGHT):
             for handle in self.handles:
                 if self.waiting and handle.batches < IN_FLIGHT:
                     number = self.waiting.popleft()
                     handle.batches += 1
-                    self.running[handle.actor.run.remote(jobs[number])] = (number, handle)
+                    self.running[handle.actor.run.remote(*jobs[number])] = (number, handle)
 
     def taken(self) -> Iterator[tuple[int, BatchNumbers]]:
         """Wait for tasks, yield the batches that are done, and replace workers that died.

@@ -36,7 +36,7 @@ class Gaussian:
     # A multiple of the standard deviation of all entries of the embeddings of the subjects'
     # tokens in this request, as "3s"; or the standard deviation itself, as 0.4 or "0.4".
     std: str | float = STD
-    draws: int = DRAWS  # every cell meets the same ones; values are means over them
+    draws: int = DRAWS  # every cell of a pair meets the same ones; values are means over them
     seed: int = 0
     subject: str = ""  # its text, for titles
 

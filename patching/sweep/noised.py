@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mingpt.model import GPT
-from patching.errors import SweepError
+from patching.errors import PairSweepError, SweepError, named
 from patching.progress import Progress
 from patching.prompts import PromptPair
 from patching.sweep.gaussian import Gaussian
@@ -23,6 +25,11 @@ RECOVERY = "recovery"
 
 
 Measure = Callable[..., list[Measured]]  # run._measure
+# (pairs, grids, metrics, values) -> what was measured: each of the four has an entry for each draw
+# of each pair, but the metrics, which are those of all.
+MeasureDraws = Callable[
+    [Sequence[PromptPair], Sequence[Grid], Sequence[Metric], Sequence[Values]], list[Measured]
+]
 
 
 def measure(
@@ -39,46 +46,95 @@ def measure(
     Args:
         by: measures pairs with the noise that each has.
     """
-    std = standard_deviation(model, pairs, gaussian)
-    draws = draws_of(model, gaussian, std)
-    read = replace(request, metric=metrics_read(request.metrics))
-    found = by(
-        model,
-        [pair for pair in pairs for _ in draws],
-        [grid for grid in grids for _ in draws],
-        read,
-        [Values(None, noise) for _ in pairs for noise in draws],
-        progress,
-    )
-    measured = [
-        mean_over_draws(found[first : first + len(draws)], request.metrics)
-        for first in range(0, len(found), len(draws))
-    ]
+    noise = [gaussian] * len(pairs)
+    std = standard_deviation(model, pairs, noise)
+
+    def of_draws(
+        pairs: Sequence[PromptPair],
+        grids: Sequence[Grid],
+        metrics: Sequence[Metric],
+        values: Sequence[Values],
+    ) -> list[Measured]:
+        return by(model, pairs, grids, replace(request, metric=metrics), values, progress)
+
+    measured = measure_draws(model, pairs, grids, request.metrics, noise, std, of_draws)
     return measured, said_of(gaussian, std)
 
 
+def measure_draws(
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    metrics: Sequence[Metric],
+    noise: Sequence[Gaussian],
+    std: float,
+    by: MeasureDraws,
+) -> list[Measured]:
+    """Measure every draw of every pair, and return each pair's means over its draws.
+
+    Args:
+        noise: of each pair; all have the same number of draws.
+        std: its standard deviation, in the embedding's unit.
+        by: measures one draw after another, a pair's next to each other.
+
+    Raises:
+        SweepError: as mean_over_draws.
+    """
+    draws = [draws_of(model, pair, one, std) for pair, one in zip(pairs, noise, strict=True)]
+    each = [(pair, grid, one) for pair, grid, of_pair in zip(pairs, grids, draws, strict=True)
+            for one in of_pair]  # fmt: skip
+    try:
+        measured = by(
+            [pair for pair, _, _ in each],
+            [grid for _, grid, _ in each],
+            metrics_read(metrics),
+            [Values(None, one) for _, _, one in each],
+        )
+    except PairSweepError as error:  # its number is that of a draw
+        with named(error.number // noise[0].draws, len(pairs)):
+            raise SweepError(error.reason) from None
+    found = iter(measured)
+    means = []
+    for number, of_pair in enumerate(draws):
+        with named(number, len(pairs)):
+            means.append(mean_over_draws(list(islice(found, len(of_pair))), metrics))
+    return means
+
+
 @torch.no_grad()
-def standard_deviation(model: GPT, pairs: Sequence[PromptPair], noise: Gaussian) -> float:
+def standard_deviation(model: GPT, pairs: Sequence[PromptPair], noise: Sequence[Gaussian]) -> float:
     """Return the noise's standard deviation: as asked, or by the subjects' embeddings.
+
+    Args:
+        noise: of each pair; all ask for the same standard deviation.
 
     Raises:
         SweepError: the embeddings are all the same.
     """
-    if noise.multiple is None:
-        return float(noise.absolute or 0.0)
-    ids = [pair.clean_ids[position] for pair in pairs for position in noise.positions]
+    asked = noise[0]
+    if asked.multiple is None:
+        return float(asked.absolute or 0.0)
+    ids = [
+        pair.clean_ids[position]
+        for pair, one in zip(pairs, noise, strict=True)
+        for position in one.positions
+    ]
     entries = model.transformer.wte.weight[torch.tensor(ids, device=model.device)]
-    std = noise.multiple * entries.cpu().double().std().item()
+    std = asked.multiple * entries.cpu().double().std().item()
     if not std > 0:
         raise SweepError("the embeddings of the subject's tokens do not vary: give --noise-std")
     return std
 
 
-def draws_of(model: GPT, noise: Gaussian, std: float) -> list[Noise]:
-    """Return the draws; the same for every cell, pair and dtype of a model."""
-    generator = torch.Generator().manual_seed(noise.seed)
+def draws_of(model: GPT, pair: PromptPair, noise: Gaussian, std: float) -> list[Noise]:
+    """Return the draws of a pair; the same for every cell and dtype of a model.
+
+    They follow from the seed, the prompt and its subject, so those of different pairs are
+    independent, and a pair has the same ones in whatever request or batch it is.
+    """
+    generator = np.random.default_rng([noise.seed, *pair.clean_ids, *noise.positions])
     shape = (noise.draws, len(noise.positions), model.config.n_embd)
-    drawn = std * torch.randn(shape, generator=generator, dtype=torch.float64)
+    drawn = torch.from_numpy(std * generator.standard_normal(shape))
     rows = drawn.to(model.dtype).to(model.device)
     return [Noise(noise.positions, one) for one in rows]
 

@@ -200,6 +200,8 @@ def folder(tmp_path) -> Path:
     write_rows(inputs / "ioi.csv", make_pairs("ioi", tokenizer, 5).rows)
     marked = '{"clean": "{S:Mary} saw", "corrupt": "John saw", "target": "her", "foil": "him"}\n'
     (inputs / "marks.jsonl").write_text(marked, "utf-8")
+    facts = "prompt,subject,attribute\nThe keys to the cabinet,keys,are\nThe key,key,is\n"
+    (inputs / "facts.csv").write_text(facts, "utf-8")
     pairs, _ = read_pairs(tokenizer, inputs / "ioi.csv", roles="roles")
     run_study(mingpt.load("builtin")[0], pairs, out=inputs / "study", progress=False)
     pieces = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mingpt.config import GPTConfig
 from patching.errors import SweepError
 from patching.sweep.engine import packing
-from patching.sweep.engine.packing import Job
 from patching.sweep.engine.plan import Experiment
+from patching.sweep.engine.runs import Job
 
 CHUNK_ROWS = 65536  # larger chunks are not faster, and would move the progress bar less often
 
@@ -25,33 +25,44 @@ class Size(NamedTuple):
     sequences: int = 0
     rows: int = 0
     run_rows: int = 0  # how many of `rows` are the base and source runs'
+    job_rows: int = 0  # how many these would be if no jobs shared a run
 
-    def plus_all(self, job: Job) -> Size:
-        """Return the size after adding a job with all its experiments."""
+    def plus_all(self, job: Job, before: Job | None) -> Size:
+        """Return the size after adding a job with all its experiments.
+
+        Args:
+            before: the job before it in the batch; None if it is the first.
+        """
         T, experiments = len(job.base_ids), job.experiments
         own = sum(T - one.first_position for one in experiments)
+        runs, rows = job.own_runs(before)
         return Size(
             max(self.T, T),
-            self.sequences + 2 + max(len(experiments), 1),
-            self.rows + own + job.n_run_rows,
-            self.run_rows + job.n_run_rows,
+            self.sequences + runs + max(len(experiments), 1),
+            self.rows + own + rows,
+            self.run_rows + rows,
+            self.job_rows + job.n_base_rows + job.n_source_rows,
         )
 
-    def plus(self, job: Job, experiment: Experiment | None, *, is_new: bool) -> Size:
+    def plus(
+        self, job: Job, experiment: Experiment | None, before: Job | None, *, is_new: bool
+    ) -> Size:
         """Return the size after adding one experiment.
 
         Args:
             experiment: None if the job has none; counts as a sequence without rows.
+            before: as plus_all.
             is_new: True to add the job's base and source run too.
         """
         T = len(job.base_ids)
         own = 0 if experiment is None else T - experiment.first_position
-        runs = job.n_run_rows if is_new else 0
+        runs, rows = job.own_runs(before) if is_new else (0, 0)
         return Size(
             max(self.T, T),
-            self.sequences + (3 if is_new else 1),
-            self.rows + own + runs,
-            self.run_rows + runs,
+            self.sequences + runs + 1,
+            self.rows + own + rows,
+            self.run_rows + rows,
+            self.job_rows + (job.n_base_rows + job.n_source_rows) * is_new,
         )
 
 
@@ -72,7 +83,8 @@ def cut(
     chunk: Chunk = []
     size = Size()
     for number, job in enumerate(jobs):
-        whole = size.plus_all(job)
+        before = jobs[chunk[-1][0]] if chunk else None
+        whole = size.plus_all(job, before)
         if whole.rows <= CHUNK_ROWS and needed(whole) <= allowed:  # the usual case, quickly
             chunk.append((number, list(job.experiments)))
             size = whole
@@ -80,11 +92,11 @@ def cut(
         # A job without experiments is run too, because its two runs are read.
         for one in job.experiments or (None,):
             is_new = not chunk or chunk[-1][0] != number
-            larger = size.plus(job, one, is_new=is_new)
+            larger = size.plus(job, one, before, is_new=is_new)
             if chunk and (larger.rows > CHUNK_ROWS or needed(larger) > allowed):
                 yield chunk
                 chunk, is_new = [], True
-                larger = Size().plus(job, one, is_new=True)
+                larger = Size().plus(job, one, None, is_new=True)
             if strict and needed(larger) > allowed:
                 least = math.ceil(_largest(jobs, needed) / 1024)  # rounded up: this is enough
                 raise SweepError(
@@ -103,7 +115,7 @@ def cut(
 def _largest(jobs: Sequence[Job], needed: Callable[[Size], int]) -> int:
     """Return the bytes that the largest experiment of all jobs takes by itself."""
     return max(
-        needed(Size().plus(job, one, is_new=True))
+        needed(Size().plus(job, one, None, is_new=True))
         for job in jobs
         for one in job.experiments or (None,)
     )
@@ -119,7 +131,7 @@ def bytes_needed(
         heads: True if the site is one of the attention heads'.
         fused: True if PyTorch's attention kernel does not hold the weights (T, T).
     """
-    T, sequences, rows, run_rows = size
+    T, sequences, rows, run_rows, job_rows = size
     C = config.n_embd
     # In each row: x twice, ln_1's output, qkv, z, and attention's or the MLP's output.
     of_rows = rows * (8 * C + (3 * T if heads else 0))
@@ -127,7 +139,8 @@ def bytes_needed(
     written_out = min(sequences * T, max(packing.ATTENTION_ROWS, T))  # positions at a time
     attention = written_out * (7 * C + (0 if fused else 3 * config.n_head * T))
     patterns = 8 * config.n_head * T * T if heads else 0
-    joining = min(run_rows, packing.JOINING_ROWS)  # of several jobs whose experiments join together
+    # Of several jobs whose experiments join together: each has its own copy of a shared run.
+    joining = min(max(run_rows, job_rows), packing.JOINING_ROWS)
     if joining > 2 * T:  # a single job's rows are views
         patterns += joining * (6 * C + (4 * config.n_head * T if heads else 0))
     mlp = min(rows, packing.MLP_ROWS) * (2 * config.inner_size + 3 * C)
@@ -137,9 +150,11 @@ def bytes_needed(
 
 def work(jobs: Sequence[Job], chunk: Chunk, n_layer: int) -> int:
     """Return a chunk's work: the number of rows times the blocks that each passes."""
-    total = 0
+    total, before = 0, None
     for number, experiments in chunk:
-        T = len(jobs[number].base_ids)
-        total += n_layer * jobs[number].n_run_rows
+        job = jobs[number]
+        T, (_, rows) = len(job.base_ids), job.own_runs(before)
+        total += n_layer * rows
         total += sum((n_layer - e.first_block) * (T - e.first_position) for e in experiments)
+        before = job
     return total

@@ -21,12 +21,12 @@ from patching.sweep.engine.layout import Layout
 from patching.sweep.engine.packing import (
     Batch,
     BlockRuns,
-    Job,
     Joining,
     by_rows,
     rows_of,
 )
 from patching.sweep.engine.plan import READ_LATER, Experiment
+from patching.sweep.engine.runs import Job
 from patching.sweep.engine.site_rules import new_rows, rule_of
 
 Record = Callable[[str, Tensor], None]  # (site, rows): keeps the base and source runs' rows
@@ -77,7 +77,7 @@ def run_packed(
     results = []
     for number in range(len(jobs)):
         experiments, sequences = batch.results(number)
-        base, source = finals[2 * number].clone(), finals[2 * number + 1].clone()  # no views of all
+        base, source = batch.finals(finals, number)
         of_experiments = rows_of(finals, sequences)
         results.append(
             PackedRuns(base, source, experiments, of_experiments, batch.unchanged[number])

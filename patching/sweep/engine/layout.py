@@ -39,25 +39,25 @@ class Layout:
 
 
 def window_rows(
-    job: np.ndarray,
     T: np.ndarray,
     first_position: np.ndarray,
     first_row: np.ndarray,
     patched: np.ndarray,
+    source: np.ndarray,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (rows to replace, rows to copy from), and the same as numbers of sequences.
 
     The second pair is for the last block, where each sequence has its last position only.
 
     Args:
-        job, T, first_position, first_row: of every sequence (S,), as packing's _Rows.
+        T, first_position, first_row: of every sequence (S,), as packing's _Rows.
         patched: (n,) the sequences whose window patches this block.
+        source: (n,) the sequences of their jobs' source runs.
     """
-    source = 2 * job[patched] + 1  # their jobs' source runs
     position = first_position[patched]
     source_row = first_row[source] + position - first_position[source]
-    at_last = patched[position == T[patched] - 1]
-    return [(first_row[patched], source_row), (at_last, 2 * job[at_last] + 1)]
+    is_last = position == T[patched] - 1
+    return [(first_row[patched], source_row), (patched[is_last], source[is_last])]
 
 
 def window_values(

@@ -14,8 +14,9 @@ from patching.errors import named
 from patching.prompts import PromptPair
 from patching.sweep.engine.chunks import Size, bytes_needed, cut, work
 from patching.sweep.engine.forward import PackedRuns, run_packed
-from patching.sweep.engine.packing import Job, to_device
+from patching.sweep.engine.packing import to_device
 from patching.sweep.engine.plan import BASE, SOURCE, Experiment, plan_cell
+from patching.sweep.engine.runs import Job
 from patching.sweep.metrics import Metric
 from patching.sweep.put_values import Values, bytes_of, rows_of_values
 from patching.sweep.readout import (

@@ -2,9 +2,9 @@
 
 A row is the vector (C,) of one position of one run. The rows (N, C) of all runs
 stand one after another, without padding. A run that is in the batch is a
-sequence: for each job the base run and the source run, job after job; then the
-experiments, in the order in which they joined. A sequence has rows of its own
-from its first position on. Before that it is the base run, whose rows it reads.
+sequence: for each job the base run and the source run, job after job (runs.py);
+then the experiments, in the order in which they joined. A sequence has rows of its
+own from its first position on. Before that it is the base run, whose rows it reads.
 
 This file works out indices only; forward.py computes with the rows.
 """
@@ -22,33 +22,13 @@ from torch import Tensor
 from mingpt.model import Block
 from patching.sweep.engine.layout import AttentionGroup, Layout, window_rows, window_values
 from patching.sweep.engine.plan import READ_LATER, Experiment
-from patching.sweep.put_values import Noise
+from patching.sweep.engine.runs import Job, Runs
 
 ATTENTION_ROWS = 16384  # at a time: every run's keys are written out, shared ones too
 MLP_ROWS = 4096  # at a time: the MLP's hidden layer is the widest thing in a block
 # Of base runs whose experiments join together; a single job may have more. Larger groups are
 # hardly faster, and every site's rule holds several tensors of so many rows.
 JOINING_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Job:
-    """The experiments on one pair of prompts."""
-
-    base_ids: tuple[int, ...]  # (T,)
-    source_ids: tuple[int, ...]  # (T,)
-    first_difference: int  # the first position at which the two differ; T if they are the same
-    experiments: Sequence[Experiment]  # sorted by first_block
-    # What is put in, in place of the source run's activation at the patched site, as
-    # put_values.rows_by_position has it: (n_layer, T, C). None: the source run's.
-    put_in: Tensor | None = None
-    noise: Noise | None = None  # on the embeddings of one of the two runs
-    is_base_noised: bool = False  # True: on those of the base run
-
-    @property
-    def n_run_rows(self) -> int:
-        """Number of rows of the base and the source run together."""
-        return 2 * len(self.base_ids) - self.first_difference
 
 
 @dataclass(frozen=True)
@@ -72,8 +52,10 @@ class BlockRuns:
     T: int
     at_top: bool  # True after the last block
     _recorded: dict[str, Tensor]  # site -> the rows of all jobs' base and source runs
-    _jobs: np.ndarray  # (J,) the jobs' numbers
+    _base: np.ndarray  # (J,) the base runs, as numbers of sequences
+    _source: np.ndarray  # (J,) the source runs
     _base_rows: np.ndarray  # (J,) first row of each base run, where every position has a row
+    _source_rows: np.ndarray  # (J,) first row of each source run
     _first_differences: np.ndarray  # (J,) the source run's first position with a row of its own
     # (J,) what is put in, in this block: (T, C), of the pattern (nh, T, T). None: the source runs'.
     put_in: Sequence[Tensor] | None = None
@@ -94,8 +76,8 @@ class BlockRuns:
         Of a single job it is a view.
         """
         if self._only_last(site):
-            return self._taken(site, 2 * self._jobs[:, None])
-        if len(self._jobs) == 1:
+            return self._taken(site, self._base[:, None])
+        if len(self._base) == 1:
             row = int(self._base_rows[0])
             return self._recorded[site][None, row : row + self.T]
         return self._taken(site, self._base_rows[:, None] + np.arange(self.T))
@@ -106,11 +88,12 @@ class BlockRuns:
             begin = self.T - 1 if self._only_last(site) else 0
             return torch.stack([one[begin:] for one in self.put_in])
         if self._only_last(site):
-            return self._taken(site, 2 * self._jobs[:, None] + 1)
+            return self._taken(site, self._source[:, None])
         position, first = np.arange(self.T), self._first_differences[:, None]
         # Before the first difference it is the base run's row.
-        own = np.where(position < first, position, self.T + position - first)
-        return self._taken(site, self._base_rows[:, None] + own)
+        of_base = self._base_rows[:, None] + position
+        own = self._source_rows[:, None] + position - first
+        return self._taken(site, np.where(position < first, of_base, own))
 
     def put_pattern(self) -> Tensor:
         """Return the patterns that are put in (J, nh, P, T)."""
@@ -154,36 +137,34 @@ class Batch:
         self.jobs, self.device = jobs, device
         self.unchanged: list[list[Experiment]] = [[] for _ in jobs]
         self._waiting = [list(job.experiments) for job in jobs]
+        self._runs = Runs.of(jobs)
         # Of each sequence: the number of its job, its first position, its experiment.
-        self._job_of = [number for number in range(len(jobs)) for _ in range(2)]
-        self._first_positions = [first for job in jobs for first in (0, job.first_difference)]
-        self._experiments: list[Experiment | None] = [None] * (2 * len(jobs))
+        self._job_of = list(self._runs.job)
+        self._first_positions = list(self._runs.first_position)
+        self._experiments: list[Experiment | None] = [None] * len(self._runs)
         self._T = np.array([len(job.base_ids) for job in jobs])
-        ends = np.cumsum([job.n_run_rows for job in jobs])
-        self._base_rows = [0, *ends.tolist()]  # the first row of each job's base run; their end
 
     def ids_and_positions(self) -> tuple[Tensor, Tensor]:
         """Return token ids (N,) and positions (N,) of the rows of all base and source runs."""
         ids: list[int] = []
         positions: list[int] = []
-        for job in self.jobs:
-            for run, first in ((job.base_ids, 0), (job.source_ids, job.first_difference)):
-                ids += run[first:]
-                positions += range(first, len(run))
+        for run, first in zip(self._runs.ids, self._runs.first_position, strict=True):
+            ids += run
+            positions += range(first, first + len(run))
         return to_device(np.array(ids), self.device), to_device(np.array(positions), self.device)
 
     def noise(self) -> tuple[Tensor, Tensor] | None:
         """Return rows (n,) and the noise (n, C) that is added to their embeddings, if any is."""
-        rows, values = [], []
-        for number, job in enumerate(self.jobs):
-            if job.noise is None:
-                continue
-            # The source run's rows follow the base run's, and begin at the first difference.
-            source = 0 if job.is_base_noised else len(job.base_ids) - job.first_difference
-            first = self._base_rows[number] + source
-            rows += [first + position for position in job.noise.positions]
-            values.append(job.noise.rows)
-        return (to_device(np.array(rows), self.device), torch.cat(values)) if rows else None
+        rows = [self._runs.rows_of_noise(number, job) for number, job in enumerate(self.jobs)]
+        values = [job.noise.rows for job in self.jobs if job.noise is not None]
+        if not values:
+            return None
+        return to_device(np.concatenate(rows), self.device), torch.cat(values)
+
+    def finals(self, finals: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return the rows of a job's base and source run, of rows (sequences, C); no views."""
+        base, source = (int(runs[number]) for runs in (self._runs.base, self._runs.source))
+        return finals[base].clone(), finals[source].clone()
 
     def joining(self, layer: int) -> list[Joining]:
         """Take the experiments whose first block is `layer` out of the queue.
@@ -230,13 +211,16 @@ class Batch:
         """
         given = [self.jobs[number].put_in for number in jobs]
         values = [one[patched_layer] for one in given if one is not None]
+        base, source = (runs[list(jobs)] for runs in (self._runs.base, self._runs.source))
         return BlockRuns(
             block,
             int(self._T[jobs[0]]),
             at_top,
             recorded,
-            np.array(jobs),
-            np.array([self._base_rows[number] for number in jobs]),
+            base,
+            source,
+            self._runs.first_row[base],
+            self._runs.first_row[source],
             np.array([self.jobs[number].first_difference for number in jobs]),
             values or None,
         )
@@ -249,7 +233,8 @@ class Batch:
 
     def results(self, number: int) -> tuple[list[Experiment], Tensor]:
         """Return the experiments (E) of job `number` that were run, and their sequences (E,)."""
-        sequences = np.flatnonzero(np.array(self._job_of) == number)[2:]  # after its two runs
+        sequences = np.flatnonzero(np.array(self._job_of) == number)
+        sequences = sequences[sequences >= len(self._runs)]
         experiments = [one for s in sequences if (one := self._experiments[s]) is not None]
         return experiments, to_device(sequences, self.device)
 
@@ -286,7 +271,8 @@ class Batch:
         rows = self._rows(layer)
         all_projected = rows.is_projected.all()
         patched = self._windowed(layer)
-        copies = window_rows(rows.job, rows.T, rows.first_position, rows.first_row, patched)
+        source = self._runs.source[rows.job[patched]]
+        copies = window_rows(rows.T, rows.first_position, rows.first_row, patched, source)
         overrides, last_overrides = (
             (self._index(to), self._index(taken)) if len(to) else None for to, taken in copies
         )
@@ -299,8 +285,8 @@ class Batch:
             last_values = rows_of(values, self._index(at_last))
         return Layout(
             n_rows=len(rows.is_projected),
-            n_run_rows=self._base_rows[-1],
-            n_runs=2 * len(self.jobs),
+            n_run_rows=self._runs.n_rows,
+            n_runs=len(self._runs),
             projected=None if all_projected else self._index(np.flatnonzero(rows.is_projected)),
             last=self._index(rows.first_row + rows.T - rows.first_position - 1),
             groups=self._attention_groups(rows),
@@ -339,9 +325,9 @@ class Batch:
                 first = rows.first_position[sequence]
                 is_own = position >= first  # (E, T)
                 # Where a position is not the sequence's own, or equal to the base run's,
-                # the base run's row is read; its sequence is twice the job's number.
+                # the base run's row is read.
                 is_changed = is_own & (position < first + rows.n_changed[sequence])
-                whose = np.where(is_changed, sequence, 2 * rows.job[sequence])
+                whose = np.where(is_changed, sequence, self._runs.base[rows.job[sequence]])
                 read = among_projected[row_of_0[whose] + position]  # (E, T)
                 group = AttentionGroup(
                     T=int(T),

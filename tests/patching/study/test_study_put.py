@@ -1,12 +1,15 @@
 """Studies that put in zeros, means and other prompts' activations."""
 
+import json
+
 import numpy as np
 import pytest
 from helpers import make_model
 from study_cases import some_pairs
 
-from patching import PromptPair, mean_over, patch_sweep, resample_from
+from patching import PromptPair, draw_study, mean_over, patch_sweep, resample_from
 from patching.cli.study import main
+from patching.cli.study_report import maps
 from patching.errors import StudyError
 from patching.page.study_page import study_page
 from patching.study.figures import study_map, study_strips
@@ -76,6 +79,64 @@ def test_what_does_not_go_together_is_refused(model):
     run_study(model, unequal, put=mean_over(unequal, per="all"), **QUIET)
 
 
+@pytest.fixture
+def alone() -> list[PromptPair]:
+    """Prompts of five tokens without a corrupt one."""
+    pairs = some_pairs(4, lengths=(5,))
+    return [PromptPair.from_ids(p.clean_ids, None, p.target_ids, p.foil_ids) for p in pairs]
+
+
+@pytest.mark.parametrize("put", ["zero", "mean", "resample"])
+@pytest.mark.parametrize(("site", "by_position"), [("resid_pre", False), ("v", True)])
+def test_clean_runs_are_ablated_without_corrupt_prompts(model, alone, put, site, by_position):
+    how = {"site": site, "by_position": by_position}
+    study = run_study(model, alone, put=put, batch=3, **how, **QUIET)
+    own = {"mean": mean_over(alone), "resample": resample_from(alone)}.get(put, put)
+    effects = study.cells(site, "logit_diff").effects
+    for row, sweep in enumerate(patch_sweep(model, alone, put=own, direction="noise", **how)):
+        expected = (sweep.values - sweep.clean_value).ravel()
+        np.testing.assert_allclose(effects[row], expected, rtol=0, atol=1e-5)
+    assert (study.align, study.why) == ("start", "all pairs have the same length")
+
+
+def test_a_study_without_corrupt_prompts_shows_the_clean_run_alone(model, alone, tmp_path):
+    study = run_study(model, alone, put="zero", out=tmp_path, **QUIET)
+    assert not Study.load(tmp_path).has_corrupt
+    assert all(np.isnan(values).all() for values in study.unpatched("corrupt").values())
+    table = study.summary(draws=9)
+    drawn = study_map(study, table, draws=9)
+    assert np.isfinite([drawn.scale.low, drawn.scale.high]).all()
+    draw_study(study, tmp_path / "map.png", summary=table, draws=9)
+    page = study_page(study, table, draws=9)
+    json.dumps(page, allow_nan=False)
+    assert page["views"][-1]["columns"][1:3] == ["clean", "target"]
+    assert page["views"][-1]["columns"][-1] == "logit_diff, clean run"
+    said = "\n".join(maps(study, table, {"only_correct": None, "correction": "max-t", "seed": 0,
+                                         "confidence": 0.95}, 3))  # fmt: skip
+    assert "; clean " in said
+    assert "corrupt" not in said
+    with pytest.raises(StudyError, match="no corrupt prompts to answer"):
+        study.chosen("both")
+
+
+def test_what_needs_a_corrupt_prompt_is_refused_without(model, alone):
+    unequal = [*alone, PromptPair.from_ids([1, 2, 3], None, 4, 5)]
+    for pairs, how, words in (
+        (alone, {"put": "zero", "direction": "denoise"}, "pair 0 .* that is direction noise"),
+        (alone, {"put": "recorded"}, "pair 0 .* nothing is recorded to be put in"),
+        (alone, {"put": "zero", "metric": "recovery"}, "pair 0 .* compares with the corrupt run"),
+        (alone, {"put": "zero", "align": "first-diff"}, "no token differs, as first-diff needs"),
+        (alone, {"paths": "logits"}, "pair 0 .* which path patching needs"),
+        ([*alone, *some_pairs(1)], {"put": "zero"}, "pair 4 .* has one corrupt prompt, and pair 0"),
+    ):
+        with pytest.raises(StudyError, match=words) as caught:
+            run_study(model, pairs, **{**QUIET, **how})
+        assert "\n" not in str(caught.value)
+    study = run_study(model, unequal, put="zero", **QUIET)
+    assert study.why == "lengths vary, and the pairs have neither corrupt prompts nor roles"
+    assert study.align == "end"
+
+
 def test_titles_say_what_was_put_in(model):
     study = run_study(model, some_pairs(3), site="z", put="mean", **QUIET)
     said = "mean ablation of z, clean run, mean at each position"
@@ -101,6 +162,16 @@ def test_the_command_ablates(tmp_path, monkeypatch, capsys):
     assert main([*base, *more, "--out", "b"]) == 0
     assert Study.load(tmp_path / "b").request.put_seed == 3
     capsys.readouterr()
+    prompts = [f"{text.format(name)},{name}" for name in ("Jones", "Brown", "Smith")]
+    (tmp_path / "alone.csv").write_text("\n".join(["clean,target", *prompts]), encoding="utf-8")
+    of_alone = [base[0], "alone.csv", *base[2:], "--metric", "log_prob"]
+    assert main([*of_alone, "--put", "zero", "--out", "c"]) == 0
+    out = capsys.readouterr().out
+    assert "3 pairs (clean, target)" in out
+    assert "differ:" not in out
+    assert not Study.load(tmp_path / "c").has_corrupt
+    assert main([*of_alone, "--out", "d"]) == 2
+    assert "needed corrupt" in capsys.readouterr().err
     assert main([*base, "--put", "zero", "--mean-over", "pairs.csv"]) == 2
     assert "--mean-over is for --put mean" in capsys.readouterr().err
 

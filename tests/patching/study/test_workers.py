@@ -11,6 +11,7 @@ import pytest
 from helpers import make_model
 from study_cases import some_pairs
 
+from patching import Gaussian, PromptPair
 from patching.errors import StudyError
 from patching.study import workers
 from patching.study.request import Workers
@@ -163,4 +164,16 @@ def test_workers_put_in_the_mean_of_the_whole_study(cluster, tmp_path):
     pairs = some_pairs(6)
     _, alone = studied(pairs, tmp_path / "alone", put="mean")
     _, together = studied(pairs, tmp_path / "b", put="mean", workers=2, ray=cluster.address)
+    np.testing.assert_allclose(together["mean"], alone["mean"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_workers_draw_the_same_noise(cluster, tmp_path):
+    pairs = [
+        PromptPair.from_ids(p.clean_ids, None, p.target_ids, p.foil_ids) for p in some_pairs(6)
+    ]
+    noise = [Gaussian((1, 2), draws=3)] * 6
+    _, alone = studied(pairs, tmp_path / "alone", corrupt_by=noise)
+    how = {"workers": 2, "ray": cluster.address}
+    _, together = studied(pairs, tmp_path / "b", corrupt_by=noise, **how)
     np.testing.assert_allclose(together["mean"], alone["mean"], rtol=0, atol=1e-5)

@@ -16,6 +16,7 @@ from patching.sweep.engine import measure
 from patching.sweep.engine.chunks import Size, bytes_needed, cut, work
 from patching.sweep.engine.packing import Job
 from patching.sweep.engine.plan import Experiment
+from patching.sweep.put_values import Noise
 from patching.sweep.request import Cell, Request
 
 
@@ -74,6 +75,21 @@ def test_a_job_without_experiments_is_in_a_chunk(jobs):
     (chunk,) = cut([empty, jobs[1], empty], lambda size: 0, 0, strict=True)
     assert [number for number, _ in chunk] == [0, 1, 2]
     assert chunk[0][1] == chunk[2][1] == []
+
+
+def test_the_size_of_draws_that_share_a_run_counts_their_own_copies_too():
+    """A rule holds a copy of the clean run for each draw; the batch has it once."""
+    experiments = [Experiment(Cell((0, 2), 0, None, 2), 1, 2, True, 1)]
+    noise = Noise((3,), torch.zeros(1, 2))
+    ids = (5, 6, 7, 8)
+    one = Job(ids, ids, 3, experiments, None, noise)
+    size = Size().plus_all(one, None).plus_all(one, one)
+    assert size == Size(4, 3 + 2, 4 + 1 + 1 + 2 * 2, 4 + 1 + 1, 2 * (4 + 1))
+    by_one = Size().plus(one, experiments[0], None, is_new=True)
+    assert by_one.plus(one, experiments[0], one, is_new=True) == size
+    assert by_one.plus(one, experiments[0], None, is_new=False).job_rows == 5
+    config, wide = make_model().config, size._replace(job_rows=64)
+    assert bytes_needed(config, 4, wide, heads=True) > bytes_needed(config, 4, size, heads=True)
 
 
 def test_work_is_rows_times_blocks():

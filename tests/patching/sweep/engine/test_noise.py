@@ -1,6 +1,8 @@
 """Gaussian noise on a subject's embeddings: the engine against the loop, and against hooks."""
 
 import json
+import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +13,11 @@ from helpers import last, make_model
 
 from patching import Gaussian, PromptPair, SweepResult, gaussian, patch_sweep
 from patching.cli.patch import main
-from patching.errors import SweepError
+from patching.errors import SweepError, named
 from patching.page.sweep_page import sweep_page
 from patching.sweep.figures import heatmaps, title_lines
 from patching.sweep.hand_in import caption
-from patching.sweep.noised import draws_of, standard_deviation
+from patching.sweep.noised import draws_of, measure_draws, standard_deviation
 
 SUBJECT = (1, 2)
 
@@ -69,7 +71,7 @@ def test_cells_are_means_over_draws_and_recovery_is_their_ratio(alone):
 
     clean = differences(last(model, alone.clean_ids, record=True))
     patched, corrupt = [], []
-    for draw in draws_of(model, noise, std):
+    for draw in draws_of(model, alone, noise, std):
         corrupt.append(differences(noised(model, alone.clean_ids, draw.rows)))
         patched.append(differences(noised(model, alone.clean_ids, draw.rows, patch=(1, 2))))
     (diff, p), (diff_corrupt, p_corrupt) = np.mean(patched, 0), np.mean(corrupt, 0)
@@ -94,10 +96,10 @@ def test_the_standard_deviation_is_as_asked_and_of_all_the_subjects(alone):
     model = make_model()
     other = PromptPair.from_ids([1, 2, 3, 4], None, 11, 22)
     entries = model.transformer.wte.weight.detach()[[9, 11, 2, 3]]
-    found = standard_deviation(model, [alone, other], Gaussian(SUBJECT, "2s"))
+    found = standard_deviation(model, [alone, other], [Gaussian(SUBJECT, "2s")] * 2)
     assert found == pytest.approx(2 * float(entries.double().std()), rel=1e-6)
     for asked in (0.4, "0.4"):
-        assert standard_deviation(model, [alone], Gaussian(SUBJECT, asked)) == 0.4
+        assert standard_deviation(model, [alone], [Gaussian(SUBJECT, asked)]) == 0.4
     several = patch_sweep(model, [alone, other], corrupt_by=Gaussian(SUBJECT, "2s", draws=2))
     assert several[1].noise["std"] == pytest.approx(found)
     single = patch_sweep(model, other, corrupt_by=Gaussian(SUBJECT, found, draws=2))
@@ -106,11 +108,43 @@ def test_the_standard_deviation_is_as_asked_and_of_all_the_subjects(alone):
 
 def test_draws_are_seeded_and_the_same_in_every_dtype(alone):
     noise = Gaussian(SUBJECT, draws=200, seed=1)
-    wide, half = (draws_of(make_model().to(d), noise, 0.5) for d in (torch.float64, torch.float16))
+    wide, half = (
+        draws_of(make_model().to(d), alone, noise, 0.5) for d in (torch.float64, torch.float16)
+    )
     assert torch.equal(wide[3].rows.half(), half[3].rows)
     assert float(torch.stack([one.rows for one in wide]).std()) == pytest.approx(0.5, rel=0.05)
-    other = draws_of(make_model().double(), replace(noise, seed=2), 0.5)
-    assert not torch.equal(other[0].rows, wide[0].rows)
+    another = PromptPair.from_ids(alone.clean_ids[::-1], None, 11, 22)
+    for pair, with_seed in ((alone, replace(noise, seed=2)), (another, noise)):
+        other = draws_of(make_model().double(), pair, with_seed, 0.5)
+        assert not torch.equal(other[0].rows, wide[0].rows)
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_the_clean_run_is_computed_once_for_all_draws(alone, direction, monkeypatch):
+    """Ten draws embed one clean run, and cost at most ten sweeps of a pair less nine such runs."""
+    model, embedded = make_model(), []
+    embed = type(model).embed
+    monkeypatch.setattr(
+        type(model),
+        "embed",
+        lambda self, ids, at: embedded.append(len(ids)) or embed(self, ids, at),
+    )
+
+    def work(draws: int) -> int:
+        seen = []
+        noise = Gaussian(SUBJECT, draws=draws)
+        patch_sweep(
+            model, alone, direction=direction, corrupt_by=noise,
+            progress=lambda *step: seen.append(step),
+        )  # fmt: skip
+        assert seen[-1][0] == seen[-1][1]
+        return seen[-1][1]
+
+    T, first = len(alone), SUBJECT[0]
+    clean, noised = (T - first, T) if direction == "denoise" else (T, T - first)
+    ten, one = work(10), work(1)
+    assert embedded == [clean + 10 * noised, clean + noised]
+    assert ten == 10 * one - 9 * clean * model.config.n_layer
 
 
 def test_ten_draws_cost_ten_sweeps_at_most(alone, pair):
@@ -120,7 +154,35 @@ def test_ten_draws_cost_ten_sweeps_at_most(alone, pair):
         return seen[-1][1]
 
     first = PromptPair.from_ids(pair.clean_ids, [5, 8, *pair.clean_ids[2:]], 11, 22)  # at 1, too
-    assert work(alone, corrupt_by=Gaussian(SUBJECT)) <= 10 * work(first)
+    assert work(alone, corrupt_by=Gaussian(SUBJECT)) < 10 * work(first)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_chunks_cut_among_the_draws_give_the_same(alone, variant):
+    model = make_model().double()
+    how = {"corrupt_by": Gaussian((5,), draws=5), "direction": "noise", **variant}
+    whole = patch_sweep(model, alone, **how)
+    with pytest.raises(SweepError, match="at least") as caught:
+        patch_sweep(model, alone, max_memory=1, **how)
+    least = int(re.search(r"max_memory=(\d+)", str(caught.value)).group(1))
+    cut = patch_sweep(model, alone, max_memory=2 * least, **how)
+    np.testing.assert_allclose(cut.values, whole.values, rtol=0, atol=1e-9)
+
+
+def test_an_error_names_the_pair_and_not_the_draw(alone):
+    def by(pairs, grids, metrics, values):
+        with named(4, len(pairs)):
+            raise SweepError("no number")
+
+    noise = Gaussian(SUBJECT, draws=3)
+    for count, said in ((2, "pair 1 (from 0): no number"), (1, "no number")):
+        with pytest.raises(SweepError) as caught:
+            some = [alone] * count
+            measure_draws(make_model(), some, [None] * count, [], [noise] * count, 0.5, by)
+        assert str(caught.value) == said
+    with pytest.raises(SweepError, match=r"^pair 4 \(from 0\)") as caught:
+        by([alone] * 6, [], [], [])
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # as workers send it
 
 
 def test_what_does_not_go_together_is_refused(alone, pair):

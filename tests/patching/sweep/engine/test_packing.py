@@ -1,6 +1,7 @@
 """The owner of each row: the worked example above Batch.layout, number by number."""
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from patching.sweep.engine import packing
 from patching.sweep.engine.packing import Batch, BlockRuns, Job, by_rows
 from patching.sweep.engine.plan import Experiment
+from patching.sweep.put_values import Noise
 from patching.sweep.request import Cell
 
 CPU = torch.device("cpu")
@@ -104,6 +106,39 @@ def test_two_jobs_of_unequal_lengths():
     assert (experiments, sequences.tolist()) == (list(jobs[1].experiments), [5])
 
 
+NOISE = [Noise((1,), torch.ones(1, 2)), Noise((1,), torch.zeros(1, 2))]
+
+
+def test_draws_of_noise_share_the_clean_run():
+    """Two draws on three tokens: of the base run in the one direction, the source in the other."""
+    ids = (5, 6, 7)
+    for is_base_noised, rows, first_rows, noise_rows in (
+        (True, [0, 1, 2, 1, 2, 0, 1, 2], [0, 3, 5], [1, 6]),  # base, source; base
+        (False, [0, 1, 2, 1, 2, 1, 2], [0, 3, 5], [3, 5]),  # base, source; source
+    ):
+        jobs = [Job(ids, ids, 1, [experiment(1, 2)], None, one, is_base_noised) for one in NOISE]
+        batch = Batch(jobs, CPU)
+        assert batch.ids_and_positions()[1].tolist() == rows
+        assert batch.noise()[0].tolist() == noise_rows
+        for joining in batch.joining(1):
+            batch.add(joining)
+        layout = batch.layout(2)
+        assert (layout.n_run_rows, layout.n_runs) == (len(rows), 3)
+        (group,) = layout.groups
+        own = first_rows[2] if is_base_noised else 0  # the first row of the second job's base run
+        assert group.read.view(5, 3).tolist()[3:] == [
+            [0, 1, len(rows)],
+            [own, own + 1, len(rows) + 1],
+        ]
+        assert batch.results(1)[1].tolist() == [4]
+        of_runs = torch.arange(5.0)[:, None]
+        expected = (2, 1) if is_base_noised else (0, 2)
+        assert tuple(int(one) for one in batch.finals(of_runs, 1)) == expected
+    other = Job((5, 6, 8), (5, 6, 8), 1, [], None, NOISE[0], False)
+    assert not other.shares_clean_run(jobs[1])
+    assert not replace(jobs[1], noise=None).shares_clean_run(jobs[0])
+
+
 @pytest.mark.parametrize(("rows", "parts"), [(12, [3]), (11, [2, 1]), (4, [1, 1, 1]), (1, [1] * 3)])
 def test_attention_groups_hold_so_many_rows(monkeypatch, rows, parts):
     monkeypatch.setattr(packing, "ATTENTION_ROWS", rows)
@@ -115,15 +150,19 @@ def test_base_and_source_before_and_at_the_top():
     """The source run's rows before the first difference are the base run's."""
     every = torch.arange(14.0).view(14, 1)  # job 0 has rows 0 to 6, job 1 rows 7 to 13
     last = torch.arange(4.0).view(4, 1)  # one row a run
-    one, both = ((np.array(places), 7 * np.array(places)) for places in ([1], [0, 1]))
+
+    def at(jobs: list[int]) -> tuple[np.ndarray, ...]:  # runs, first rows, first differences
+        job = np.array(jobs)
+        return 2 * job, 2 * job + 1, 7 * job, 7 * job + 4, np.ones_like(job)
+
     recorded = {"q": every, "k": every, "resid_post": every}
-    runs = BlockRuns(None, 4, False, recorded, *one, np.array([1]))
+    runs = BlockRuns(None, 4, False, recorded, *at([1]))
     assert runs.base("q").flatten().tolist() == [7, 8, 9, 10]
     assert runs.source("q").flatten().tolist() == [7, 11, 12, 13]
-    together = BlockRuns(None, 4, False, recorded, *both, np.array([1, 1]))
+    together = BlockRuns(None, 4, False, recorded, *at([0, 1]))
     assert together.base("q")[..., 0].tolist() == [[0, 1, 2, 3], [7, 8, 9, 10]]
     assert together.source("q")[..., 0].tolist() == [[0, 4, 5, 6], [7, 11, 12, 13]]
-    top = BlockRuns(None, 4, True, {**recorded, "q": last}, *one, np.array([1]))
+    top = BlockRuns(None, 4, True, {**recorded, "q": last}, *at([1]))
     assert (top.base("q").tolist(), top.source("q").tolist()) == ([[[2.0]]], [[[3.0]]])
     assert top.source("k").flatten().tolist() == [7, 11, 12, 13]
     two = [experiment(1, 2), experiment(1, 3)]

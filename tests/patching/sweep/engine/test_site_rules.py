@@ -53,8 +53,8 @@ def test_a_rule_gives_the_stream_after_the_patched_block(pair, request_, n_kv_he
     stacked = {
         site: torch.cat([_flat(rows[site]), _flat(source_rows[site])[2:]]) for site in rows
     }  # the source run's rows from the first difference, position 2, on
-    zero, first = np.array([0]), np.array([2])
-    runs = BlockRuns(model.transformer.h[1], len(pair), False, stacked, zero, zero, first)
+    at = (np.array([one]) for one in (0, 1, 0, len(pair), 2))  # runs, first rows, first difference
+    runs = BlockRuns(model.transformer.h[1], len(pair), False, stacked, *at)
     grid = request_.grid(model.config, len(pair))
     cells = [cell for cell in grid.cells() if cell.layer == 1]
     planned = [one for c in cells if not isinstance(one := plan_cell(grid, c, (2,)), str)]
