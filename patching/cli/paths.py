@@ -156,8 +156,9 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
         *output_options(PathRequest.rows),
         html_option("hover and click cells, read the strongest edges"),
         Option(["--mib"], is_flag=True,
-               help="also write the effects as scores that MIB's circuit track reads,"
-               " NAME.mib.json: of edges, or of nodes (--receiver logits)"),
+               help="also write scores that MIB's circuit track reads, NAME.mib.json, of the first"
+               " metric, positive where the answer needs the part: of edges; or without --edges"
+               " each node's total effect (a run of the model for each)"),
     ],
 })  # fmt: skip
 
@@ -204,7 +205,8 @@ def run(arguments: SimpleNamespace) -> None:
         agreement = compare_edges(result, results[1])  # type: ignore[arg-type]
         say(f"\n{paths_report.agreement_lines(results[1], agreement)}")
         more["agreement"] = {name: asdict(found) for name, found in agreement.items()}
-    written = paths_output.write(results, place, loaded, arguments)
+    nodes = _nodes(arguments, loaded, pair, request)
+    written = paths_output.write(results, place, loaded, arguments, nodes)
     output.say_written(say, written)
     if arguments.json:
         more["paths"] = [str(path) for path in written]
@@ -255,6 +257,26 @@ def _positions(arguments: SimpleNamespace, T: int) -> dict[str, Any]:
         asked = getattr(arguments, name)
         found[name] = asked.of("position", T) if isinstance(asked, IndexList) else asked
     return {"positions": found["receiver_positions"]} if arguments.edges else found
+
+
+def _nodes(
+    arguments: SimpleNamespace,
+    loaded: LoadedModel,
+    pair: PromptPair,
+    request: PathRequest | EdgeRequest,
+) -> dict[str, float] | None:
+    """Return each node's total effect, for --mib without --edges; else None."""
+    if not arguments.mib or arguments.edges:
+        return None
+    from patching.paths.nodes import node_effects
+
+    return node_effects(
+        loaded.model,
+        pair,
+        direction=request.direction,
+        metric=request.metric,
+        progress=False if arguments.quiet else None,
+    )
 
 
 def _results(

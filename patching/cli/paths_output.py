@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -65,8 +65,13 @@ def write(
     place: output.OutputPlace,
     loaded: LoadedModel,
     arguments: SimpleNamespace,
+    nodes: Mapping[str, float] | None,
 ) -> dict[Path, bool]:
-    """Write figures and results; return path -> True if it replaced a file."""
+    """Write figures and results; return path -> True if it replaced a file.
+
+    Args:
+        nodes: the nodes' effects, for MIB's scores of nodes.
+    """
     from patching.drawing.style import save_figure
     from patching.paths.mib import write_mib
     from patching.result_files import saved_checksum
@@ -87,7 +92,7 @@ def write(
     if arguments.mib:
         scores = place.stem(name).with_name(f"{place.stem(name).name}.mib.json")
         existed[scores] = scores.exists()
-        write_mib(result, scores)  # type: ignore[arg-type]
+        write_mib(result, scores, nodes=nodes)  # type: ignore[arg-type]
     if arguments.html:
         from patching.page.report import save_page
 
@@ -110,7 +115,12 @@ def _figure(
     from patching.paths.figures import STRONGEST, draw_edge_agreement, draw_paths
 
     if kind == "compared":
-        return draw_edge_agreement(*results, metric=metric, cmap=arguments.cmap)  # type: ignore[arg-type]
+        return draw_edge_agreement(
+            *results,  # type: ignore[arg-type]
+            metric=metric,
+            cmap=arguments.cmap,
+            title=arguments.title,
+        )
     return draw_paths(
         results[0],
         metric=metric,

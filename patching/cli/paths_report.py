@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from patching.cli.common.tables import table
 from patching.paths.agreement import EdgeAgreement
+from patching.paths.figures import experiment_words
 from patching.paths.result import EdgeResult, PathResult, PathsFound
 from patching.text import counted, escaped
 
@@ -18,7 +19,7 @@ def report(result: PathsFound, said: Sequence[str] = ()) -> str:
     Args:
         said: notes that have been printed.
     """
-    blocks = []
+    blocks = [f"{experiment_words(result)} ({result.direction})"]
     for name, found in result.metrics.items():
         ends = f"clean {found.clean:z.4f}, corrupt {found.corrupt:z.4f}"
         blocks.append(f"{escaped(result.captions[name])}: {ends}\n{_table(result, name)}")

@@ -49,6 +49,7 @@ class EdgeMatrix:
     effects: np.ndarray  # (S, R); NaN where there is no path
     rows: Mapping[int, str]  # where a layer's senders begin -> its label
     columns: Mapping[int, str]  # where a layer's receivers begin -> its label
+    within: str  # what the receivers of a layer are, in order: "q, k, v, its MLP"; "" for none
     caption: str
     title: tuple[str, ...]
 
@@ -139,7 +140,7 @@ def _sender_map(thing: SenderMap, cmap: str) -> Figure:
     is_hatched = bool(np.isnan(grid).any())
     said = ["sender: head" + ("; hatched: no path" if is_hatched else "")]
     said += ["framed: the layer and head of a receiver"] * bool(thing.receivers)
-    axes.set_xlabel(style.wrapped(["; ".join(said)], int(width * 14)), fontsize=9)
+    axes.set_xlabel(style.wrapped(["; ".join(said)], int((width + 1.5) * 14)), fontsize=9)
     axes.set_ylabel("layer")
     axes.set_title(heading, fontsize=9, loc="left")
     for layer, head in thing.receivers:
@@ -202,7 +203,9 @@ def _edge_matrix(thing: EdgeMatrix, cmap: str) -> Figure:
     for label in axes.get_xticklabels():
         label.set(rotation=60, ha="right", rotation_mode="anchor")
     axes.set(
-        xlabel="receiver (of each layer: q, k, v of its heads, then its MLP; grey: no path)",
+        xlabel="receiver ("
+        + (f"of each layer: {thing.within}; " if thing.within else "")
+        + "grey: no path)",
         ylabel="sender (of each layer: its heads, then its MLP)",
     )
     axes.set_title(heading, fontsize=9, loc="left")
@@ -228,7 +231,7 @@ def _circuit(thing: Circuit) -> Figure:
                 shrinkA=9, shrinkB=9, color=KIND_COLOURS[kind], alpha=0.85,
                 linestyle="-" if effect > 0 else (0, (3, 2)),
                 linewidth=LINES[0] + (LINES[1] - LINES[0]) * abs(effect) / most,
-                connectionstyle=f"arc3,rad={_bend(at[sender], at[receiver])}",
+                connectionstyle=f"arc3,rad={_bend(at[sender], at[receiver], kind)}",
             )
         )  # fmt: skip
     for name, (x, y) in at.items():
@@ -241,15 +244,19 @@ def _circuit(thing: Circuit) -> Figure:
     axes.set_title(heading, fontsize=9, loc="left")
     axes.legend(
         handles=_circuit_legend(thing.edges), fontsize=8, loc="upper center",
-        bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False,
+        bbox_to_anchor=(0.5, 0.0), ncols=5, frameon=False,
         title=style.wrapped([thing.caption], int(width * 11)), title_fontsize=8,
     )  # fmt: skip
     return figure
 
 
-def _bend(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Return the curvature of a line: a long vertical one goes round the nodes between."""
-    return 0.0 if abs(b[1] - a[1]) <= 1 else 0.18 * (-1 if a[0] > b[0] else 1)
+def _bend(a: tuple[float, float], b: tuple[float, float], kind: str) -> float:
+    """Return the curvature of a line. Long ones bend, and those into q, k and v each otherwise.
+
+    So two edges with the same ends do not lie on each other.
+    """
+    own = {"q": 0.0, "k": 0.07, "v": -0.07, "": 0.0}[kind]
+    return own + (0.0 if abs(b[1] - a[1]) <= 1 else 0.18 * (-1 if a[0] > b[0] else 1))
 
 
 def _circuit_legend(edges: Sequence[tuple[str, str, str, float]]) -> list[Line2D]:

@@ -25,7 +25,7 @@ def paths_page(result: PathResult, command: str = "") -> JSON:
     senders = counted(len(result.by_sender()), "sender")
     views = [charts("From each sender to the receivers",
                     [_sender_chart(result, metric) for metric in result.metrics], choose="metric",
-                    caption="The embeddings are in the last row.")]  # fmt: skip
+                    caption="The embeddings are in the last row. Grey: no path.")]  # fmt: skip
     return _page(result, f"{senders} to {result.receiver}", views, command)
 
 
@@ -82,7 +82,11 @@ def _sender_chart(result: PathResult, metric: str) -> JSON:
     grid[:-1, :-1], grid[:-1, -1], grid[-1, -1] = found.heads, found.mlps, found.embedding[0]
     rows = [*map(str, range(n_layer)), "embeddings"]
     columns = [*map(str, range(n_head)), "MLP"]
-    return _chart(result, metric, metric, grid, rows, columns, ("layer", "sender"))
+    senders = [f"a{layer}.h{head}" if head < n_head else f"m{layer}" if layer < n_layer else "input"
+               for layer, head in np.argwhere(np.isfinite(grid))]  # fmt: skip
+    return _chart(
+        result, metric, metric, grid, rows, columns, ("layer", "head"), {"sender": senders}
+    )
 
 
 def _layer_chart(result: EdgeResult, metric: str, layer: str, columns: list[int]) -> JSON:
@@ -103,29 +107,40 @@ def _chart(
     rows: list[str],
     columns: list[str],
     axes: tuple[str, str],
+    labels: dict[str, list[str]] | None = None,
 ) -> JSON:
+    """Return a chart of a grid of values.
+
+    Args:
+        labels: a field of the tooltip in place of row and column -> a text for each cell.
+    """
     base = result.base_value(metric)
     caption = escaped(result.captions[metric])
     grids = {"value": grid, "change": grid - base}
+    said = "estimated, approximate, minus" if result.is_approximate else "patched minus"
+    approximate = ", approximate" if result.is_approximate else ""
     shows = [
-        shown("change", "change", f"{caption}: patched minus unpatched, {base:.4f}", middle=0.0),
-        shown("value", "value", caption, middle=base),
+        shown("change", "change", f"{caption}: {said} unpatched, {base:.4f}", middle=0.0),
+        shown("value", "value", f"{caption}{approximate}", middle=base),
     ]
     tooltip = [
-        field("row_label", axes[0]),
-        field("column_label", axes[1]),
+        *(
+            [field(name) for name in labels]
+            if labels
+            else [field("row_label", axes[0]), field("column_label", axes[1])]
+        ),
         field("value", form=".4f"),
         field("change", form="+.4f"),
     ]
     if base:
         grids["percent"] = 100 * (grid - base) / base
-        words = f"{caption}: change in % of the unpatched run, {base:.4f}"
+        words = f"{caption}: change in % of the unpatched run, {base:.4f}{approximate}"
         shows.append(shown("percent change", "percent", words, middle=0.0))
         tooltip.append(field("percent", "in %", "+.2f"))
     spec = heatmap(len(columns), rows_are=axes[0], columns_are=axes[1], tooltip=tooltip)
     return chart(
         name, spec, rows_of(**grids), shows, rows=rows, columns=columns, rows_are=axes[0],
-        columns_are=axes[1],
+        columns_are=axes[1], labels=labels, more={"has_blanks": True},
     )  # fmt: skip
 
 
@@ -146,4 +161,9 @@ def _strongest(result: EdgeResult, metric: str) -> JSON:
         rows.append(
             (f"{sender} \u2192 {receiver}", f"{base + change:z.4f}", f"{change:+z.4f}", percent)
         )
-    return {"caption": escaped(result.captions[metric]), "columns": STRONGEST, "rows": rows}
+    approximate = ", approximate" if result.is_approximate else ""
+    return {
+        "caption": f"{escaped(result.captions[metric])}{approximate}",
+        "columns": STRONGEST,
+        "rows": rows,
+    }

@@ -92,7 +92,8 @@ def _map(
         ],
         marked="datum.survives === 1",
     )
-    ends = [end for _, end in drawn.scale.marks]
+    # What travels one path is little beside the gap between the runs: colours span the cells.
+    ends = [] if study.request.paths is not None else [end for _, end in drawn.scale.marks]
     confidence = how.get("confidence", CONFIDENCE)
     caption = (
         f"{drawn.caption} of {counted(int(found['n'].iloc[0]), 'pair')}"

@@ -9,7 +9,9 @@ import numpy as np
 from patching.errors import PathError, check_result
 from patching.paths.result import EdgeResult
 
-COMPARED = ("model_name", "direction", "pair", "senders", "receivers")
+COMPARED = (
+    "model_name", "checksum", "direction", "pair", "senders", "receivers", "positions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ def compare_edges(approximate: EdgeResult, exact: EdgeResult) -> dict[str, EdgeA
     """Return the agreement of estimated edges with the exact ones, for each metric.
 
     Raises:
-        PathError: the two differ in edges, prompts, model or direction, or the second is
+        PathError: the two differ in edges, prompts, positions, model or direction, or the second is
             approximate too.
     """
     for one in (approximate, exact):

@@ -7,19 +7,24 @@ To first order, an edge changes a metric by
 summed over positions (Syed et al. 2023, arXiv 2310.10348: EAP). The gradient goes through the
 receiver's layer norm. EAP-IG (Hanna et al. 2024, arXiv 2403.17806, on inputs) averages the
 gradients of runs whose embeddings are base + k/steps (source - base), k = 1, ..., steps; the
-differences stay those of the two runs.
+differences stay those of the two runs. The source run is among these points, the base run is not.
+Hanna et al. go from the corrupt to the clean run whatever is patched: with k = 1, ..., m, as in the
+paper, those are our points of direction denoise; with k = 0, ..., m - 1, as in src/eap/attribute.py
+of hannamw/EAP-IG at commit 62f83cd, those of direction noise.
 
 The result is APPROXIMATE: `agreement.py` compares it with the exact edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mingpt.checks import widened
 from mingpt.model import GPT
 from patching.attention import output_heads
 from patching.paths.engine.record import Recorded, record
@@ -59,7 +64,7 @@ def measure(
     reader = Reader(model, pair, metrics, runs["clean"].final, runs["corrupt"].final)
     check_unpatched(metrics, reader.readout, model.dtype)
     at = torch.tensor(paths.receiver_positions, device=model.device)
-    differences = _differences(model, base, source)[:, at]  # (S, n, C)
+    differences = widened(_differences(model, base, source)[:, at])  # (S, n, C)
     linked = torch.tensor(
         [[one.receives_from(sender) for one in paths.receivers] for sender in paths.senders],
         device=model.device,
@@ -70,8 +75,9 @@ def measure(
     for share in shares:
         point = _Point.of(model, pair, start + share * (end - start))
         for number, metric in enumerate(metrics):
-            at_inputs = point.slopes(model, reader, metric, paths.receivers)  # (R, T, C)
-            effects[number] += torch.einsum("snc,rnc->sr", differences, at_inputs[:, at])
+            slopes = point.slopes(model, reader, metric, paths.receivers)
+            for place, slope in enumerate(slopes):  # (T, C) of each receiver
+                effects[number, :, place] += torch.einsum("snc,nc->s", differences, slope[at])
             step()
     at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[DIRECTIONS[direction][0]]
     values = at_base[:, None, None] + effects / len(shares)
@@ -122,28 +128,25 @@ class _Point:
 
     def slopes(
         self, model: GPT, reader: Reader, metric: Metric, receivers: Sequence[Receiver]
-    ) -> Tensor:
-        """Return the gradient of a metric at each receiver's input, before its layer norm.
+    ) -> Iterator[Tensor]:
+        """Yield the gradient (T, C) of a metric at each receiver's input, before its layer norm.
 
-        Returns:
-            (R, T, C), in the order of `receivers`.
+        They come in the order of `receivers`, whose layers and kinds are together.
         """
         sites = [*HEAD_KINDS, "mlp_out", "resid_post"]
         there = [x for site in sites for x in self.at[site]]
         found = iter(gradients(metric, self.logits(reader), reader, there))
         at = {site: [next(found)[0] for _ in self.at[site]] for site in sites}
-        cached: dict[tuple[int, str], Tensor] = {}
-        rows = []
+        known, of_kind = None, at["resid_post"][-1][None]  # that of the last kind and layer
         for one in receivers:
             if one.layer is None:
-                rows.append(at["resid_post"][-1])
+                yield at["resid_post"][-1]
                 continue
-            key = one.layer, one.kind
-            if key not in cached:
+            if (one.layer, one.kind) != known:
                 site = "mlp_out" if one.kind == "mlp" else one.kind
-                cached[key] = self._at_inputs(model, one, at[site][one.layer])
-            rows.append(cached[key][one.head or 0])
-        return torch.stack(rows)
+                of_kind = self._at_inputs(model, one, at[site][one.layer])
+                known = one.layer, one.kind
+            yield of_kind[one.head or 0]
 
     def _at_inputs(self, model: GPT, receiver: Receiver, slope: Tensor) -> Tensor:
         """Carry a gradient back through a layer norm to the stream: (heads or 1, T, C).
@@ -154,13 +157,18 @@ class _Point:
         layer, kind = receiver.layer or 0, receiver.kind
         block = model.transformer.h[layer]
         x = self.at["resid_mid" if kind == "mlp" else "resid_pre"][layer]
-        x = x.detach().to(slope.dtype)  # (1, T, C)
+        x = x.detach()  # (1, T, C)
+        # As in attribution, scaled to about 1: float16 has no number below 6e-8.
+        scale = 2.0 ** math.frexp(slope.abs().max().item())[1]
+        slope = (slope / scale).to(x.dtype)
         with torch.enable_grad():
             if kind == "mlp":
                 x = x.requires_grad_()
-                return torch.autograd.grad(block.mlp(block.ln_2(x)), x, slope[None])[0]
+                (found,) = torch.autograd.grad(block.mlp(block.ln_2(x)), x, slope[None])
+                return widened(found) * scale
             first = sum(block.attn.sizes[: "qkv".index(kind)])
             rows = slice(first, first + block.attn.sizes["qkv".index(kind)])
             weight = block.attn.c_attn.weight[rows].unflatten(0, (len(slope), -1))  # (heads, hs, C)
             x = x.expand(len(slope), -1, -1).clone().requires_grad_()
-            return torch.autograd.grad(block.ln_1(x), x, slope @ weight)[0]
+            (found,) = torch.autograd.grad(block.ln_1(x), x, slope @ weight)
+        return widened(found) * scale

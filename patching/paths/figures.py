@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mingpt.sites import SHARED_SITES
 from patching.drawing import style
 from patching.drawing.paths import (
     Circuit,
@@ -21,7 +22,7 @@ from patching.drawing.paths import (
 from patching.drawing.sweep import Comparison, draw_comparison
 from patching.errors import DrawingError
 from patching.paths.agreement import compare_edges
-from patching.paths.request import LOGITS, parse_receivers
+from patching.paths.request import KINDS, LOGITS, parse_receivers
 from patching.paths.result import EdgeResult, PathResult, PathsFound
 from patching.sweep.request import DIRECTIONS
 from patching.text import model_label, shortened
@@ -61,6 +62,8 @@ def draw_paths(
     if not isinstance(result, PathResult | EdgeResult):
         raise DrawingError(f"expected PathResult or EdgeResult, not {type(result).__name__}")
     if isinstance(result, PathResult):
+        if figure != FIGURES[0]:
+            raise DrawingError(f"a map of senders has no figure {figure!r}: it is one map")
         return draw_sender_map(sender_map(result, metric, title), path, cmap=cmap)
     if figure not in FIGURES:
         raise DrawingError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
@@ -80,20 +83,30 @@ def sender_map(
     name = _metric_of(result, metric)
     found, base = result.metrics[name], result.base_value(name)
     embedding = float(found.embedding[0])
-    receivers = parse_receivers(result.receiver)
-    change = f" ({100 * (embedding - base) / base:+.1f} %)" if base else ""
+    change = f" ({100 * (embedding - base) / base:+z.1f} %)" if base else ""
     path = "" if np.isnan(embedding) else f"; embeddings: {embedding:z.4g}{change}"
     return SenderMap(
         heads=found.heads,
         mlps=found.mlps,
         base=base,
-        receivers=tuple(
-            dict.fromkeys((one.layer, one.head) for one in receivers if one.layer is not None)
-        ),
+        receivers=_framed(result),
         caption=f"{result.captions[name]} [{result.direction}]",
         title=(*title_lines(result, title), f"unpatched {_base(result)} run: {base:z.4g}{path}"),
         has_percent=base != 0,
     )
+
+
+def _framed(result: PathResult) -> tuple[tuple[int, int | None], ...]:
+    """Return the cells (layer, head or None) of the receivers: of k and v, all heads that read."""
+    found: dict[tuple[int, int | None], None] = {}
+    for one in parse_receivers(result.receiver):
+        if one.layer is None:
+            continue
+        shared = result.shared_by if one.kind in SHARED_SITES else 1
+        first = None if one.head is None else one.head * shared
+        heads = [None] if first is None else range(first, first + shared)
+        found |= dict.fromkeys((one.layer, head) for head in heads)
+    return tuple(found)
 
 
 def edge_matrix(
@@ -105,10 +118,16 @@ def edge_matrix(
         DrawingError: no such metric.
     """
     name = _metric_of(result, metric)
+    effects = result.effects(name)
+    has_path = np.isfinite(effects).any(axis=1)  # senders of the last layer may have none
+    senders = tuple(one for one, is_in in zip(result.senders, has_path, strict=True) if is_in)
+    names = {"q": "q", "k": "k", "v": "v", "mlp": "its MLP"}
+    within = ", ".join(names[kind] for kind in names if kind in result.kinds)
     return EdgeMatrix(
-        effects=result.effects(name),
-        rows=_starts(result.senders, "embeddings"),
+        effects=effects[has_path],
+        rows=_starts(senders, "embeddings"),
         columns=_starts(result.receivers, "logits"),
+        within=within,
         caption=_effect_caption(result, name),
         title=title_lines(result, title),
     )
@@ -123,12 +142,12 @@ def circuit(
         DrawingError: no such metric, or a number of edges that cannot be drawn.
     """
     name = _metric_of(result, metric)
-    if not 1 <= edges <= MOST_EDGES:
-        raise DrawingError(f"a circuit has 1 to {MOST_EDGES} edges, not {edges}")
+    if not (isinstance(edges, int) and 1 <= edges <= MOST_EDGES):
+        raise DrawingError(f"a circuit has 1 to {MOST_EDGES} edges, not {edges!r}")
     strongest = [one for one in result.strongest(edges, name) if one[2] != 0]
     drawn = []
     for sender, receiver, effect in strongest:
-        node, kind = _node_of(receiver)
+        node, kind = _node_of(receiver, is_shared=result.kv_heads < result.n_head)
         drawn.append((sender, node, kind, effect))
     names = dict.fromkeys(name for edge in drawn for name in edge[:2])
     own = title_lines(result, title)
@@ -149,11 +168,13 @@ def draw_edge_agreement(
     *,
     metric: str | None = None,
     cmap: str | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draw estimated edges against the exact ones: a point for each edge.
 
     Args:
-        path, metric, cmap: as for draw_paths; the colour of a point is its receiver's layer.
+        path, metric, cmap, title: as for draw_paths; the colour of a point is its receiver's
+            layer, and that of the logits one more than the last.
 
     Raises:
         DrawingError: another suffix, no such colour map or metric.
@@ -161,6 +182,7 @@ def draw_edge_agreement(
     """
     name = _metric_of(approximate, metric)
     agreement = compare_edges(approximate, exact)[name]
+    pearson = "undefined" if agreement.pearson is None else f"{agreement.pearson:.3f}"
     x, y = exact.effects(name), approximate.effects(name)
     both = np.isfinite(x)
     layers = np.array([_layer_of(one, exact.n_layer) for one in exact.receivers])
@@ -171,7 +193,7 @@ def draw_edge_agreement(
         n_layer=exact.n_layer + 1,  # the logits are above the last block
         rank_correlation=agreement.spearman,
         caption=f"change of {exact.captions[name]} [{exact.direction}]",
-        title=title_lines(approximate),
+        title=(*title_lines(approximate, title), f"correlation (Pearson) {pearson}"),
     )
     return draw_comparison(points, path, cmap=cmap)
 
@@ -197,24 +219,38 @@ def title_lines(result: PathsFound, title: str | None = None) -> tuple[str, ...]
 def experiment_words(result: PathsFound) -> str:
     """Return what was done, such as "Path patching, senders to the logits, clean into corrupt"."""
     base, source = DIRECTIONS[result.direction]
+    into = f"{source} into {base}"
     if isinstance(result, EdgeResult):
         words = METHOD_WORDS.get(result.method, "Path patching").format(steps=result.steps)
-        return f"{words} of every edge, MLPs frozen, {source} into {base}"
+        kinds = "" if len(result.kinds) == len(KINDS) else f" to {', '.join(result.kinds)}"
+        at = _positions("received", result.positions, result)
+        return f"{words} of every edge{kinds}, MLPs frozen{at}{_shared(result)}, {into}"
     if not isinstance(result, PathResult):
         raise DrawingError(f"expected PathResult or EdgeResult, not {type(result).__name__}")
     receivers = parse_receivers(result.receiver)
-    what = "the logits" if receivers == (LOGITS,) else shortened(result.receiver, 80)
-    words = f"Path patching, senders to {what}, MLPs {result.mlps}, {source} into {base}"
-    for name, chosen in (
-        ("sent", result.sender_positions),
-        ("received", result.receiver_positions),
-    ):
-        is_last = name == "received" and receivers == (LOGITS,)
-        if len(chosen) < len(result.pair) and not is_last:
-            words += f", {name} at {shortened(', '.join(map(str, chosen)), 60)}"
-    if result.shared_by > 1:
-        words += f"; each k and v head is read by {result.shared_by} query heads"
-    return words
+    is_logits = receivers == (LOGITS,)
+    what = "the logits" if is_logits else shortened(result.receiver, 80)
+    at = _positions("sent", result.sender_positions, result)
+    if not is_logits:
+        at += _positions("received", result.receiver_positions, result)
+    return f"Path patching, senders to {what}, MLPs {result.mlps}{at}{_shared(result)}, {into}"
+
+
+def _positions(done: str, chosen: tuple[int, ...], result: PathsFound) -> str:
+    """Return ", sent at 0, 3", or "" where all positions were chosen."""
+    if len(chosen) == len(result.pair):
+        return ""
+    return f", {done} at {shortened(', '.join(map(str, chosen)), 60)}"
+
+
+def _shared(result: PathsFound) -> str:
+    """Return how many query heads read each head of k and v; "" for one, or without k and v."""
+    if isinstance(result, EdgeResult):
+        is_read = bool({"k", "v"} & {*result.kinds})
+        count = result.n_head // result.kv_heads if is_read else 1
+    else:
+        count = result.shared_by if isinstance(result, PathResult) else 1
+    return f", each k and v head read by {count} query heads" if count > 1 else ""
 
 
 def _base(result: PathsFound) -> str:
@@ -247,10 +283,17 @@ def _starts(names: tuple[str, ...], other: str) -> dict[int, str]:
     return found
 
 
-def _node_of(receiver: str) -> tuple[str, str]:
-    """Return a receiver's node, and "q", "k" or "v": "a9.h1<q>" -> ("a9.h1", "q")."""
+def _node_of(receiver: str, *, is_shared: bool) -> tuple[str, str]:
+    """Return a receiver's node, and "q", "k" or "v": "a9.h1<q>" -> ("a9.h1", "q").
+
+    A head of k and v that several query heads read is a node of its own: "a9.h1<k>" -> ("a9.kv1",
+    "k"). It sends nothing itself.
+    """
     match = re.fullmatch(r"(.+)<([qkv])>", receiver)
-    return (receiver, "") if match is None else (match[1], match[2])
+    if match is None:
+        return receiver, ""
+    node, kind = match[1], match[2]
+    return (node.replace(".h", ".kv") if is_shared and kind in SHARED_SITES else node), kind
 
 
 def _placed(names: list[str], result: EdgeResult) -> list[Node]:
@@ -258,14 +301,16 @@ def _placed(names: list[str], result: EdgeResult) -> list[Node]:
 
     Embeddings and logits are in the middle.
     """
-    nodes = []
+    nodes, shared = [], result.n_head // result.kv_heads
     for name in names:
-        match = re.match(r"([am])(\d+)(?:\.h(\d+))?", name)
+        match = re.match(r"([am])(\d+)(?:\.(h|kv)(\d+))?", name)
         if match is None:
             layer = -1.0 if name == "input" else float(result.n_layer)
             nodes.append(Node(name, layer, result.n_head / 2))
         elif match[1] == "m":
             nodes.append(Node(name, int(match[2]) + 0.5, result.n_head))
+        elif match[3] == "kv":  # below the middle of the heads that read it
+            nodes.append(Node(name, int(match[2]) - 0.25, (int(match[4]) + 0.5) * shared - 0.5))
         else:
-            nodes.append(Node(name, float(match[2]), int(match[3])))
+            nodes.append(Node(name, float(match[2]), int(match[4])))
     return nodes

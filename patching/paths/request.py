@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,8 +121,8 @@ def parse_receivers(asked: str | Receiver | Iterable[Receiver]) -> tuple[Receive
         found = _from_text(asked)
     else:
         found = [*asked] if isinstance(asked, Iterable) else [asked]
-        other = next((one for one in found if not isinstance(one, Receiver)), None)
-        if other is not None:
+        others = [one for one in found if not isinstance(one, Receiver)]
+        for other in others[:1]:
             raise PathError(
                 f"a receiver is a text such as {EXAMPLES}, or a Receiver, not {other!r}"
             )
@@ -142,8 +143,9 @@ def _from_text(text: str) -> list[Receiver]:
         # The text is read digit by digit: as a number, 9.10 would be 9.1.
         numbers = place.split(".")
         wanted = 1 if kind == "mlp" else 2
-        if kind not in KINDS or kind == "logits" or len(numbers) != wanted:
-            raise PathError(f"no receiver {part.strip()!r}: write {EXAMPLES}")
+        known = kind in KINDS and kind != "logits" and len(numbers) == wanted
+        if not (known and all(re.fullmatch(r"-?\d{1,6}", one, re.ASCII) for one in numbers)):
+            raise PathError(f"no receiver {part.strip()!r:.80}: write {EXAMPLES}")
         if not all(one.removeprefix("-").isascii() and one.removeprefix("-").isdigit()
                    for one in numbers):  # fmt: skip
             raise PathError(f"no receiver {part.strip()!r}: write {EXAMPLES}")
@@ -250,7 +252,7 @@ class PathRequest:
             value: Any = getattr(self, name)
             if isinstance(value, Iterable) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-        check_names(self.direction, self.metric, self.max_memory)
+        check_settings(self.direction, self.metric, self.max_memory, self.rows)
         for what, value, known in (("mlps", self.mlps, MLPS), ("method", self.method, METHODS)):
             if value not in known:
                 raise PathError(f"no {what} {value!r}; there are {', '.join(known)}")
@@ -318,19 +320,16 @@ class EdgeRequest:
             value: Any = getattr(self, name)
             if isinstance(value, Iterable) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-        asked = self.receivers
-        kinds = tuple(asked.split(",")) if isinstance(asked, str) else tuple(asked)
-        object.__setattr__(self, "receivers", kinds)
-        check_names(self.direction, self.metric, self.max_memory)
-        other = next((one for one in kinds if one not in KINDS), None)
-        if other is not None or not kinds:
-            raise PathError(f"no kind of receiver {other!r}; there are {', '.join(KINDS)}")
+        object.__setattr__(self, "receivers", _kinds(self.receivers))
+        check_settings(self.direction, self.metric, self.max_memory, self.rows)
         if self.method not in EDGE_METHODS:
             raise PathError(f"no method {self.method!r}; there are {', '.join(EDGE_METHODS)}")
         if not (type(self.steps) is int and 0 < self.steps < 2**31):
             raise PathError(f"steps is a number of steps, at least 1, not {self.steps!r}")
         if isinstance(self.positions, str) and self.positions != END:
             raise PathError(f"positions is a list of positions, or {END!r}, not {self.positions!r}")
+        if self.max_memory is not None and self.method.startswith("eap"):
+            raise PathError(f"max_memory is for the method fast, not for {self.method}")
         base, source = DIRECTIONS[self.direction]
         # The run in which alone gradients are taken: of eap-ig with one step, the source run.
         only = {"eap": base, "eap-ig": source if self.steps == 1 else None}
@@ -349,19 +348,45 @@ class EdgeRequest:
             PathError: a position that is not there.
         """
         positions = tuple(_positions(self.positions, T))
+        if "logits" in self.receivers and T - 1 not in positions:
+            raise PathError(
+                f"logits are read at the last position, {T - 1}, which is not among"
+                f" {_listed(positions)}: add it, or measure the other kinds alone"
+                " (q,k,v,mlp)"
+            )
         L, nh = config.n_layer, config.n_head
         receivers = receivers_of(L, nh, config.kv_heads, tuple(self.receivers))
         everywhere = tuple(range(T))
         return Paths(L, nh, senders_of(L, nh), receivers, everywhere, positions, True)
 
 
-def check_names(direction: str, metric: Any, max_memory: int | None) -> None:
+def _kinds(asked: Any) -> tuple[str, ...]:
+    """Return kinds of receivers, each once, in the order of KINDS.
+
+    Raises:
+        PathError: none, one twice, or an unknown one.
+    """
+    given = asked.split(",") if isinstance(asked, str) else asked
+    if not (isinstance(given, Iterable) and all(isinstance(one, str) for one in given)):
+        raise PathError(f"receivers are some of {', '.join(KINDS)}, not {asked!r:.80}")
+    names = [one.strip() for one in given]
+    other = next((one for one in names if one not in KINDS), None)
+    if other is not None or not names:
+        raise PathError(f"no kind of receiver {other!r:.80}; there are {', '.join(KINDS)}")
+    if len({*names}) < len(names):
+        raise PathError("a kind of receiver is given twice")
+    return tuple(kind for kind in KINDS if kind in names)
+
+
+def check_settings(direction: str, metric: Any, max_memory: int | None, rows: int) -> None:
     """Raise PathError or SweepError for an unknown direction or metric, or a wrong number."""
     if direction not in DIRECTIONS:
         raise PathError(f"no direction {direction!r}; there are {', '.join(DIRECTIONS)}")
     parse_metrics(metric)
     if max_memory is not None and not (type(max_memory) is int and 0 < max_memory < 2**63):
         raise PathError(f"max_memory is a number of bytes, not {max_memory!r}")
+    if not (type(rows) is int and 0 < rows < 2**63):
+        raise PathError(f"rows is a number of tokens, at least 1, not {rows!r}")
 
 
 def placed(receiver: Receiver, config: GPTConfig) -> Receiver:

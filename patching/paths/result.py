@@ -93,7 +93,8 @@ class PathsFound(HasPage):
 
     def base_value(self, metric: str | None = None) -> float:
         """Return a metric of the unpatched base run; None for the first metric."""
-        return float(getattr(self.metrics[metric or self.metric], DIRECTIONS[self.direction][0]))
+        found = self.metrics[self._checked(metric)]
+        return float(getattr(found, DIRECTIONS[self.direction][0]))
 
     @property
     def is_approximate(self) -> bool:
@@ -292,6 +293,7 @@ class EdgeResult(PathsFound):
     metrics: dict[str, EdgeValues]
     senders: tuple[str, ...]  # MIB's names: "input", "a0.h1", "m0"
     receivers: tuple[str, ...]  # "a0.h1<q>", "m0", "logits"
+    positions: tuple[int, ...]  # at which they read
     n_layer: int
     n_head: int
     kv_heads: int
@@ -309,6 +311,11 @@ class EdgeResult(PathsFound):
         return self.method.startswith("eap")
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of receivers: names in KINDS."""
+        return tuple(dict.fromkeys(kind_of(name) for name in self.receivers))
+
+    @property
     def count(self) -> int:
         """The number of edges."""
         return int(np.isfinite(self.values).sum())
@@ -320,6 +327,8 @@ class EdgeResult(PathsFound):
 
     def strongest(self, count: int, metric: str | None = None) -> list[tuple[str, str, float]]:
         """Return the edges with the largest effects: (sender, receiver, effect), largest first."""
+        if count < 0:
+            raise PathError(f"a number of edges is at least 0, not {count}")
         effects = self.effects(metric)
         order = np.argsort(-np.abs(np.nan_to_num(effects)), axis=None, kind="stable")[:count]
         places = zip(*np.unravel_index(order, effects.shape), strict=True)
@@ -356,8 +365,15 @@ class EdgeResult(PathsFound):
         return frame(columns | {name: found.edges[at] for name, found in self.metrics.items()})
 
 
+def kind_of(receiver: str) -> str:
+    """Return the kind of a receiver by its name: "a9.h1<q>" -> "q", "m9" -> "mlp"."""
+    if receiver.endswith(">"):
+        return receiver[-2]
+    return "logits" if receiver == "logits" else "mlp"
+
+
 STRUCTURED = (  # JSON text in the .npz
     "metrics", "captions", "diverging", "pair", "max_memory", "checksum", "clean_next",
     "corrupt_next", "versions", "notes", "command", "sender_positions", "receiver_positions",
-    "senders", "receivers",
+    "senders", "receivers", "positions",
 )  # fmt: skip

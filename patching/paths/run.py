@@ -213,6 +213,7 @@ def run_edges(
         },
         senders=tuple(one.name for one in paths.senders),
         receivers=tuple(one.name for one in paths.receivers),
+        positions=paths.receiver_positions,
         n_layer=config.n_layer,
         n_head=config.n_head,
         kv_heads=config.kv_heads,

@@ -69,6 +69,7 @@ EDGES = _SHARED | {
     "method": one_of(EDGE_METHODS),
     "senders": list_of(text, least=1),
     "receivers": list_of(text, least=1),
+    "positions": _INDICES,
     "n_layer": whole(1),
     "n_head": whole(1),
     "kv_heads": whole(1),
@@ -94,10 +95,8 @@ def check_paths(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> N
         sizes[name] = check_shapes(found, shapes)
     agree(len({(one["L"], one["nh"]) for one in sizes.values()}) == 1, "of metrics")
     _check_same_places(saved, found, ("heads", "mlps", "embedding"))
-    T = len(saved["pair"]["clean_ids"])
     for name in ("sender_positions", "receiver_positions"):
-        chosen = saved[name]
-        agree(chosen == sorted({*chosen}) and chosen[-1] < T, f"pair and {name}")
+        _check_positions(saved, name)
     try:
         receivers = parse_receivers(saved["receiver"])
     except PathError as error:
@@ -125,6 +124,7 @@ def check_edges(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> N
             f"edges_{name}, senders and receivers",
         )
     _check_same_places(saved, found, ("edges",))
+    _check_positions(saved, "positions")
     known = {
         "senders": {one.name for one in senders_of(saved["n_layer"], saved["n_head"])},
         "receivers": {
@@ -154,6 +154,11 @@ def _metric_arrays(
         numbers(name, array)
         agree(not np.isinf(array).any(), f"of {name}")
     return found
+
+
+def _check_positions(saved: Mapping[str, Any], name: str) -> None:
+    chosen, T = saved[name], len(saved["pair"]["clean_ids"])
+    agree(chosen == sorted({*chosen}) and chosen[-1] < T, f"pair and {name}")
 
 
 def _check_same_places(

@@ -50,8 +50,11 @@ def common_tokens(study: Study) -> dict[str, str]:
 
 
 def cell_name(axes: Mapping[str, np.ndarray], cell: int) -> str:
-    """Return a cell's name: "layer 3, S2"; of a head "4.2"."""
+    """Return a cell's name: "layer 3, S2"; of a head "4.2", of an MLP "m4"."""
     at = {name: str(values[cell]) for name, values in axes.items()}
+    if "sender" in at:
+        is_mlp = at["sender"] == "MLP"
+        return f"m{at['layer']}" if is_mlp else f"{at['layer']}.{at['sender']}"
     if "head" in at:
         rest = [at[name] for name in ("position", "role") if name in at]
         return ", ".join([f"{at['layer']}.{at['head']}", *rest])

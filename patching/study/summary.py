@@ -58,7 +58,8 @@ def summarize(
     `mean` is the mean patched value, `sd` its standard deviation over pairs (ddof 1), `low`
     and `high` the ends of its bootstrap interval. `p` is by sign flips of patched minus base,
     `p_corrected` the same corrected over the map's cells that can change. Cells constant by
-    construction have p NaN. Recovery is the ratio of means, without an sd; its p
+    construction have p NaN. Of paths, `sd`, `low` and `high` are of the change alone, moved to the
+    base run's mean. Recovery is the ratio of means, without an sd; its p
     is that of the logit difference.
 
     Args:
@@ -88,7 +89,7 @@ def summarize(
             if metric == RECOVERY:
                 columns = _recovery(study, cells, recovery, interval, max_memory)
             else:
-                columns = _patched(cells, interval, max_memory)
+                columns = _patched(study, cells, interval, max_memory)
             tests = sign_flips(cells.effects, flips=flips, seed=seed, max_memory=max_memory)
             corrected = tests.p_corrected
             if correction == "bh":
@@ -98,12 +99,21 @@ def summarize(
     return _stacked(tables)
 
 
-def _patched(cells: Cells, interval: dict[str, Any], max_memory: int) -> dict[str, Any]:
-    """Return n, mean, sd and interval of the patched values."""
+def _patched(
+    study: Study, cells: Cells, interval: dict[str, Any], max_memory: int
+) -> dict[str, Any]:
+    """Return n, mean, sd and interval of the patched values; of paths, about the mean base value.
+
+    A path changes a run little, and the runs of different pairs differ much. So for paths sd and
+    interval are those of the change, moved to the mean of the unpatched run.
+    """
+    base = cells.base
+    if study.request.paths is not None:
+        base = np.full_like(base, base.mean())
     n, count = cells.effects.shape
     mean, sd, low, high = (np.empty(count) for _ in range(4))
     for block in column_blocks(count, 3 * n, max_memory):
-        values = cells.base[:, None] + cells.effects[:, block]
+        values = base[:, None] + cells.effects[:, block]
         found = bootstrap(values, max_memory=max_memory, **interval)
         mean[block], low[block], high[block] = found.mean, found.low, found.high
         sd[block] = values.std(axis=0, ddof=1)

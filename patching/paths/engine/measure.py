@@ -46,7 +46,7 @@ def measure_map(
     runs = _Runs.of(model, pair, direction, metrics)
     values = runs.values(len(paths.senders))
     values[:, paths.sending] = runs.at_base
-    for chunk in _chunks(runs, paths, allowed, strict=strict):
+    for chunk in _chunks(runs, paths, allowed, len(paths.receivers), strict=strict):
         if positions := runs.changing(paths):
             senders, finals = _received_by_all(runs, paths, chunk, positions)
             values[:, senders] = runs.reader.read(finals)
@@ -77,7 +77,7 @@ def measure_edges(
     """
     runs = _Runs.of(model, pair, direction, metrics)
     values = runs.values(len(paths.senders), len(paths.receivers))
-    for chunk in _chunks(runs, paths, allowed, strict=strict):
+    for chunk in _chunks(runs, paths, allowed, 1, strict=strict):
         for place, receiver in enumerate(paths.receivers):
             linked = [number for number, sender in chunk if receiver.receives_from(sender)]
             values[:, linked, place] = runs.at_base
@@ -87,7 +87,8 @@ def measure_edges(
                 if reads(receiver, reading) and reading.senders:
                     finals = _received_by(runs, receiver, reading, positions)
                     values[:, [*reading.senders], place] = runs.reader.read(finals)
-                    step(len(reading.senders))
+                if reads(receiver, reading):
+                    step(sum(receiver.receives_from(sender) for _, sender in chunk))
     return runs.measured(values)
 
 
@@ -180,8 +181,6 @@ def _received_by(
 ) -> Tensor:
     """Return run D's final vectors (E, C) where one receiver hears of each sender."""
     if receiver.layer is None:
-        if positions[-1] != len(runs.pair) - 1:
-            return runs.base.final.expand(len(reading.senders), -1)
         return runs.model.transformer.ln_f(reading.streams[:, -1])
     received = Received()
     received.read(runs.model, receiver, reading)
@@ -189,28 +188,32 @@ def _received_by(
 
 
 def _chunks(
-    runs: _Runs, paths: Paths, allowed: int, *, strict: bool
+    runs: _Runs, paths: Paths, allowed: int, at_once: int, *, strict: bool
 ) -> Iterator[list[tuple[int, Sender]]]:
     """Yield the senders that have a path, as many at a time as the memory allows.
+
+    Args:
+        at_once: the number of receivers whose inputs are held together.
 
     Raises:
         PathError: `strict`, and one sender needs more.
     """
     senders = [(number, paths.senders[number]) for number in paths.sending]
-    fixed, each = _bytes(runs, paths)
+    fixed, each = _bytes(runs, paths, at_once)
     if strict and fixed + each > allowed:
         least = -(-(fixed + each) // 2**20)
-        raise PathError(
-            f"the memory allowed is not enough for one sender: {least}M are needed (--max-memory,"
-            " in Python max_memory)"
-        )
+        raise PathError(f"max_memory is too little for one sender: {least}M are needed")
     most = max(1, (allowed - fixed) // each)
     for first in range(0, len(senders), most):
         yield senders[first : first + most]
 
 
-def _bytes(runs: _Runs, paths: Paths) -> tuple[int, int]:
-    """Return the bytes that are held in any case, and those of each sender's branch."""
+def _bytes(runs: _Runs, paths: Paths, at_once: int) -> tuple[int, int]:
+    """Return the bytes that are held in any case, and those of each sender's branch.
+
+    Args:
+        at_once: as for _chunks.
+    """
     model, config, T = runs.model, runs.model.config, len(runs.pair)
     itemsize, C = model.dtype.itemsize, config.n_embd
     recorded = 2 * config.n_layer * T * C * len(KEPT)
@@ -220,8 +223,7 @@ def _bytes(runs: _Runs, paths: Paths) -> tuple[int, int]:
     # the MLP's hidden layer before and after its activation.
     block = rows * (10 * C + 2 * config.inner_size) + 5 * T * C
     sent = len(paths.positions) * 4 * C
-    if len(paths.receivers) > 1 and len(paths.receivers) < len(paths.senders):
-        sent += len(paths.positions) * sum(
-            C if one.kind == "mlp" else config.head_size for one in paths.receivers
-        )
+    sizes = [C if one.kind == "mlp" else config.head_size for one in paths.receivers]
+    received = sorted(sizes, reverse=True)[:at_once]
+    sent += len(paths.receiver_positions) * sum(received)
     return itemsize * recorded + reading, itemsize * (block + sent)

@@ -19,11 +19,14 @@ from patching import (
     compare_edges,
     patch_edges,
     patch_paths,
+    patch_sweep,
 )
 from patching.cli.paths import main
 from patching.errors import ResultError, SweepError
+from patching.page.paths_page import edges_page, paths_page
 from patching.paths.figures import circuit, edge_matrix, experiment_words, sender_map
 from patching.paths.mib import read_mib, write_mib
+from patching.paths.nodes import node_effects
 from patching.paths.request import EdgeRequest, PathRequest, parse_receivers, text_of
 
 WHERE = {"clean_ids": [5, 9, 11, 3, 7, 30, 5], "corrupt_ids": [5, 9, 22, 3, 7, 31, 5]}
@@ -72,7 +75,12 @@ def test_the_engine_is_the_loop(data):
 def test_edges_are_the_loop_s(shared):
     model = make_model(n_layer=2, n_kv_head=shared).double()
     pair = PromptPair.from_ids([5, 9, 11, 3], [5, 9, 22, 3], 11, 22)
-    for how in ({}, {"positions": "end"}, {"receivers": "q,mlp", "direction": "noise"}):
+    for how in (
+        {},
+        {"positions": "end"},
+        {"receivers": "q,mlp", "direction": "noise", "positions": [0, 2]},
+        {"positions": [0, 3]},
+    ):
         fast = patch_edges(model, pair, metric="logit_diff,kl", **how)
         loop = patch_edges(model, pair, metric="logit_diff,kl", method="loop", **how)
         for name in fast.metrics:
@@ -83,7 +91,7 @@ def test_edges_are_the_loop_s(shared):
 
 def test_little_memory_gives_the_same_numbers(model, pair):
     wide = patch_paths(model, pair, receiver="q:2.0,k:1.1")
-    with pytest.raises(PathError, match=r"not enough for one sender: \d+M are needed"):
+    with pytest.raises(PathError, match=r"too little for one sender: \d+M are needed"):
         patch_paths(model, pair, receiver="q:2.0,k:1.1", max_memory=1000)
     narrow = patch_paths(model, pair, receiver="q:2.0,k:1.1", max_memory=60_000)
     np.testing.assert_allclose(in_order(wide), in_order(narrow), atol=1e-5)
@@ -107,6 +115,22 @@ def test_equal_runs_change_nothing_and_are_the_base_run_bit_for_bit(model):
     found = patch_paths(model, pair, receiver="q:2.0,mlp:2", sender_positions=[0, 1])
     values = in_order(found)
     assert {*values[np.isfinite(values)]} == {found.corrupt_value}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_edges_are_estimated_in_half_precision(model, pair, dtype):
+    exact = patch_edges(model, pair, method="eap").effects()
+    found = patch_edges(model.to(dtype), pair, method="eap").effects()
+    there = np.isfinite(exact)
+    assert np.corrcoef(found[there], exact[there])[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("function", [patch_paths, patch_edges])
+def test_progress_ends_where_it_should(model, pair, function):
+    said = []
+    how = {"receiver": "q:1.0"} if function is patch_paths else {}
+    function(model, pair, progress=lambda *at: said.append(at), **how)
+    assert said[-1][0] == said[-1][1] > 0
 
 
 # --------------------------------------------------------------------- who hears whom
@@ -149,6 +173,8 @@ def test_receivers_are_read_as_text_and_written_as_text():
         ("q:1.1,1.1", "a1.h1<q> is given twice"),
         ("q:1.1,logits", "logits is the only receiver"),
         (9.10, "a receiver is a text"),
+        (None, "a receiver is a text"),
+        ("q:" + "9" * 5000 + ".1", "write logits"),
         ([("q", 1, 1)], "a receiver is a text"),
         ([], "no receiver"),
     ],
@@ -182,6 +208,11 @@ def test_what_does_not_fit_is_refused_in_one_line(model, pair):
             function(model, alone)
     for how, words in (
         ({"receivers": "q,z"}, "no kind of receiver 'z'"),
+        ({"receivers": "q,q"}, "given twice"),
+        ({"receivers": 5}, "receivers are some of"),
+        ({"positions": [0, 1]}, "logits are read at the last position, 6"),
+        ({"rows": 0}, "rows is a number of tokens"),
+        ({"method": "eap", "max_memory": 10**9}, "max_memory is for the method fast"),
         ({"method": "eap-ig", "steps": 0}, "steps is a number"),
         ({"method": "eap", "metric": "kl", "direction": "noise"}, "kl is at its minimum"),
     ):
@@ -191,7 +222,7 @@ def test_what_does_not_fit_is_refused_in_one_line(model, pair):
 
 def test_queries_that_share_a_key_are_said(pair):
     found = patch_paths(make_model(n_kv_head=1), pair, receiver="k:1.0")
-    assert "each k and v head is read by 2 query heads" in experiment_words(found)
+    assert "each k and v head read by 2 query heads" in experiment_words(found)
 
 
 # --------------------------------------------------------------------- results
@@ -238,23 +269,45 @@ def test_estimates_are_marked_and_compared(model, pair):
 
 
 def test_edges_go_to_mib_s_format_and_back(model, pair, tmp_path):
-    edges, nodes = patch_edges(model, pair, direction="noise"), patch_paths(model, pair)
+    edges = patch_edges(model, pair, direction="noise", metric="logit_diff,log_prob")
     read = read_mib(write_mib(edges, tmp_path / "edges.json"))
     fields = json.loads((tmp_path / "edges.json").read_text())
     assert fields["cfg"] == {"n_layers": 3, "n_heads": 2, "parallel_attn_mlp": False, "d_model": 16}
     assert fields["nodes"]["a2.h1"] == {"in_graph": True}
+    assert fields["made"]["score"] == "(patched - unpatched logit_diff)"
+    assert not fields["made"]["is_approximate"]
     assert len(read["edges"]) == edges.count and not read["nodes"]
     for sender, receiver, effect in edges.strongest(edges.count):
         assert read["edges"][f"{sender}->{receiver}"] == pytest.approx(effect)
-    scores = read_mib(write_mib(nodes, tmp_path / "nodes.json"))["nodes"]
-    assert scores["m1"] == pytest.approx(nodes.mlp_values[1] - nodes.corrupt_value)
-    assert [*scores] == [name for name, _ in nodes.by_sender()]
+    fallen = read_mib(write_mib(edges, tmp_path / "x.json", "log_prob"))["edges"]
+    assert fallen["m2->logits"] == pytest.approx(-edges.effects("log_prob")[-1, -1])
+    other = patch_edges(model, pair, method="eap")  # denoise: what helps lowers the difference
+    assert read_mib(write_mib(other, tmp_path / "y.json"))["edges"]["m2->logits"] == pytest.approx(
+        -other.effects()[-1, -1]
+    )
+    assert json.loads((tmp_path / "y.json").read_text())["made"]["is_approximate"]
     for text in ("", "[]", '{"cfg": {}, "nodes": {}, "edges": {}}', '{"nodes": 1}'):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ResultError, match="no scores in MIB's format"):
             read_mib(tmp_path / "bad.json")
-    with pytest.raises(PathError, match="measure all kinds"):
-        write_mib(patch_edges(model, pair, receivers="q"), tmp_path / "x.json")
+    for result, words in (
+        (patch_edges(model, pair, receivers="q"), "only q were measured"),
+        (patch_paths(model, pair), "give nodes=node_effects"),
+    ):
+        with pytest.raises(PathError, match=words):
+            write_mib(result, tmp_path / "z.json")
+
+
+def test_a_node_s_score_is_its_total_effect(model, pair, tmp_path):
+    found = node_effects(model, pair, direction="noise", metric="kl", progress=False)
+    z = patch_sweep(model, pair, site="z", direction="noise", metric="kl")
+    for layer, head in np.ndindex(z.values.shape):
+        expected = z.values[layer, head] - z.clean_value
+        assert found[f"a{layer}.h{head}"] == pytest.approx(expected, abs=1e-5)
+    assert found["input"] == pytest.approx(z.corrupt_value - z.clean_value, abs=1e-5)
+    result = patch_paths(model, pair, direction="noise", metric="kl")
+    read = read_mib(write_mib(result, tmp_path / "nodes.json", nodes=found))["nodes"]
+    assert read == pytest.approx(found) and [*read] == [name for name, _ in result.by_sender()]
 
 
 # --------------------------------------------------------------------- figures, the command
@@ -271,6 +324,33 @@ def test_figures_say_what_was_done(model, pair):
     drawn = circuit(edges, edges=4)
     assert [one[0] for one in drawn.edges] == [one[0] for one in edges.strongest(4)]
     assert {one[0] for one in drawn.edges} <= {node.name for node in drawn.nodes}
+
+
+def test_what_shares_keys_is_framed_and_drawn_apart(pair):
+    shared = make_model(n_kv_head=1)
+    assert sender_map(patch_paths(shared, pair, receiver="k:1.0")).receivers == ((1, 0), (1, 1))
+    edges = patch_edges(shared, pair, receivers="k")
+    assert "each k and v head read by 2 query heads" in experiment_words(edges)
+    drawn = circuit(edges, edges=9)
+    assert {name for _, name, _, _ in drawn.edges} <= {"a0.kv0", "a1.kv0", "a2.kv0"}
+
+
+def test_edges_say_to_what_and_where(model, pair, tmp_path):
+    edges = patch_edges(model, pair, receivers="v,q", positions=[2, 4])
+    assert experiment_words(edges).startswith(
+        "Path patching of every edge to q, v, MLPs frozen, received at 2, 4, clean into corrupt"
+    )
+    assert edge_matrix(edges).within == "q, v"
+    with pytest.raises(PathError, match="differ in positions"):
+        compare_edges(patch_edges(model, pair, receivers="v,q", method="eap"), edges)
+
+
+def test_pages_mark_estimates_and_name_senders(model, pair):
+    (view, table, *_) = edges_page(patch_edges(model, pair, method="eap"))["views"]
+    said = [view["charts"][0]["shows"][0]["caption"], table["tables"][0]["caption"]]
+    assert all("approximate" in one for one in said)
+    view = paths_page(patch_paths(model, pair, receiver="q:1.0"))["views"][0]
+    assert view["charts"][0]["labels"]["sender"] == ["a0.h0", "a0.h1", "m0", "input"]
 
 
 BUILTIN = ["--model", "builtin", "--quiet"]

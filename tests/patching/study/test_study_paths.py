@@ -48,7 +48,7 @@ def test_cells_are_named_and_what_has_no_path_is_not_tested(model):
     assert table[table["layer"] == 0]["p"].notna().any()
     axes = study.cells("paths", "logit_diff").axes
     cell = find_cell(axes, "1:MLP")
-    assert cell_name(axes, cell) == "layer 1, MLP"
+    assert cell_name(axes, cell) == "m1"
     frame = study.to_frame()
     assert [*frame.columns] == ["pair", "site", "metric", "layer", "sender", "value"]
     assert {*frame["sender"]} == {"0", "1", "MLP"}
