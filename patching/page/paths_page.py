@@ -43,7 +43,9 @@ def edges_page(result: EdgeResult, command: str = "") -> JSON:
     strongest = [_strongest(result, metric) for metric in result.metrics]
     approximate = ", approximate" if result.is_approximate else ""
     views = [
-        charts("From each sender to each receiver", found, choose="receivers"),
+        charts(
+            "From each sender to each receiver", found, choose="receivers", caption="Grey: no path."
+        ),
         tables("Strongest edges", strongest),
     ]
     return _page(result, f"{counted(result.count, 'edge')}{approximate}", views, command)

@@ -28,6 +28,8 @@ from patching.paths.figures import circuit, edge_matrix, experiment_words, sende
 from patching.paths.mib import read_mib, write_mib
 from patching.paths.nodes import node_effects
 from patching.paths.request import EdgeRequest, PathRequest, parse_receivers, text_of
+from patching.paths.saved import check_edges
+from patching.result_checks import FieldError
 
 WHERE = {"clean_ids": [5, 9, 11, 3, 7, 30, 5], "corrupt_ids": [5, 9, 22, 3, 7, 31, 5]}
 
@@ -250,6 +252,22 @@ def test_results_are_read_back(model, pair, tmp_path):
         EdgeResult.load(tmp_path / "paths")
     with pytest.raises(ResultError, match="no saved paths"):
         PathResult.load(tmp_path / "edges")
+
+
+def test_names_and_positions_of_saved_edges_must_be_the_model_s(model, pair):
+    edges = patch_edges(model, pair, receivers="q,logits")
+    arrays = {"edges_logit_diff": edges.values}
+    fields = json.loads(json.dumps(edges.to_dict()))
+    check_edges(fields, arrays)
+    for name, value in (
+        ("receivers", ["a9.h0<q>", *fields["receivers"][1:]]),
+        ("senders", ["input", *fields["senders"][:-1]]),
+        ("senders", ["<b>", *fields["senders"][1:]]),
+        ("positions", [0, 7]),
+        ("n_layer", 10**6),
+    ):
+        with pytest.raises(FieldError):
+            check_edges({**fields, name: value}, arrays)
 
 
 def test_estimates_are_marked_and_compared(model, pair):
