@@ -317,13 +317,13 @@ def test_edges_go_to_mib_s_format_and_back(model, pair, tmp_path):
 
 
 def test_a_node_s_score_is_its_total_effect(model, pair, tmp_path):
-    found = node_effects(model, pair, direction="noise", metric="kl", progress=False)
-    z = patch_sweep(model, pair, site="z", direction="noise", metric="kl")
+    found = node_effects(model, pair, direction="noise", metric="logit_diff", progress=False)
+    z = patch_sweep(model, pair, site="z", direction="noise", metric="logit_diff")
     for layer, head in np.ndindex(z.values.shape):
         expected = z.values[layer, head] - z.clean_value
         assert found[f"a{layer}.h{head}"] == pytest.approx(expected, abs=1e-5)
     assert found["input"] == pytest.approx(z.corrupt_value - z.clean_value, abs=1e-5)
-    result = patch_paths(model, pair, direction="noise", metric="kl")
+    result = patch_paths(model, pair, direction="noise", metric="logit_diff")
     read = read_mib(write_mib(result, tmp_path / "nodes.json", nodes=found))["nodes"]
     assert read == pytest.approx(found) and [*read] == [name for name, _ in result.by_sender()]
 

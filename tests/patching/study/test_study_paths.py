@@ -18,6 +18,7 @@ from patching.study.labels import cell_name, find_cell
 from patching.study.request import StudyRequest
 from patching.study.result import Study
 from patching.study.run import run_study
+from patching.study.statistics import bootstrap
 
 
 @pytest.mark.parametrize("how", [
@@ -52,6 +53,15 @@ def test_cells_are_named_and_what_has_no_path_is_not_tested(model):
     frame = study.to_frame()
     assert [*frame.columns] == ["pair", "site", "metric", "layer", "sender", "value"]
     assert {*frame["sender"]} == {"0", "1", "MLP"}
+
+
+def test_intervals_are_those_of_the_change(model):
+    study = run_study(model, some_pairs(9), paths="logits", progress=False)
+    cells = study.cells("paths", "logit_diff")
+    found = study.summary(draws=200, flips=50)
+    changes = bootstrap(cells.effects, draws=200)
+    np.testing.assert_allclose(found["low"] - cells.base.mean(), changes.low, atol=1e-6)
+    np.testing.assert_allclose(found["sd"], cells.effects.std(axis=0, ddof=1), atol=1e-9)
 
 
 def test_figures_and_pages_say_which_paths(model, tmp_path):
