@@ -102,14 +102,16 @@ class PutValues:
         """Return the pair whose clean run is put into this pair's base run.
 
         Raises:
-            SweepError: no other clean prompt is of equal length.
+            SweepError: no clean prompt of equal length is neither of the pair's own prompts.
         """
         of_length = self._by_length.get(len(pair), {})
-        others = [ids for ids in of_length if ids != pair.clean_ids]
+        # The corrupt prompt, too: it is the base run's in denoise, and mirrored pairs hold it.
+        others = [ids for ids in of_length if ids not in (pair.clean_ids, pair.corrupt_ids)]
         if not others:
+            prompts = "prompts" if pair.has_corrupt else "prompt"
             raise SweepError(
-                f"there is no other clean prompt of {len(pair)} tokens to put in:"
-                " resampling needs pairs of equal length"
+                f"there is no other clean prompt of {len(pair)} tokens to put in than the pair's"
+                f" own {prompts}: resample from pairs with more prompts of that length"
             )
         # By the pair itself, so that the choice is the same in whatever batch it runs.
         generator = np.random.default_rng([self.put.seed, *pair.clean_ids])

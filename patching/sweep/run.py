@@ -349,7 +349,9 @@ def _result(
     """Return a pair's result, without the fields that `run_sweep` fills in."""
     values = found.values.cpu().numpy()
     metrics = request.metrics
-    ends = zip(found.clean.tolist(), found.corrupt.tolist(), strict=True)
+    has_corrupt = pair.has_corrupt or noise is not None
+    corrupt = found.corrupt if has_corrupt else torch.full_like(found.corrupt, torch.nan)
+    ends = zip(found.clean.tolist(), corrupt.tolist(), strict=True)
     chosen = {axis: tuple(indices) for axis, indices in grid.axes.items()}
     is_shared = request.site in SHARED_SITES
     tf32 = ("float32 products in TF32",) if request.tf32 else ()

@@ -52,6 +52,12 @@ def others() -> list[PromptPair]:
     return [PromptPair.from_ids(clean, corrupt, 11, 22) for clean, corrupt in prompts]
 
 
+@pytest.fixture
+def alone(pair) -> PromptPair:
+    """The clean prompt of `pair` by itself."""
+    return PromptPair.from_ids(pair.clean_ids, None, pair.target_ids, pair.foil_ids)
+
+
 @pytest.mark.parametrize("site", SITES)
 def test_a_mean_is_that_of_the_clean_prompts_recordings(site, model, pair, others):
     model(torch.tensor([one.clean_ids for one in others]), record=site)
@@ -94,12 +100,12 @@ def test_the_mean_of_the_run_itself_changes_nothing(pair):
 
 
 @pytest.mark.parametrize("method", ["fast", "loop"])
-def test_to_resample_from_the_corrupt_prompt_is_to_patch_it(method, model, pair):
+def test_to_resample_from_a_corrupt_prompt_is_to_patch_it(method, model, pair, alone):
     only = PromptPair.from_ids(pair.corrupt_ids, pair.clean_ids, 1)
     for site in ("resid_mid", "k", "pattern"):
         how = {"site": site, "direction": "noise"}
         put = resample_from([only, pair])  # the pair's own prompt is no choice
-        got = patch_sweep(model, pair, put=put, method=method, **how)
+        got = patch_sweep(model, alone, put=put, method=method, **how)
         expected = patch_sweep(model, pair, **how)
         np.testing.assert_allclose(got.values, expected.values, rtol=0, atol=1e-5)
         assert got.put_from == {"prompt": only.clean_text, "seed": 0}
@@ -119,6 +125,19 @@ def test_the_seed_chooses_a_prompt_for_each_pair(model, pair, others):
         patch_sweep(model, pair, put=resample_from([pair, several_pairs()[1]]))
     with pytest.raises(SweepError, match="seed"):
         resample_from(others, seed=-1)
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_neither_prompt_of_a_pair_is_put_into_it(direction, model, others):
+    mirrored = [PromptPair.from_ids(one.corrupt_ids, one.clean_ids, 22, 11) for one in others[:2]]
+    both = [*others[:2], *mirrored]
+    for seed in range(8):
+        put = resample_from(both, seed=seed)
+        for one in patch_sweep(model, both, direction=direction, put=put, layers=[0]):
+            own = {one.pair.clean_text, one.pair.corrupt_text}
+            assert one.put_from["prompt"] not in own
+    with pytest.raises(SweepError, match="than the pair's own prompts"):
+        patch_sweep(model, both[0], direction=direction, put=resample_from([both[0], both[2]]))
 
 
 @pytest.mark.parametrize("window", [1, 3])
@@ -223,6 +242,15 @@ def test_what_is_taken_from_prompts_is_said(make, title, words, model, pair, oth
     )
 
 
+def test_a_hostile_prompt_that_is_put_in_is_printed_escaped(model, pair):
+    hostile = {3: "\x1b[2J\n", 4: "\u202e"}
+    texts = {number: hostile.get(number, "a") for number in range(40)}
+    other = PromptPair.from_ids([3, 4, 3, 4, 3, 4, 3], [5] * 7, 11, 22, texts)
+    result = patch_sweep(model, pair, put=resample_from([other]))
+    assert "\\x1b[2J" in repr(result)
+    assert all(char.isprintable() or char == "\n" for char in repr(result))
+
+
 def test_the_command_ablates_and_names_its_files_apart(tmp_path, capsys):
     base = ["--model", "builtin", "--site", "z", "--direction", "noise", "--out", f"{tmp_path}/"]
     assert main([*base, "--quiet"]) == 0
@@ -262,12 +290,6 @@ def test_the_command_reads_what_is_put_in_from_a_file(tmp_path, capsys):
 
 
 # --------------------------------------------------------------------- without a corrupt prompt
-
-
-@pytest.fixture
-def alone(pair) -> PromptPair:
-    """The clean prompt of `pair` by itself."""
-    return PromptPair.from_ids(pair.clean_ids, None, pair.target_ids, pair.foil_ids)
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -321,6 +343,9 @@ def test_nothing_of_a_corrupt_run_is_said_where_there_is_none(model, alone, tmp_
     assert "corrupt_token" not in result.to_frame()
     result.save(tmp_path / "x")
     loaded = SweepResult.load(tmp_path / "x")
+    saved = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert saved["corrupt_value"] is saved["metrics"]["logit_diff"]["corrupt"] is None
+    assert np.isnan([result.corrupt_value, loaded.corrupt_value]).all()
     assert loaded.pair == result.pair
     assert not loaded.pair.has_corrupt
     assert repr(loaded) == repr(result)
