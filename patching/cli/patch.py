@@ -318,24 +318,32 @@ def _request(arguments: SimpleNamespace) -> Request:
 
 def _direction(arguments: SimpleNamespace) -> str:
     """Return the direction where none was given: without a corrupt prompt the clean run is left."""
-    is_alone = arguments.clean is not None and arguments.corrupt is None
-    return "noise" if is_alone and arguments.put != Put.what else Request.direction
+    is_ablation = arguments.corrupt is None and arguments.put != Put.what
+    return "noise" if is_ablation else Request.direction
 
 
 def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
     """Return the prompts and answers that were given, or the example's.
 
+    An ablation, and noise in its place, leave the example's corrupt prompt out.
+
     Raises:
         UsageError: some are missing, such as the foil of a metric that needs one.
+        SweepError: the request needs the corrupt prompt that was left out.
     """
-    is_alone = not request.put_in.is_recorded or arguments.corrupt_by is not None
-    optional = ["foil", "corrupt"] if is_alone else ["foil"]
-    texts = {
-        "corrupt": None,
-        **pair_texts(arguments, EXAMPLE, request.metrics, optional=optional),
-    }
-    if arguments.corrupt_by is not None:  # the example's, which is given with no text of one's own
+    needs_none = not request.put_in.is_recorded or arguments.corrupt_by is not None
+    is_left_out = arguments.corrupt is None
+    if is_left_out and not needs_none and arguments.clean and arguments.target:
+        raise UsageError(
+            "--corrupt missing: give it too, or ablate the clean run (--put zero, mean or"
+            " resample), or put noise in its place (--corrupt-by gaussian)"
+        )
+    optional = ["foil", "corrupt"] if needs_none else ["foil"]
+    texts = pair_texts(arguments, EXAMPLE, request.metrics, optional=optional)
+    if needs_none and is_left_out:
         texts["corrupt"] = None
+        if arguments.corrupt_by is None:
+            request.check_alone()
     return texts
 
 

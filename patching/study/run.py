@@ -31,7 +31,7 @@ from patching.study.roles import Roles
 from patching.study.rows import listed
 from patching.study.subjects import settings_of
 from patching.sweep.gaussian import Gaussian
-from patching.sweep.metrics import check_corrupt, check_foil, parse_metrics
+from patching.sweep.metrics import check_alone, check_foil, parse_metrics
 from patching.sweep.noised import standard_deviation
 from patching.sweep.put import FROM_PROMPTS, Put, as_put
 from patching.sweep.put_values import PutValues
@@ -189,7 +189,7 @@ class _Work:
         if self.request.paths is not None:
             raise SweepError("it has no corrupt prompt, which path patching needs")
         self.request.sweeps[0].check_runs(pair)
-        check_corrupt(parse_metrics(self.request.metrics), pair)
+        check_alone(parse_metrics(self.request.metrics))
 
     def study_in(self, folder: Path, progress: Progress | None) -> Study:
         """Begin the study in a folder or go on with it there, and return it finished."""

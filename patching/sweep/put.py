@@ -107,7 +107,9 @@ def resample_from(pairs: Iterable[PromptPair], *, seed: int = 0) -> Put:
 
 
 def _pairs(pairs: Iterable[PromptPair]) -> tuple[PromptPair, ...]:
-    several: Sequence[Any] = (pairs,) if isinstance(pairs, PromptPair) else tuple(pairs)
+    several: Sequence[Any] = (pairs,) if isinstance(pairs, PromptPair) else ()
+    if isinstance(pairs, Iterable):
+        several = tuple(pairs)
     if not (several and all(isinstance(one, PromptPair) for one in several)):
         raise SweepError("what is put in is taken from pairs: pass a list of PromptPair, not empty")
     return tuple(several)

@@ -70,9 +70,15 @@ class PutValues:
         self.put.check_pairs()
         config = self.model.config
         for number, other in enumerate(self.put.pairs):
-            if len(other) > config.block_size or max(other.clean_ids) >= config.vocab_size:
+            largest, why = max(other.clean_ids), ""
+            if len(other) > config.block_size:
+                why = f"has {len(other)} tokens, the model reads at most {config.block_size}"
+            elif largest >= config.vocab_size:
+                why = f"holds token id {largest}, the model has {config.vocab_size} tokens"
+            if why:
                 raise SweepError(
-                    f"prompt {number} (from 0) of what is put in is not for this model"
+                    f"prompt {number} (from 0) of what is put in {why}: leave it out, or make the"
+                    " prompts with the model's own tokenizer"
                 )
         for number, pair in enumerate(pairs):
             with named(number, len(pairs)):
@@ -82,14 +88,15 @@ class PutValues:
                     self.another(pair)
 
     def _check_length(self, pair: PromptPair) -> None:
-        count, lengths = len(self.put.pairs), self._lengths
-        others = count - lengths[len(pair)]
+        others = sorted(self._lengths.keys() - {len(pair)})
         if others:
+            count = sum(self._lengths[length] for length in others)
+            numbers = " to ".join(map(str, dict.fromkeys((others[0], others[-1]))))
             raise SweepError(
                 f"a mean at each position needs prompts of equal length: the pair has {len(pair)}"
-                f" tokens, and {others} of the {count} prompts of the mean have other numbers"
-                f" ({min(lengths)} to {max(lengths)} in all): choose prompts of one length, or one"
-                " mean over all positions (--mean-per all, in Python per='all')"
+                f" tokens, and {count} of the {len(self.put.pairs)} prompts of the mean have"
+                f" {numbers}: choose prompts of one length, or one mean over all positions"
+                " (--mean-per all, in Python per='all')"
             )
 
     @cached_property

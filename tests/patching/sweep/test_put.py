@@ -82,8 +82,10 @@ def test_a_mean_over_all_positions_weighs_tokens_and_takes_any_lengths(model, pa
     result = patch_sweep(model, pair, site="mlp_out", put=mean_over(prompts, per="all"))
     expected = float(logits[pair.foil_ids[0]] - logits[pair.target_ids[0]])
     assert result.values[2, -1] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(SweepError, match=r"has 7 tokens, and 3 of the 5 .* \(1 to 12 in all\)"):
+    with pytest.raises(SweepError, match=r"has 7 tokens, and 3 of the 5 .* have 1 to 12:"):
         patch_sweep(model, pair, put=mean_over(prompts))
+    with pytest.raises(SweepError, match=r"has 7 tokens, and 1 of the 1 .* have 12:"):
+        patch_sweep(model, pair, put=mean_over(prompts[2]))
 
 
 def test_the_mean_of_the_run_itself_changes_nothing(pair):
@@ -152,12 +154,17 @@ def test_pairs_of_several_lengths_take_their_own_values(window):
 
 
 def test_prompts_that_the_model_cannot_read_are_named(model, pair, others):
-    for wrong in ([1] * 13, [1] * 6 + [40]):
+    for wrong, why in (
+        ([1] * 13, "has 13 tokens, the model reads at most 12"),
+        ([1] * 6 + [40], "holds token id 40, the model has 40 tokens"),
+    ):
         put = mean_over([*others, PromptPair.from_ids(wrong, [2] * len(wrong), 1)], per="all")
-        with pytest.raises(SweepError, match=r"prompt 5 \(from 0\)"):
+        with pytest.raises(SweepError, match=rf"prompt 5 \(from 0\) .* {why}: leave it out"):
             patch_sweep(model, pair, put=put)
-    with pytest.raises(SweepError, match="list of PromptPair"):
-        mean_over([])
+    for make in (mean_over, resample_from):
+        for nothing in ([], 3):
+            with pytest.raises(SweepError, match="list of PromptPair"):
+                make(nothing)
 
 
 def test_putting_in_leaves_the_recording_as_it_was(model, pair, others):
@@ -202,7 +209,7 @@ def test_what_does_not_go_together_is_refused(model, pair):
         ({"put": "mean"}, r"in Python put=mean_over\(pairs\), in the shell --mean-over FILE"),
         ({"put": "resample"}, r"put=resample_from\(pairs\), in the shell --resample-from"),
         ({"put": mean_over([pair], per="all"), "site": "pattern"}, "take the mean per position"),
-        ({"put": "zero", "method": "attribution"}, "not attribution"),
+        ({"put": "zero", "method": "attribution"}, "zero ablation is for .* not attribution"),
         ({"put": "zero", "method": "loop", "patches": lambda cell: []}, "leave put at recorded"),
     ):
         with pytest.raises(SweepError, match=words):
@@ -358,11 +365,24 @@ def test_the_command_ablates_one_prompt(tmp_path, capsys):
     assert "corrupt" not in capsys.readouterr().out
     (path,) = tmp_path.glob("*.npz")
     assert SweepResult.load(path).direction == "noise"
+    assert main(base) == 2
+    assert "--corrupt missing: give it too, or ablate the" in capsys.readouterr().err
+
+
+def test_the_command_ablates_the_example_s_clean_prompt(tmp_path, capsys):
+    assert main(["--model", "builtin", "--out", f"{tmp_path}/", "--put", "zero", "--quiet"]) == 0
+    (path,) = tmp_path.glob("*.npz")
+    result = SweepResult.load(path)
+    assert (result.direction, result.pair.has_corrupt) == ("noise", False)
+
+
+@pytest.mark.parametrize("prompt", [[], ["--clean", "a", "--target", "b", "--foil", "c"]])
+def test_what_needs_a_corrupt_prompt_is_refused_before_the_model_loads(prompt, tmp_path, capsys):
+    base = ["--model", str(tmp_path / "no-such-model"), "--put", "zero", *prompt]
     for wrong, words in (
-        ([], "--corrupt missing"),
-        (["--put", "zero", "--direction", "denoise"], "direction noise"),
-        (["--put", "zero", "--metric", "recovery"], "recovery compares with the corrupt run"),
+        (["--direction", "denoise"], "that is direction noise (--direction noise), or give"),
+        (["--metric", "recovery"], "recovery compares with the corrupt run"),
     ):
         assert main([*base, *wrong]) == 2
-        (*_, line) = capsys.readouterr().err.splitlines()
+        (line,) = capsys.readouterr().err.splitlines()
         assert words in line
