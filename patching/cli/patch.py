@@ -29,6 +29,8 @@ from patching.cli.common.options import (
 from patching.cli.common.page import check_html, html_option
 from patching.cli.common.pair import pair_texts, prompt_options, with_command
 from patching.cli.patch_put import (
+    OF_PUT,
+    PUT_HELP,
     check_noise,
     file_of_put,
     noise_of,
@@ -103,9 +105,13 @@ metrics (several with commas between them, read from the same runs):
 directions:
   denoise            clean into corrupt: which activation brings the answer back?
   noise              corrupt into clean: without which activation is it lost?
+  With --put zero, mean or resample the direction says which run is patched:
+  denoise the corrupt one, noise the clean one.
   The metrics are the same in both; in noise, recovery 1 means no effect.
   Note the sign: a positive logit_diff favours the foil; in mingpt-explain a
   positive number favours the target.
+
+{PUT_HELP}
 
 methods:
   fast               every cell, exactly, in one pass
@@ -135,9 +141,9 @@ examples:
       --target Mary --foil John --metric recovery --model builtin
   {COMMAND} --model builtin --site z --direction noise --metric recovery,kl
       without which heads is the answer lost?
-  {COMMAND} --model builtin --site z --put zero --direction noise
+  {COMMAND} --model builtin --site z --put zero
       which heads is the clean run lost without?
-  {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv --direction noise
+  {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv
       ... with each head at its mean over the clean prompts of a file of pairs
   {COMMAND} --model builtin --corrupt-by gaussian --subject "Michelle Jones" --metric recovery
       causal tracing: which vector undoes noise on the subject?
@@ -369,7 +375,9 @@ def _sweep(
     requests = [request]
     if arguments.compare_exact:
         requests.append(replace(request, method="fast", relp_rules=None, steps=None))
-    asked = (*output.MODEL_ARGUMENTS, *patch_output.LOOK, "format", "compare_exact")
+    asked = (
+        *output.MODEL_ARGUMENTS, *patch_output.LOOK, *OF_PUT, "format", "compare_exact",
+    )  # fmt: skip
     results = []
     for one in requests:
         progress = False if arguments.quiet else None

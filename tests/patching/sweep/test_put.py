@@ -14,7 +14,7 @@ from patching.cli.patch import main
 from patching.errors import SweepError
 from patching.page.sweep_page import sweep_page
 from patching.sweep.engine.plan import BASE, Experiment, plan_cell
-from patching.sweep.figures import heatmaps, title_lines
+from patching.sweep.figures import Look, heatmaps, title_lines
 from patching.sweep.hand_in import caption, tables
 from patching.sweep.request import Request
 
@@ -225,6 +225,8 @@ def test_titles_and_files_say_what_was_put_in(model, pair, tmp_path):
     assert caption(result, "logit_diff").startswith("Zero ablation in")
     assert sweep_page(result)["title"] == "Zero ablation of z, clean run"
     assert "z, zeros into clean" in repr(result)
+    assert heatmaps(result, look=Look(title="mine")).title[:2] == ("mine", "zeros are put in")
+    assert "zeros are put in" not in caption(result, "logit_diff")  # it has said so
     result.save(tmp_path / "x")
     assert SweepResult.load(tmp_path / "x").put == "zero"
 
@@ -241,6 +243,9 @@ def test_what_is_taken_from_prompts_is_said(make, title, words, model, pair, oth
     assert sweep_page(result)["title"] == f"{title} of z, clean run"
     assert any(words in note for note in result.notes)
     assert words in caption(result, "logit_diff")
+    assert caption(result, "logit_diff").count(words) == 1
+    if result.put == "resample":
+        assert "is replaced by that of the run of" in caption(result, "logit_diff")
     assert f"{words}" in repr(result)
     result.save(tmp_path / "x")
     assert SweepResult.load(tmp_path / "x").put_from == result.put_from
@@ -282,8 +287,10 @@ def test_the_command_reads_what_is_put_in_from_a_file(tmp_path, capsys):
     assert "3 rows read, 3 pairs" in out
     assert "put in is the mean of 3 clean prompts at each position" in out
     assert main([*base, "--quiet", "--put", "resample", "--resample-from", str(file)]) == 0
-    found = {SweepResult.load(path).put for path in tmp_path.glob("*.npz")}
-    assert found == {"mean", "resample"}
+    found = {one.put: one.command for one in map(SweepResult.load, tmp_path.glob("*.npz"))}
+    assert found.keys() == {"mean", "resample"}
+    assert found["mean"]["mean_over"] == found["resample"]["resample_from"] == str(file)
+    assert (found["mean"]["mean_per"], found["mean"]["resample_from"]) == ("position", None)
     capsys.readouterr()
     for wrong, words in (
         (["--put", "mean"], "--put mean needs --mean-over FILE"),
@@ -336,7 +343,8 @@ def test_nothing_of_a_corrupt_run_is_said_where_there_is_none(model, alone, tmp_
         *result.notes,
         f"clean: {alone.clean_text}",
     )
-    assert [note.split(" id:")[0] for note in result.notes] == ["the clean run prefers the foil"]
+    notes = [note.split(" id:")[0] for note in result.notes]
+    assert notes == ["zeros are put in", "the clean run prefers the foil"]
     plot = heatmaps(result)
     assert plot.columns_are == "token and position"
     assert [name for name, _ in plot.scale.marks] == ["clean"]
