@@ -20,6 +20,7 @@ from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import float32_products, ready, versions
 from patching.sweep import attribution, loop, noised
+from patching.sweep.engine.measure import check_memory
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
 from patching.sweep.gaussian import Gaussian
@@ -179,12 +180,13 @@ def run_sweep(
     grids = _checked_grids(model, pairs, request)
     source = PutValues(model, request.put_in)
     source.check(pairs)
+    check_memory(model, pairs, grids, request, source)
     noise = None  # what the results keep of it
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
         progress_or_bar(progress, "patching") as report,
     ):
-        values = source.of(pairs, request.site)
+        values = source.of(pairs, request.site, request.max_memory)
         if request.corrupt_by is None:
             measured = _measure(model, pairs, grids, request, values, report)
         else:

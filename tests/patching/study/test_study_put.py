@@ -51,7 +51,7 @@ def test_other_pairs_can_be_named_and_make_another_study(model, tmp_path):
 def test_a_mean_is_computed_once_for_all_batches(model, monkeypatch):
     counted = []
     of = PutValues._mean
-    monkeypatch.setattr(PutValues, "_mean", lambda *a: counted.append(a[2]) or of(*a))
+    monkeypatch.setattr(PutValues, "_mean", lambda *a, **how: counted.append(a[2]) or of(*a, **how))
     run_study(model, some_pairs(6), site="z,mlp_out", batch=2, put="mean", **QUIET)
     assert counted == ["z", "mlp_out"]
 

@@ -16,6 +16,8 @@ from patching.page.sweep_page import sweep_page
 from patching.sweep.engine.plan import BASE, Experiment, plan_cell
 from patching.sweep.figures import Look, heatmaps, title_lines
 from patching.sweep.hand_in import caption, tables
+from patching.sweep.put import as_put
+from patching.sweep.put_values import PutValues, bytes_of, rows_of_values
 from patching.sweep.request import Request
 
 
@@ -183,6 +185,53 @@ def test_the_memory_of_the_values_counts(model, pair, others):
 
     held = 4 * 3 * 7 * 16  # float32, layers, tokens, width
     assert held - 1024 <= least(mean_over(others)) - least("zero") <= held + 1024
+
+
+@pytest.mark.parametrize("site", ["resid_post", "z", "k", "pattern"])
+def test_the_bytes_of_the_values_are_known_before_they_are_computed(site, others):
+    model, pairs = make_model(), several_pairs()
+    for put, of in (
+        (mean_over(others), others),
+        (resample_from(others), others),
+        *([(mean_over(pairs, per="all"), pairs)] if site != "pattern" else []),
+    ):
+        source = PutValues(model, put)
+        values = source.of(of, site)
+        tensors = [*(one.tensor for one in values), *rows_of_values(values, site)]
+        assert source.bytes_at_least(of, site)[0] == bytes_of(tensors)
+    assert PutValues(model, as_put("zero")).bytes_at_least(pairs, site) == (0, 0)
+
+
+def test_too_little_memory_is_refused_before_any_run(model, pair, others, monkeypatch):
+    def run(*args):
+        raise AssertionError("a prompt was run")
+
+    monkeypatch.setattr(type(model), "stream", run)
+    for put in (mean_over(others), resample_from(others), mean_over(others, per="all")):
+        with pytest.raises(SweepError, match="needs at least"):
+            patch_sweep(model, pair, put=put, max_memory=4096)
+
+
+def test_prompts_run_together_as_memory_allows_and_equal_draws_share_a_tensor(others, monkeypatch):
+    model, sizes = make_model().double(), []
+    stream = type(model).stream
+    monkeypatch.setattr(
+        type(model),
+        "stream",
+        lambda self, ids, tap: sizes.append(len(ids)) or stream(self, ids, tap),
+    )
+    for put in (mean_over(others), resample_from(others)):
+        together = PutValues(model, put).of(others, "z")
+        assert len(sizes) == 1
+        sizes.clear()
+        alone = PutValues(model, put).of(others, "z", allowed=1)
+        assert set(sizes) == {1}
+        sizes.clear()
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a.tensor, b.tensor, rtol=0, atol=1e-12)
+    pairs = [PromptPair.from_ids(one.clean_ids, one.corrupt_ids, 1) for one in (others[0],) * 2]
+    a, b = PutValues(model, resample_from(others)).of(pairs, "z")
+    assert a.tensor is b.tensor
 
 
 def test_every_position_can_change_but_those_that_nothing_reads():
