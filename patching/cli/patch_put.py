@@ -165,4 +165,4 @@ def with_pairs(put: Put, path: Path | None, loaded: LoadedModel, say: Callable[.
     pairs, report = read_pairs(loaded.tokenizer, path, most_tokens=limit)
     lines = [f"what is put in is from {escaped(str(path))}: ", *report.lines()]
     say("\n" + "".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:]))
-    return replace(put, pairs=tuple(pairs))
+    return replace(put, pairs=tuple(pairs), file=str(path))

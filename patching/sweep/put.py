@@ -39,6 +39,7 @@ class Put:
     pairs: tuple[PromptPair, ...] = ()  # their clean prompts are read; of a study its own
     per: str = "position"  # of a mean: a name in MEANS_PER
     seed: int = 0  # of the choice of another prompt
+    file: str | None = None  # that the pairs were read from, for titles
 
     def __post_init__(self) -> None:
         if self.what not in PUTS:
