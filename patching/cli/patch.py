@@ -169,7 +169,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
         Option(["--direction"], type=Choice([*DIRECTIONS]),
-               help="[default: denoise; noise where there is no --corrupt]"),
+               help="[default: denoise; noise for an ablation (--put) without --corrupt]"),
         Option(["--metric"], metavar="LIST", default=Request.metric,
                help=f"one or more of {', '.join(METRICS)}"),
         Option(["--layers"], type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"),
