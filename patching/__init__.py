@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the same names as _HOME's, for editors and type checkers
     from patching.explanation.run import explain as explain
     from patching.paths.agreement import compare_edges as compare_edges
     from patching.paths.figures import draw_paths as draw_paths
-    from patching.paths.request import Receiver as Receiver
+    from patching.paths.graph import Receiver as Receiver
     from patching.paths.result import EdgeResult as EdgeResult
     from patching.paths.result import PathResult as PathResult
     from patching.paths.run import patch_edges as patch_edges
@@ -83,7 +83,7 @@ _HOME = {
     "compare_sweeps": "patching.sweep.agreement",
     "patch_paths": "patching.paths.run",
     "patch_edges": "patching.paths.run",
-    "Receiver": "patching.paths.request",
+    "Receiver": "patching.paths.graph",
     "PathResult": "patching.paths.result",
     "EdgeResult": "patching.paths.result",
     "compare_edges": "patching.paths.agreement",

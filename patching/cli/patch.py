@@ -29,6 +29,8 @@ from patching.cli.common.options import (
 from patching.cli.common.page import check_html, html_option
 from patching.cli.common.pair import pair_texts, prompt_options, with_command
 from patching.cli.patch_put import (
+    OF_PUT,
+    PUT_HELP,
     check_noise,
     file_of_put,
     noise_of,
@@ -103,9 +105,13 @@ metrics (several with commas between them, read from the same runs):
 directions:
   denoise            clean into corrupt: which activation brings the answer back?
   noise              corrupt into clean: without which activation is it lost?
+  With --put zero, mean or resample the direction says which run is patched:
+  denoise the corrupt one, noise the clean one.
   The metrics are the same in both; in noise, recovery 1 means no effect.
   Note the sign: a positive logit_diff favours the foil; in mingpt-explain a
   positive number favours the target.
+
+{PUT_HELP}
 
 methods:
   fast               every cell, exactly, in one pass
@@ -135,9 +141,9 @@ examples:
       --target Mary --foil John --metric recovery --model builtin
   {COMMAND} --model builtin --site z --direction noise --metric recovery,kl
       without which heads is the answer lost?
-  {COMMAND} --model builtin --site z --put zero --direction noise
+  {COMMAND} --model builtin --site z --put zero
       which heads is the clean run lost without?
-  {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv --direction noise
+  {COMMAND} --model gpt2 --site z --put mean --mean-over ioi.csv
       ... with each head at its mean over the clean prompts of a file of pairs
   {COMMAND} --model builtin --corrupt-by gaussian --subject "Michelle Jones" --metric recovery
       causal tracing: which vector undoes noise on the subject?
@@ -163,7 +169,7 @@ OPTIONS = Command(COMMAND, DESCRIPTION, EPILOG, {
     "sweep": [
         Option(["--site"], type=Choice([*SITES]), default=Request.site),
         Option(["--direction"], type=Choice([*DIRECTIONS]),
-               help="[default: denoise; noise where there is no --corrupt]"),
+               help="[default: denoise; noise for an ablation (--put) without --corrupt]"),
         Option(["--metric"], metavar="LIST", default=Request.metric,
                help=f"one or more of {', '.join(METRICS)}"),
         Option(["--layers"], type=IndexList, metavar="LIST", help="as 0,3,5-7 or -1; default: all"),
@@ -318,24 +324,32 @@ def _request(arguments: SimpleNamespace) -> Request:
 
 def _direction(arguments: SimpleNamespace) -> str:
     """Return the direction where none was given: without a corrupt prompt the clean run is left."""
-    is_alone = arguments.clean is not None and arguments.corrupt is None
-    return "noise" if is_alone and arguments.put != Put.what else Request.direction
+    is_ablation = arguments.corrupt is None and arguments.put != Put.what
+    return "noise" if is_ablation else Request.direction
 
 
 def _texts(arguments: SimpleNamespace, request: Request) -> dict[str, Any]:
     """Return the prompts and answers that were given, or the example's.
 
+    An ablation, and noise in its place, leave the example's corrupt prompt out.
+
     Raises:
         UsageError: some are missing, such as the foil of a metric that needs one.
+        SweepError: the request needs the corrupt prompt that was left out.
     """
-    is_alone = not request.put_in.is_recorded or arguments.corrupt_by is not None
-    optional = ["foil", "corrupt"] if is_alone else ["foil"]
-    texts = {
-        "corrupt": None,
-        **pair_texts(arguments, EXAMPLE, request.metrics, optional=optional),
-    }
-    if arguments.corrupt_by is not None:  # the example's, which is given with no text of one's own
+    needs_none = not request.put_in.is_recorded or arguments.corrupt_by is not None
+    is_left_out = arguments.corrupt is None
+    if is_left_out and not needs_none and arguments.clean and arguments.target:
+        raise UsageError(
+            "--corrupt missing: give it too, or ablate the clean run (--put zero, mean or"
+            " resample), or put noise in its place (--corrupt-by gaussian)"
+        )
+    optional = ["foil", "corrupt"] if needs_none else ["foil"]
+    texts = pair_texts(arguments, EXAMPLE, request.metrics, optional=optional)
+    if needs_none and is_left_out:
         texts["corrupt"] = None
+        if arguments.corrupt_by is None:
+            request.check_alone()
     return texts
 
 
@@ -361,7 +375,9 @@ def _sweep(
     requests = [request]
     if arguments.compare_exact:
         requests.append(replace(request, method="fast", relp_rules=None, steps=None))
-    asked = (*output.MODEL_ARGUMENTS, *patch_output.LOOK, "format", "compare_exact")
+    asked = (
+        *output.MODEL_ARGUMENTS, *patch_output.LOOK, *OF_PUT, "format", "compare_exact",
+    )  # fmt: skip
     results = []
     for one in requests:
         progress = False if arguments.quiet else None

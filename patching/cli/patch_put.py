@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from patching.cli.common.models import LoadedModel
 
 
+OF_PUT = ("mean_over", "mean_per", "resample_from")  # what the saved command keeps of them
+PUT_HELP = """\
+what is put in (--put):
+  recorded           the other run's activation: activation patching
+  zero               zeros. Without which vector is the answer lost? They are far from
+                     what a model meets, so the run can fail for that alone
+  mean               the mean over the clean prompts of --mean-over: what these share
+                     stays, what differs between them is removed
+  resample           the activation of one other clean prompt of --resample-from: what
+                     does the run lose that another prompt does not bring?
+  The last three ablate the run that is patched, and need no --corrupt: without it
+  that is the clean run, direction noise, and recovery is refused."""
+
+
 def put_options(*, of_study: bool = False) -> list[Option]:
     """Return the options that say what is put in.
 
@@ -151,4 +165,4 @@ def with_pairs(put: Put, path: Path | None, loaded: LoadedModel, say: Callable[.
     pairs, report = read_pairs(loaded.tokenizer, path, most_tokens=limit)
     lines = [f"what is put in is from {escaped(str(path))}: ", *report.lines()]
     say("\n" + "".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:]))
-    return replace(put, pairs=tuple(pairs))
+    return replace(put, pairs=tuple(pairs), file=str(path))

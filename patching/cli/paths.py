@@ -22,15 +22,8 @@ from patching.cli.common.models import import_libraries, load_model
 from patching.cli.common.options import look_options, model_options, output_options
 from patching.cli.common.page import check_html, html_option
 from patching.cli.common.pair import pair_texts, prompt_options, with_command
-from patching.paths.request import (
-    EDGE_METHODS,
-    END,
-    KINDS,
-    MLPS,
-    STEPS,
-    EdgeRequest,
-    PathRequest,
-)
+from patching.paths.graph import KINDS
+from patching.paths.request import EDGE_METHODS, END, MLPS, STEPS, EdgeRequest, PathRequest
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS

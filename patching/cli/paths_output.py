@@ -11,7 +11,8 @@ from patching.cli.common import output
 from patching.cli.common.command import UsageError
 from patching.cli.common.page import command_line, html_path
 from patching.interrupts import check_interrupted
-from patching.paths.request import LOGITS, EdgeRequest, PathRequest
+from patching.paths.graph import LOGITS
+from patching.paths.request import EdgeRequest, PathRequest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -45,7 +45,8 @@ def sweep_page(result: SweepResult, command: str = "") -> JSON:
 def sweep_views(result: SweepResult) -> list[JSON]:
     """Return the views of a sweep's page."""
     found = [_chart(result, metric) for metric in result.metrics]
-    views = [charts("Patched runs", found, choose="metric")]
+    title = "Estimates by gradients (approximate)" if result.is_approximate else "Patched runs"
+    views = [charts(title, found, choose="metric")]
     runs = {"clean": result.clean_next, "corrupt": result.corrupt_next}
     next_tokens = [
         score_table(f"after the {run} prompt", scores.top)
@@ -80,7 +81,7 @@ def _chart(result: SweepResult, metric: str) -> JSON:
     tooltip = [
         field("row", "layer"),
         field("column_label", columns_are),
-        field("value", "patched", ".4f"),
+        field("value", _named(result), ".4f"),
         field("change", form="+.4f"),
         *([field("recovery", form=".3f")] if "corrupt" in result.runs else []),
         *(field(run, form=".4f") for run in result.runs),
@@ -137,18 +138,26 @@ def _gap(result: SweepResult, metric: str) -> float:
     return gap if np.isfinite(gap) else 0.0
 
 
+def _named(result: SweepResult) -> str:
+    """Return what a cell's value is: "patched", read off a patched run, or "estimated"."""
+    return "estimated" if result.is_approximate else "patched"
+
+
 def _shows(result: SweepResult, metric: str, base: float) -> list[JSON]:
     found = result.metrics[metric]
     caption = escaped(result.captions[metric])
     both = unpatched_words(result, metric)
     ends = [getattr(found, run) for run in result.runs]
     neutral = result.neutral.get(metric) if metric in result.diverging else None
+    named = _named(result)
+    approximate = ", approximate" if result.is_approximate else ""
+    caption += approximate
     shows = [
-        shown("patched value", "value", f"{caption} ({both})", ends=ends, middle=neutral),
-        shown("change", "change", f"{caption}: patched minus unpatched, {base:.4f}", middle=0.0),
+        shown(f"{named} value", "value", f"{caption} ({both})", ends=ends, middle=neutral),
+        shown("change", "change", f"{caption}: {named} minus unpatched, {base:.4f}", middle=0.0),
     ]  # fmt: skip
     if _gap(result, metric):
-        words = f"recovery: 0 like the corrupt run, 1 like the clean one ({both})"
+        words = f"recovery{approximate}: 0 like the corrupt run, 1 like the clean one ({both})"
         shows.append(shown("recovery", "recovery", words, ends=[0.0, 1.0]))
     return shows
 

@@ -28,7 +28,7 @@ from mingpt.checks import widened
 from mingpt.model import GPT
 from patching.attention import output_heads
 from patching.paths.engine.record import Recorded, record
-from patching.paths.request import HEAD_KINDS, Paths, Receiver
+from patching.paths.graph import HEAD_KINDS, Paths, Receiver
 from patching.prompts import PromptPair
 from patching.sweep.attribution import check_has_gradients, gradients
 from patching.sweep.metrics import Metric

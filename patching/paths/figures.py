@@ -22,7 +22,7 @@ from patching.drawing.paths import (
 from patching.drawing.sweep import Comparison, draw_comparison
 from patching.errors import DrawingError
 from patching.paths.agreement import compare_edges
-from patching.paths.request import KINDS, LOGITS, parse_receivers
+from patching.paths.graph import KINDS, LOGITS, parse_receivers
 from patching.paths.result import EdgeResult, PathResult, PathsFound
 from patching.sweep.request import DIRECTIONS
 from patching.text import model_label, shortened

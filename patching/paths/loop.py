@@ -24,7 +24,7 @@ from torch import Tensor
 from mingpt.checks import widened
 from mingpt.model import GPT
 from mingpt.sites import Patch
-from patching.paths.request import Paths, Receiver, Sender
+from patching.paths.graph import Paths, Receiver, Sender
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric, Readout
 from patching.sweep.readout import Measured, check_unpatched, read

@@ -26,7 +26,7 @@ import numpy as np
 
 from mingpt.files import replacing
 from patching.errors import PathError, ResultError
-from patching.paths.request import KINDS
+from patching.paths.graph import KINDS
 from patching.paths.result import EdgeResult, PathResult
 from patching.result_checks import FieldError, check_fields, dictionary, finite, record, whole
 

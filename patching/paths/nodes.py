@@ -13,8 +13,8 @@ import torch
 
 from mingpt.checks import widened
 from patching.errors import PathError
+from patching.paths.graph import senders_of
 from patching.paths.loop import sender_patches
-from patching.paths.request import senders_of
 from patching.progress import Progress, progress_or_bar, steps
 from patching.running import ready
 from patching.sweep.metrics import Asked, check_foil, parse_metrics

@@ -17,16 +17,8 @@ from patching.errors import PathError
 from patching.next_tokens import NextTokens
 from patching.paths import edge_attribution, loop
 from patching.paths.engine.measure import measure_edges, measure_map
-from patching.paths.request import (
-    KINDS,
-    STEPS,
-    EdgeRequest,
-    PathRequest,
-    Paths,
-    Positions,
-    Receiver,
-    text_of,
-)
+from patching.paths.graph import KINDS, Paths, Receiver, text_of
+from patching.paths.request import STEPS, EdgeRequest, PathRequest, Positions
 from patching.paths.result import EdgeResult, EdgeValues, PathResult, PathValues
 from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair

@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 
 from patching.errors import PathError
-from patching.paths.request import (
-    EDGE_METHODS,
-    METHODS,
-    MLPS,
-    parse_receivers,
-    receivers_of,
-    senders_of,
-)
+from patching.paths.graph import parse_receivers, receivers_of, senders_of
+from patching.paths.request import EDGE_METHODS, METHODS, MLPS
 from patching.result_checks import (
     FieldError,
     agree,

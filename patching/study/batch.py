@@ -66,7 +66,8 @@ def run_batch(
                 std = float(noise[0].std)
                 found = measure_draws(model, pairs, grids, sweep.metrics, noise, std, by)
             else:
-                found = by(pairs, grids, sweep.metrics, source.of(pairs, sweep.site))
+                put_in = source.of(pairs, sweep.site, request.max_memory)
+                found = by(pairs, grids, sweep.metrics, put_in)
             for one, grid in zip(found, grids, strict=True):
                 one.check(sweep.metrics, model.dtype, grid.n_cells)
             unpatched = unpatched or _unpatched(model, pairs, found, names, has_noise=bool(noise))

@@ -20,7 +20,7 @@ import numpy as np
 from mingpt.files import replacing
 from patching.errors import ResultError, StudyError
 from patching.prompts import PromptPair
-from patching.result_checks import check_fields, dictionary, one_of, optional, text, whole
+from patching.result_checks import check_fields, dictionary, one_of, optional, record, text, whole
 from patching.result_files import read_fields, refused, save_text
 from patching.study.align import ALIGNMENTS
 
@@ -44,6 +44,8 @@ _TABLE = {
     "versions": dictionary,
     "created": text,
 }
+# Of means and resampling: how many prompts, and the file that they were read from.
+_LATER = {"put_from": record({"prompts": whole(1), "file": optional(text)})}
 
 
 def pyarrow_parquet() -> Any:
@@ -112,7 +114,8 @@ def read_study(folder: Path) -> dict[str, Any]:
     path = folder / STUDY
     fields = read_fields(path, "study", new_field="schema")
     with refused(path, "study"):
-        check_fields(fields, _TABLE)
+        later = {name: check for name, check in _LATER.items() if name in fields}
+        check_fields(fields, _TABLE | later)
     if fields["schema"] != SCHEMA or fields["id"] != study_id(fields):
         raise ResultError(f"{path} is a study of another version (schema {fields['schema']})")
     return fields

@@ -13,7 +13,8 @@ from mingpt.checks import check_whole
 from mingpt.errors import ConfigError
 from mingpt.sites import DEFAULT_SITE, HEAD_SITES
 from patching.errors import PathError, StudyError, SweepError
-from patching.paths.request import PathRequest, text_of
+from patching.paths.graph import text_of
+from patching.paths.request import PathRequest
 from patching.study.align import ALIGNMENTS
 from patching.sweep.gaussian import DRAWS, STD, Gaussian
 from patching.sweep.metrics import METRICS, Metric, parse_metrics

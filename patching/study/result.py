@@ -18,7 +18,7 @@ from patching.study import on_disk
 from patching.study.align import Key, averaging, common_keys
 from patching.study.request import StudyRequest, cut, sender_labels
 from patching.study.resampling import MEMORY
-from patching.study.words import noise_words, run_names
+from patching.study.words import noise_words, put_words, run_names
 from patching.sweep.put import ABLATIONS
 from patching.sweep.request import DIRECTIONS
 from patching.text import counted, escaped
@@ -140,6 +140,7 @@ class Study(HasPage):
             f" {', '.join(self.request.metrics)}, {put_in} into {base}"
             f" ({self.request.direction}), aligned by {self.align} ({self.why})"
             + (f"; {noise}" if (noise := noise_words(self)) else "")
+            + (f"; put in: {prompts}" if (prompts := put_words(self)) else "")
         )
 
     def _repr_png_(self) -> bytes:

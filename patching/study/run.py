@@ -31,7 +31,7 @@ from patching.study.roles import Roles
 from patching.study.rows import listed
 from patching.study.subjects import settings_of
 from patching.sweep.gaussian import Gaussian
-from patching.sweep.metrics import check_corrupt, check_foil, parse_metrics
+from patching.sweep.metrics import check_alone, check_foil, parse_metrics
 from patching.sweep.noised import standard_deviation
 from patching.sweep.put import FROM_PROMPTS, Put, as_put
 from patching.sweep.put_values import PutValues
@@ -100,7 +100,7 @@ def run_study(
         how.what, how.per, how.seed, *path_settings(paths), *settings_of(corrupt_by, pairs),
     )  # fmt: skip
     places = Workers(workers, ray, gpus_per_worker)
-    work = _Work(model, pairs, request, places, how.pairs, corrupt_by or ())
+    work = _Work(model, pairs, request, places, how, corrupt_by or ())
     with progress_or_bar(progress, "studying") as report:
         return _in_temporary(work, report) if out is None else work.study_in(expanded(out), report)
 
@@ -126,7 +126,7 @@ class _Work:
         pairs: Sequence[PromptPair],
         request: StudyRequest,
         workers: Workers,
-        put_from: tuple[PromptPair, ...] = (),
+        put: Put,
         noise: Sequence[Gaussian] = (),
     ) -> None:
         on_disk.pyarrow_parquet()  # to fail before the first run
@@ -139,9 +139,10 @@ class _Work:
             self._check_pairs(noise)
             std = standard_deviation(model, self.pairs, noise) if noise else 0.0
             self.noise = tuple(replace(one, std=std, subject="") for one in noise)
-            self.put_from = put_from
+            self.put_from = put.pairs
             own = tuple(self.pairs) if request.put in FROM_PROMPTS else ()
-            self.source = PutValues(model, replace(request.put_in, pairs=put_from or own))
+            from_where = replace(request.put_in, pairs=put.pairs or own, file=put.file)
+            self.source = PutValues(model, from_where)
             self.source.check(self.pairs)
             if request.paths is not None:
                 for T in {len(pair) for pair in self.pairs}:
@@ -189,7 +190,7 @@ class _Work:
         if self.request.paths is not None:
             raise SweepError("it has no corrupt prompt, which path patching needs")
         self.request.sweeps[0].check_runs(pair)
-        check_corrupt(parse_metrics(self.request.metrics), pair)
+        check_alone(parse_metrics(self.request.metrics))
 
     def study_in(self, folder: Path, progress: Progress | None) -> Study:
         """Begin the study in a folder or go on with it there, and return it finished."""
@@ -267,9 +268,13 @@ class _Work:
             },
         }
         of_noise = {"noise_std": self.noise[0].std} if self.noise else {}
+        put, of_put = self.source.put, {}
+        if put.what in FROM_PROMPTS:  # for titles; the id has the prompts' content
+            of_put = {"put_from": {"prompts": len(put.pairs), "file": put.file}}
         return {
             **fields,
             "id": on_disk.study_id(fields),
+            **of_put,
             "align": self.align,
             "why": self.why,
             "axes": self._axes(),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patching.study.request import RECOVERY
-from patching.sweep.put import ABLATIONS
+from patching.sweep.put import ABLATIONS, FROM_PROMPTS
 from patching.sweep.request import DIRECTIONS
-from patching.text import counted
+from patching.text import counted, escaped
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +46,9 @@ def unpatched_means(study: Study, metric: str, only_correct: str | None) -> tupl
 def experiment_words(study: Study, what: str) -> str:
     """Return what was done, such as "activation patching of z, clean into corrupt".
 
+    Of means and resampling it names the prompts: "ablation of z, clean run, by the mean of 40
+    clean prompts of ioi.csv at each position".
+
     Args:
         what: the site, and what else is to be said of it.
     """
@@ -54,9 +58,28 @@ def experiment_words(study: Study, what: str) -> str:
         return f"{_paths(study)}, {source} into {base}"
     if request.put not in ABLATIONS:
         return f"activation patching of {what}, {source} into {base}"
-    where = {"position": " at each position", "all": " over all positions"}[request.mean_per]
-    of_mean = f", mean{where}" if request.put == "mean" else ""
-    return f"{ABLATIONS[request.put].lower()} of {what}, {base} run{of_mean}"
+    # Of a mean it is said once: titles begin with "Mean of".
+    done = "ablation" if request.put == "mean" else ABLATIONS[request.put].lower()
+    return f"{done} of {what}, {base} run" + (f", by {by}" if (by := put_words(study)) else "")
+
+
+def put_words(study: Study) -> str:
+    """Return which prompts give what a study puts in; "" for what is not taken from prompts.
+
+    Example:
+        "another of 40 clean prompts of ioi.csv, seed 5"
+    """
+    request, said = study.request, study.fields.get("put_from", {})
+    if request.put not in FROM_PROMPTS:
+        return ""
+    file = said.get("file")
+    count = said.get("prompts")  # older studies have none
+    prompts = "the clean prompts" if count is None else counted(count, "clean prompt")
+    prompts += f" of {escaped(Path(file).name)}" if file is not None else ""
+    if request.put == "resample":
+        return f"another of {prompts}, seed {request.put_seed}"
+    where = {"position": "at each position", "all": "over all positions"}[request.mean_per]
+    return f"the mean of {prompts} {where}"
 
 
 def run_names(study: Study) -> tuple[str, str]:

@@ -10,7 +10,16 @@ from patching.errors import SweepError, check_result
 from patching.sweep.result import SweepResult
 
 MOST_MISSES = 5  # cells that are listed by default
-COMPARED = ("model_name", "site", "direction", "window", "patches", "put", "pair", "axes")
+COMPARED = (
+    "model_name", "site", "direction", "window", "patches", "put", "put_from", "noise", "pair",
+    "axes",
+)  # fmt: skip
+# Fields that a message names in words and does not print: they are long, or hold a checksum.
+IN_WORDS = {
+    "pair": "pair",
+    "put_from": "what is put in: it is taken from other prompts",
+    "noise": "the noise of the corrupt run",
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,8 @@ def compare_sweeps(
     for name in COMPARED:
         ours, theirs = getattr(approximate, name), getattr(exact, name)
         if ours != theirs:
-            shown = "" if name == "pair" else f": {ours} and {theirs}"
-            raise SweepError(f"the two sweeps differ in {name.replace('_', ' ')}{shown}")
+            said = IN_WORDS.get(name, f"{name.replace('_', ' ')}: {ours} and {theirs}")
+            raise SweepError(f"the two sweeps differ in {said}")
     if exact.is_approximate:
         raise SweepError("the second sweep must be the exact one, but it is approximate")
     if list(approximate.metrics) != list(exact.metrics):

@@ -18,7 +18,7 @@ from patching.prompts import PromptPair
 from patching.sweep.figures import Look, heatmaps
 from patching.sweep.put import ABLATIONS
 from patching.sweep.result import SweepResult
-from patching.sweep.words import experiment_words, put_words, run_names
+from patching.sweep.words import experiment_words, put_notes, put_words, run_names
 from patching.text import SPACE, counted, escaped, model_label, visible
 
 STEM = "sweep"  # of the folder's files
@@ -106,13 +106,15 @@ def caption(result: SweepResult, metric: str) -> str:
             done = f"{result.site} of the {base} run is set to zero"
         elif result.put in ABLATIONS:
             put_in = put_words(result.put, result.put_from)
-            done = f"{result.site} of the {base} run is replaced by {put_in}"
+            by = "that of " if result.put == "resample" else ""
+            done = f"{result.site} of the {base} run is replaced by {by}{put_in}"
         done += f", {result.window} layers at once" if result.window > 1 else ""
     each = {"token": "one layer and one token", "head": "one head, at all positions at once"}[
         across
     ]
     if result.values.ndim == 3:
         each = "one head at one token"
+    said = put_notes(result.put, result.put_from)
     prompts = "; ".join(
         f"{run} prompt: \u201c{getattr(pair, f'{run}_text')}\u201d" for run in pair.runs
     )
@@ -123,7 +125,7 @@ def caption(result: SweepResult, metric: str) -> str:
         f" {prompts[0].upper()}{prompts[1:]}."
         f" {counted(result.cells, 'cell')}"
         f"{' (those that are hatched were not patched)' if _has_gaps(result) else ''}."
-        + "".join(f" Note: {note}." for note in result.notes)
+        + "".join(f" Note: {note}." for note in result.notes if note not in said)
     )
 
 

@@ -238,9 +238,12 @@ def check_slopes(metrics: Iterable[Metric], method: str, only: str | None) -> No
     """
     for metric in metrics:
         if only == "clean" and metric.flat_at_clean:
+            instead = "use logit_diff or recovery"
+            if method == "attribution-ig":  # of one step; with more, gradients lie between the runs
+                instead = f"take more steps, or {instead}"
             raise SweepError(
                 f"{metric.name} is at its minimum in the clean run, where its gradient is 0, so"
-                f" {method} cannot estimate it from that run; use logit_diff or recovery"
+                f" {method} cannot estimate it from that run; {instead}"
             )
 
 
@@ -254,10 +257,10 @@ def check_foil(metrics: Iterable[Metric], pair: PromptPair) -> None:
             )
 
 
-def check_corrupt(metrics: Iterable[Metric], pair: PromptPair) -> None:
-    """Raise SweepError for a metric that needs a corrupt run, if the pair has none."""
+def check_alone(metrics: Iterable[Metric]) -> None:
+    """Raise SweepError for a metric that needs a corrupt run, which a pair has not."""
     for metric in metrics:
-        if metric.needs_corrupt and not pair.has_corrupt:
+        if metric.needs_corrupt:
             raise SweepError(
                 f"{metric.name} compares with the corrupt run, and the pair has no corrupt prompt:"
                 " give one, or read another metric"

@@ -39,6 +39,7 @@ class Put:
     pairs: tuple[PromptPair, ...] = ()  # their clean prompts are read; of a study its own
     per: str = "position"  # of a mean: a name in MEANS_PER
     seed: int = 0  # of the choice of another prompt
+    file: str | None = None  # that the pairs were read from, for titles
 
     def __post_init__(self) -> None:
         if self.what not in PUTS:
@@ -107,7 +108,9 @@ def resample_from(pairs: Iterable[PromptPair], *, seed: int = 0) -> Put:
 
 
 def _pairs(pairs: Iterable[PromptPair]) -> tuple[PromptPair, ...]:
-    several: Sequence[Any] = (pairs,) if isinstance(pairs, PromptPair) else tuple(pairs)
+    several: Sequence[Any] = (pairs,) if isinstance(pairs, PromptPair) else ()
+    if isinstance(pairs, Iterable):
+        several = tuple(pairs)
     if not (several and all(isinstance(one, PromptPair) for one in several)):
         raise SweepError("what is put in is taken from pairs: pass a list of PromptPair, not empty")
     return tuple(several)

@@ -17,8 +17,8 @@ from patching.errors import SweepError
 from patching.prompts import PromptPair
 from patching.sweep.approximate import APPROXIMATE, only_point, parse_rules, settings_of
 from patching.sweep.gaussian import Gaussian
-from patching.sweep.metrics import Asked, Metric, check_corrupt, check_slopes, parse_metrics
-from patching.sweep.put import Put, as_put
+from patching.sweep.metrics import Asked, Metric, check_alone, check_slopes, parse_metrics
+from patching.sweep.put import ABLATIONS, Put, as_put
 
 # Causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2) restores what a
 # block writes over several blocks at once. The residual stream needs no window: a
@@ -189,7 +189,8 @@ class Request:
         put = self.put_in
         if not put.is_recorded and self.is_approximate:
             raise SweepError(
-                f"put={put.what!r} is for the methods fast and loop, not {self.method}"
+                f"{ABLATIONS[put.what].lower()} is for the methods fast and loop, not"
+                f" {self.method}, which estimates the effect of recorded activations"
             )
         if not put.is_recorded and self.patches is not None:
             raise SweepError("patches of your own say what is put in: leave put at recorded")
@@ -210,8 +211,11 @@ class Request:
                     f" prompt has {len(pair)} tokens"
                 )
             return
-        if pair.has_corrupt:
-            return
+        if not pair.has_corrupt:
+            self.check_alone()
+
+    def check_alone(self) -> None:
+        """Raise SweepError if the request needs the run of a corrupt prompt, and there is none."""
         if self.patches is None and self.put_in.is_recorded:
             raise SweepError(
                 "the pair has no corrupt prompt, so nothing is recorded to be put in: put in zeros,"
@@ -220,9 +224,9 @@ class Request:
         if self.direction != "noise":
             raise SweepError(
                 "the pair has no corrupt prompt, so the clean run is the one that is patched:"
-                " that is direction noise"
+                " that is direction noise (--direction noise), or give a corrupt prompt"
             )
-        check_corrupt(self.metrics, pair)
+        check_alone(self.metrics)
 
     def grid(self, config: GPTConfig, T: int) -> Grid:
         """Return the cells for prompts of T tokens.

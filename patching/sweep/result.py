@@ -41,7 +41,7 @@ class MetricValues(NamedTuple):
 
     values: np.ndarray  # the grid; NaN where nothing was patched
     clean: float  # of the unpatched clean run
-    corrupt: float  # of the unpatched corrupt run
+    corrupt: float  # of the unpatched corrupt run; NaN where there is none
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +112,7 @@ class SweepResult(HasPage):
 
     @property
     def corrupt_value(self) -> float:
-        """The first metric of the unpatched corrupt run."""
+        """The first metric of the unpatched corrupt run; NaN where there is none."""
         return self.metrics[self.metric].corrupt
 
     @property
@@ -171,7 +171,7 @@ class SweepResult(HasPage):
         pair = self.pair
         put_in = f"{source} into {base} ({self.direction})"
         if self.put != "recorded":
-            put_in = f"{put_words(self.put, self.put_from)} into {base}"
+            put_in = f"{escaped(put_words(self.put, self.put_from))} into {base}"
         if self.patches is not None:
             put_in = f"patches of {self.patches}() into {base}"
         lines = [

@@ -20,6 +20,7 @@ from patching.progress import Progress, progress_or_bar, steps
 from patching.prompts import PromptPair
 from patching.running import float32_products, ready, versions
 from patching.sweep import attribution, loop, noised
+from patching.sweep.engine.measure import check_memory
 from patching.sweep.engine.measure import measure as measure_fast
 from patching.sweep.engine.memory import allowance
 from patching.sweep.gaussian import Gaussian
@@ -179,12 +180,13 @@ def run_sweep(
     grids = _checked_grids(model, pairs, request)
     source = PutValues(model, request.put_in)
     source.check(pairs)
+    check_memory(model, pairs, grids, request, source)
     noise = None  # what the results keep of it
     with (
         ready(model, SweepError(OUT_OF_MEMORY), tf32=request.tf32),
         progress_or_bar(progress, "patching") as report,
     ):
-        values = source.of(pairs, request.site)
+        values = source.of(pairs, request.site, request.max_memory)
         if request.corrupt_by is None:
             measured = _measure(model, pairs, grids, request, values, report)
         else:
@@ -349,7 +351,9 @@ def _result(
     """Return a pair's result, without the fields that `run_sweep` fills in."""
     values = found.values.cpu().numpy()
     metrics = request.metrics
-    ends = zip(found.clean.tolist(), found.corrupt.tolist(), strict=True)
+    has_corrupt = pair.has_corrupt or noise is not None
+    corrupt = found.corrupt if has_corrupt else torch.full_like(found.corrupt, torch.nan)
+    ends = zip(found.clean.tolist(), corrupt.tolist(), strict=True)
     chosen = {axis: tuple(indices) for axis, indices in grid.axes.items()}
     is_shared = request.site in SHARED_SITES
     tf32 = ("float32 products in TF32",) if request.tf32 else ()

@@ -75,7 +75,9 @@ def put_words(put: str, said: Mapping[str, Any]) -> str:
 
 
 def put_notes(put: str, said: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a remark on what was put in, if it was taken from prompts; as put_words."""
+    """Return a remark on what was put in, if it was not the source run's; as put_words."""
+    if put == "zero":
+        return ("zeros are put in",)
     return (f"put in is {put_words(put, said)}",) if said else ()
 
 

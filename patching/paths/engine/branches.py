@@ -19,7 +19,7 @@ from mingpt.model import GPT, Block
 from patching.attention import of_each_query, split
 from patching.paths.engine.record import Recorded
 from patching.paths.engine.senders import Reading
-from patching.paths.request import Receiver
+from patching.paths.graph import Receiver
 
 
 @dataclass

@@ -13,7 +13,7 @@ from patching.errors import PathError
 from patching.paths.engine.branches import Received, reads, run_branches
 from patching.paths.engine.record import KEPT, Recorded, record
 from patching.paths.engine.senders import Reading, readings
-from patching.paths.request import Paths, Receiver, Sender
+from patching.paths.graph import Paths, Receiver, Sender
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric
 from patching.sweep.readout import Measured, Reader, bytes_to_read, check_unpatched

@@ -20,7 +20,7 @@ from torch import Tensor
 from mingpt.model import GPT
 from patching.attention import output_heads
 from patching.paths.engine.record import Recorded
-from patching.paths.request import Sender
+from patching.paths.graph import Sender
 
 
 @dataclass(frozen=True)

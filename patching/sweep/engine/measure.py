@@ -18,7 +18,7 @@ from patching.sweep.engine.packing import to_device
 from patching.sweep.engine.plan import BASE, SOURCE, Experiment, plan_cell
 from patching.sweep.engine.runs import Job
 from patching.sweep.metrics import Metric
-from patching.sweep.put_values import Values, bytes_of, rows_of_values
+from patching.sweep.put_values import PutValues, Values, bytes_of, rows_of_values
 from patching.sweep.readout import (
     RUNS_AT_ONCE,
     Measured,
@@ -27,7 +27,7 @@ from patching.sweep.readout import (
     bytes_to_read,
     check_unpatched,
 )
-from patching.sweep.request import DIRECTIONS, Cell, Grid
+from patching.sweep.request import DIRECTIONS, Cell, Grid, Request
 
 
 def measure(
@@ -61,7 +61,8 @@ def measure(
     site = grids[0].site
     plans = plan_pairs(pairs, grids, direction, values)
     jobs = [plan.job for plan in plans]
-    needed = _memory(model, metrics, site, next_tokens, bytes_of([job.put_in for job in jobs]))
+    held = [job.put_in for job in jobs] + [one.tensor for one in values or ()]
+    needed = _memory(model, metrics, site, next_tokens, bytes_of(held))
     chunks = list(cut(jobs, needed, allowed, strict=strict))
     total = sum(work(jobs, chunk, model.config.n_layer) for chunk in chunks)
     done = 0
@@ -89,6 +90,27 @@ def measure(
                     plans[number].fill_next(measured[number], model, runs)
     passed(total - done)  # the work of the unchanged experiments, which were not run
     return measured
+
+
+def check_memory(
+    model: GPT,
+    pairs: Sequence[PromptPair],
+    grids: Sequence[Grid],
+    request: Request,
+    source: PutValues,
+) -> None:
+    """Check a limit that was given, before the values that are put in are computed.
+
+    Raises:
+        SweepError: the sweep, its values, or the computing of them need more.
+    """
+    if request.method != "fast" or request.max_memory is None or request.put_in.is_recorded:
+        return
+    held, computing = source.bytes_at_least(pairs, request.site)
+    needed = _memory(model, request.metrics, request.site, request.next_tokens, held)
+    jobs = [plan.job for plan in plan_pairs(pairs, grids, request.direction)]
+    for _ in cut(jobs, lambda size: max(needed(size), computing), request.max_memory, strict=True):
+        pass
 
 
 def _memory(

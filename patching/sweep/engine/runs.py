@@ -24,7 +24,7 @@ class Job:
     first_difference: int  # the first position at which the two differ; T if they are the same
     experiments: Sequence[Experiment]  # sorted by first_block
     # What is put in, in place of the source run's activation at the patched site, as
-    # put_values.rows_by_position has it: (n_layer, T, C). None: the source run's.
+    # put_values.rows_of_values has it: (n_layer, T, C). None: the source run's.
     put_in: Tensor | None = None
     noise: Noise | None = None  # on the embeddings of one of the two runs
     is_base_noised: bool = False  # True: on those of the base run

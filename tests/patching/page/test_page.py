@@ -65,6 +65,12 @@ def test_a_title_says_that_numbers_are_estimates(model):
     pair = PromptPair.from_ids([1, 5, 9, 2], [1, 5, 8, 2], 11, 22)
     page = sweep_page(patch_sweep(model, pair, site="z", method="attribution"))
     assert page["title"].startswith("Attribution patching (approximate, to first order) of z")
+    view = page["views"][0]
+    assert view["title"] == "Estimates by gradients (approximate)"
+    shown = view["charts"][0]["shows"]
+    assert [one["name"] for one in shown] == ["estimated value", "change", "recovery"]
+    assert all(", approximate" in one["caption"] for one in shown)
+    assert '"patched' not in json.dumps(view)
 
 
 def test_a_head_s_cells_are_found_by_layer_position_and_head(model):

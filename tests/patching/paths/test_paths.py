@@ -25,9 +25,10 @@ from patching.cli.paths import main
 from patching.errors import ResultError, SweepError
 from patching.page.paths_page import edges_page, paths_page
 from patching.paths.figures import circuit, edge_matrix, experiment_words, sender_map
+from patching.paths.graph import parse_receivers, text_of
 from patching.paths.mib import read_mib, write_mib
 from patching.paths.nodes import node_effects
-from patching.paths.request import EdgeRequest, PathRequest, parse_receivers, text_of
+from patching.paths.request import EdgeRequest, PathRequest
 from patching.paths.saved import check_edges
 from patching.result_checks import FieldError
 

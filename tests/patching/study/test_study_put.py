@@ -1,6 +1,7 @@
 """Studies that put in zeros, means and other prompts' activations."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from study_cases import some_pairs
 from patching import PromptPair, draw_study, mean_over, patch_sweep, resample_from
 from patching.cli.study import main
 from patching.cli.study_report import maps
-from patching.errors import StudyError
+from patching.errors import ResultError, StudyError
 from patching.page.study_page import study_page
 from patching.study.figures import study_map, study_strips
+from patching.study.on_disk import read_study, write_study
 from patching.study.request import StudyRequest
 from patching.study.result import Study
 from patching.study.run import run_study
+from patching.study.words import experiment_words
 from patching.sweep.put import PUTS
 from patching.sweep.put_values import PutValues
 
@@ -51,7 +54,7 @@ def test_other_pairs_can_be_named_and_make_another_study(model, tmp_path):
 def test_a_mean_is_computed_once_for_all_batches(model, monkeypatch):
     counted = []
     of = PutValues._mean
-    monkeypatch.setattr(PutValues, "_mean", lambda *a: counted.append(a[2]) or of(*a))
+    monkeypatch.setattr(PutValues, "_mean", lambda *a, **how: counted.append(a[2]) or of(*a, **how))
     run_study(model, some_pairs(6), site="z,mlp_out", batch=2, put="mean", **QUIET)
     assert counted == ["z", "mlp_out"]
 
@@ -139,12 +142,29 @@ def test_what_needs_a_corrupt_prompt_is_refused_without(model, alone):
 
 def test_titles_say_what_was_put_in(model):
     study = run_study(model, some_pairs(3), site="z", put="mean", **QUIET)
-    said = "mean ablation of z, clean run, mean at each position"
+    said = "ablation of z, clean run, by the mean of 3 clean prompts at each position"
     how = {"draws": 9}
     assert f"Mean of {said}" in study_map(study, study.summary(**how), **how).title[0]
     assert said in study_strips(study, **how).title[0]
     assert study_page(study, study.summary(**how), **how)["title"] == f"Study: {said}"
     assert "mean ablation into clean (noise)" in repr(study)
+    assert repr(study).endswith("; put in: the mean of 3 clean prompts at each position")
+    put = replace(resample_from(some_pairs(5), seed=5), file="a/\x1b[2J.csv")
+    study = run_study(model, some_pairs(3), put=put, **QUIET)
+    said = (
+        "resample ablation of z, clean run, by another of 5 clean prompts of \\x1b[2J.csv, seed 5"
+    )
+    assert experiment_words(study, "z") == said
+    del study.fields["put_from"]  # as an older study
+    assert experiment_words(study, "z").endswith(", by another of the clean prompts, seed 5")
+
+
+def test_damaged_words_about_the_prompts_are_refused(model, tmp_path):
+    run_study(model, some_pairs(3), put="mean", out=tmp_path, **QUIET)
+    fields = read_study(tmp_path)
+    write_study(tmp_path, fields | {"put_from": {"prompts": "3", "file": None}})
+    with pytest.raises(ResultError, match="put_from"):
+        Study.load(tmp_path)
 
 
 def test_the_command_ablates(tmp_path, monkeypatch, capsys):
@@ -161,6 +181,8 @@ def test_the_command_ablates(tmp_path, monkeypatch, capsys):
     more = ["--put", "resample", "--seed", "3", "--resample-from", "pairs.csv"]
     assert main([*base, *more, "--out", "b"]) == 0
     assert Study.load(tmp_path / "b").request.put_seed == 3
+    assert Study.load(tmp_path / "b").fields["put_from"] == {"prompts": 3, "file": "pairs.csv"}
+    assert Study.load(tmp_path / "a").fields["put_from"] == {"prompts": 3, "file": None}
     capsys.readouterr()
     prompts = [f"{text.format(name)},{name}" for name in ("Jones", "Brown", "Smith")]
     (tmp_path / "alone.csv").write_text("\n".join(["clean,target", *prompts]), encoding="utf-8")

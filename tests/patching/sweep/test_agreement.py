@@ -15,9 +15,25 @@ from patching import (
     SweepError,
     compare_sweeps,
     draw_agreement,
+    mean_over,
     patch_sweep,
 )
+from patching.sweep.gaussian import Gaussian
 from patching.sweep.result import SweepResult
+
+
+def test_sweeps_of_other_prompts_put_in_or_other_noise_are_not_compared(model, pair):
+    prompts = np.random.default_rng(0).integers(0, 40, (4, 2, 7)).tolist()
+    others = [PromptPair.from_ids(clean, corrupt, 11, 22) for clean, corrupt in prompts]
+    few, more = (patch_sweep(model, pair, put=mean_over(others[:n])) for n in (2, 4))
+    assert compare_sweeps(few, few)
+    with pytest.raises(SweepError, match="differ in what is put in: it is taken from other"):
+        compare_sweeps(few, more)
+    alone = PromptPair.from_ids(pair.clean_ids, None, 11, 22)
+    one, other = (patch_sweep(model, alone, corrupt_by=Gaussian((1,), "0.3", seed=seed, draws=2))
+                  for seed in (0, 1))  # fmt: skip
+    with pytest.raises(SweepError, match="differ in the noise of the corrupt run"):
+        compare_sweeps(one, other)
 
 
 def result_of(values, like: SweepResult) -> SweepResult:

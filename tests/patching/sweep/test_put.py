@@ -14,8 +14,10 @@ from patching.cli.patch import main
 from patching.errors import SweepError
 from patching.page.sweep_page import sweep_page
 from patching.sweep.engine.plan import BASE, Experiment, plan_cell
-from patching.sweep.figures import heatmaps, title_lines
+from patching.sweep.figures import Look, heatmaps, title_lines
 from patching.sweep.hand_in import caption, tables
+from patching.sweep.put import as_put
+from patching.sweep.put_values import PutValues, bytes_of, rows_of_values
 from patching.sweep.request import Request
 
 
@@ -52,6 +54,12 @@ def others() -> list[PromptPair]:
     return [PromptPair.from_ids(clean, corrupt, 11, 22) for clean, corrupt in prompts]
 
 
+@pytest.fixture
+def alone(pair) -> PromptPair:
+    """The clean prompt of `pair` by itself."""
+    return PromptPair.from_ids(pair.clean_ids, None, pair.target_ids, pair.foil_ids)
+
+
 @pytest.mark.parametrize("site", SITES)
 def test_a_mean_is_that_of_the_clean_prompts_recordings(site, model, pair, others):
     model(torch.tensor([one.clean_ids for one in others]), record=site)
@@ -76,8 +84,10 @@ def test_a_mean_over_all_positions_weighs_tokens_and_takes_any_lengths(model, pa
     result = patch_sweep(model, pair, site="mlp_out", put=mean_over(prompts, per="all"))
     expected = float(logits[pair.foil_ids[0]] - logits[pair.target_ids[0]])
     assert result.values[2, -1] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(SweepError, match=r"has 7 tokens, and 3 of the 5 .* \(1 to 12 in all\)"):
+    with pytest.raises(SweepError, match=r"has 7 tokens, and 3 of the 5 .* have 1 to 12:"):
         patch_sweep(model, pair, put=mean_over(prompts))
+    with pytest.raises(SweepError, match=r"has 7 tokens, and 1 of the 1 .* have 12:"):
+        patch_sweep(model, pair, put=mean_over(prompts[2]))
 
 
 def test_the_mean_of_the_run_itself_changes_nothing(pair):
@@ -94,12 +104,12 @@ def test_the_mean_of_the_run_itself_changes_nothing(pair):
 
 
 @pytest.mark.parametrize("method", ["fast", "loop"])
-def test_to_resample_from_the_corrupt_prompt_is_to_patch_it(method, model, pair):
+def test_to_resample_from_a_corrupt_prompt_is_to_patch_it(method, model, pair, alone):
     only = PromptPair.from_ids(pair.corrupt_ids, pair.clean_ids, 1)
     for site in ("resid_mid", "k", "pattern"):
         how = {"site": site, "direction": "noise"}
         put = resample_from([only, pair])  # the pair's own prompt is no choice
-        got = patch_sweep(model, pair, put=put, method=method, **how)
+        got = patch_sweep(model, alone, put=put, method=method, **how)
         expected = patch_sweep(model, pair, **how)
         np.testing.assert_allclose(got.values, expected.values, rtol=0, atol=1e-5)
         assert got.put_from == {"prompt": only.clean_text, "seed": 0}
@@ -121,6 +131,19 @@ def test_the_seed_chooses_a_prompt_for_each_pair(model, pair, others):
         resample_from(others, seed=-1)
 
 
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_neither_prompt_of_a_pair_is_put_into_it(direction, model, others):
+    mirrored = [PromptPair.from_ids(one.corrupt_ids, one.clean_ids, 22, 11) for one in others[:2]]
+    both = [*others[:2], *mirrored]
+    for seed in range(8):
+        put = resample_from(both, seed=seed)
+        for one in patch_sweep(model, both, direction=direction, put=put, layers=[0]):
+            own = {one.pair.clean_text, one.pair.corrupt_text}
+            assert one.put_from["prompt"] not in own
+    with pytest.raises(SweepError, match="than the pair's own prompts"):
+        patch_sweep(model, both[0], direction=direction, put=resample_from([both[0], both[2]]))
+
+
 @pytest.mark.parametrize("window", [1, 3])
 def test_pairs_of_several_lengths_take_their_own_values(window):
     model, pairs = make_model().double(), several_pairs()
@@ -133,12 +156,17 @@ def test_pairs_of_several_lengths_take_their_own_values(window):
 
 
 def test_prompts_that_the_model_cannot_read_are_named(model, pair, others):
-    for wrong in ([1] * 13, [1] * 6 + [40]):
+    for wrong, why in (
+        ([1] * 13, "has 13 tokens, the model reads at most 12"),
+        ([1] * 6 + [40], "holds token id 40, the model has 40 tokens"),
+    ):
         put = mean_over([*others, PromptPair.from_ids(wrong, [2] * len(wrong), 1)], per="all")
-        with pytest.raises(SweepError, match=r"prompt 5 \(from 0\)"):
+        with pytest.raises(SweepError, match=rf"prompt 5 \(from 0\) .* {why}: leave it out"):
             patch_sweep(model, pair, put=put)
-    with pytest.raises(SweepError, match="list of PromptPair"):
-        mean_over([])
+    for make in (mean_over, resample_from):
+        for nothing in ([], 3):
+            with pytest.raises(SweepError, match="list of PromptPair"):
+                make(nothing)
 
 
 def test_putting_in_leaves_the_recording_as_it_was(model, pair, others):
@@ -157,6 +185,53 @@ def test_the_memory_of_the_values_counts(model, pair, others):
 
     held = 4 * 3 * 7 * 16  # float32, layers, tokens, width
     assert held - 1024 <= least(mean_over(others)) - least("zero") <= held + 1024
+
+
+@pytest.mark.parametrize("site", ["resid_post", "z", "k", "pattern"])
+def test_the_bytes_of_the_values_are_known_before_they_are_computed(site, others):
+    model, pairs = make_model(), several_pairs()
+    for put, of in (
+        (mean_over(others), others),
+        (resample_from(others), others),
+        *([(mean_over(pairs, per="all"), pairs)] if site != "pattern" else []),
+    ):
+        source = PutValues(model, put)
+        values = source.of(of, site)
+        tensors = [*(one.tensor for one in values), *rows_of_values(values, site)]
+        assert source.bytes_at_least(of, site)[0] == bytes_of(tensors)
+    assert PutValues(model, as_put("zero")).bytes_at_least(pairs, site) == (0, 0)
+
+
+def test_too_little_memory_is_refused_before_any_run(model, pair, others, monkeypatch):
+    def run(*args):
+        raise AssertionError("a prompt was run")
+
+    monkeypatch.setattr(type(model), "stream", run)
+    for put in (mean_over(others), resample_from(others), mean_over(others, per="all")):
+        with pytest.raises(SweepError, match="needs at least"):
+            patch_sweep(model, pair, put=put, max_memory=4096)
+
+
+def test_prompts_run_together_as_memory_allows_and_equal_draws_share_a_tensor(others, monkeypatch):
+    model, sizes = make_model().double(), []
+    stream = type(model).stream
+    monkeypatch.setattr(
+        type(model),
+        "stream",
+        lambda self, ids, tap: sizes.append(len(ids)) or stream(self, ids, tap),
+    )
+    for put in (mean_over(others), resample_from(others)):
+        together = PutValues(model, put).of(others, "z")
+        assert len(sizes) == 1
+        sizes.clear()
+        alone = PutValues(model, put).of(others, "z", allowed=1)
+        assert set(sizes) == {1}
+        sizes.clear()
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a.tensor, b.tensor, rtol=0, atol=1e-12)
+    pairs = [PromptPair.from_ids(one.clean_ids, one.corrupt_ids, 1) for one in (others[0],) * 2]
+    a, b = PutValues(model, resample_from(others)).of(pairs, "z")
+    assert a.tensor is b.tensor
 
 
 def test_every_position_can_change_but_those_that_nothing_reads():
@@ -183,7 +258,7 @@ def test_what_does_not_go_together_is_refused(model, pair):
         ({"put": "mean"}, r"in Python put=mean_over\(pairs\), in the shell --mean-over FILE"),
         ({"put": "resample"}, r"put=resample_from\(pairs\), in the shell --resample-from"),
         ({"put": mean_over([pair], per="all"), "site": "pattern"}, "take the mean per position"),
-        ({"put": "zero", "method": "attribution"}, "not attribution"),
+        ({"put": "zero", "method": "attribution"}, "zero ablation is for .* not attribution"),
         ({"put": "zero", "method": "loop", "patches": lambda cell: []}, "leave put at recorded"),
     ):
         with pytest.raises(SweepError, match=words):
@@ -199,6 +274,8 @@ def test_titles_and_files_say_what_was_put_in(model, pair, tmp_path):
     assert caption(result, "logit_diff").startswith("Zero ablation in")
     assert sweep_page(result)["title"] == "Zero ablation of z, clean run"
     assert "z, zeros into clean" in repr(result)
+    assert heatmaps(result, look=Look(title="mine")).title[:2] == ("mine", "zeros are put in")
+    assert "zeros are put in" not in caption(result, "logit_diff")  # it has said so
     result.save(tmp_path / "x")
     assert SweepResult.load(tmp_path / "x").put == "zero"
 
@@ -215,12 +292,24 @@ def test_what_is_taken_from_prompts_is_said(make, title, words, model, pair, oth
     assert sweep_page(result)["title"] == f"{title} of z, clean run"
     assert any(words in note for note in result.notes)
     assert words in caption(result, "logit_diff")
+    assert caption(result, "logit_diff").count(words) == 1
+    if result.put == "resample":
+        assert "is replaced by that of the run of" in caption(result, "logit_diff")
     assert f"{words}" in repr(result)
     result.save(tmp_path / "x")
     assert SweepResult.load(tmp_path / "x").put_from == result.put_from
     assert set(result.put_from) == {"mean": {"prompts", "per", "checksum"}}.get(
         result.put, {"prompt", "seed"}
     )
+
+
+def test_a_hostile_prompt_that_is_put_in_is_printed_escaped(model, pair):
+    hostile = {3: "\x1b[2J\n", 4: "\u202e"}
+    texts = {number: hostile.get(number, "a") for number in range(40)}
+    other = PromptPair.from_ids([3, 4, 3, 4, 3, 4, 3], [5] * 7, 11, 22, texts)
+    result = patch_sweep(model, pair, put=resample_from([other]))
+    assert "\\x1b[2J" in repr(result)
+    assert all(char.isprintable() or char == "\n" for char in repr(result))
 
 
 def test_the_command_ablates_and_names_its_files_apart(tmp_path, capsys):
@@ -247,8 +336,10 @@ def test_the_command_reads_what_is_put_in_from_a_file(tmp_path, capsys):
     assert "3 rows read, 3 pairs" in out
     assert "put in is the mean of 3 clean prompts at each position" in out
     assert main([*base, "--quiet", "--put", "resample", "--resample-from", str(file)]) == 0
-    found = {SweepResult.load(path).put for path in tmp_path.glob("*.npz")}
-    assert found == {"mean", "resample"}
+    found = {one.put: one.command for one in map(SweepResult.load, tmp_path.glob("*.npz"))}
+    assert found.keys() == {"mean", "resample"}
+    assert found["mean"]["mean_over"] == found["resample"]["resample_from"] == str(file)
+    assert (found["mean"]["mean_per"], found["mean"]["resample_from"]) == ("position", None)
     capsys.readouterr()
     for wrong, words in (
         (["--put", "mean"], "--put mean needs --mean-over FILE"),
@@ -262,12 +353,6 @@ def test_the_command_reads_what_is_put_in_from_a_file(tmp_path, capsys):
 
 
 # --------------------------------------------------------------------- without a corrupt prompt
-
-
-@pytest.fixture
-def alone(pair) -> PromptPair:
-    """The clean prompt of `pair` by itself."""
-    return PromptPair.from_ids(pair.clean_ids, None, pair.target_ids, pair.foil_ids)
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -307,7 +392,8 @@ def test_nothing_of_a_corrupt_run_is_said_where_there_is_none(model, alone, tmp_
         *result.notes,
         f"clean: {alone.clean_text}",
     )
-    assert [note.split(" id:")[0] for note in result.notes] == ["the clean run prefers the foil"]
+    notes = [note.split(" id:")[0] for note in result.notes]
+    assert notes == ["zeros are put in", "the clean run prefers the foil"]
     plot = heatmaps(result)
     assert plot.columns_are == "token and position"
     assert [name for name, _ in plot.scale.marks] == ["clean"]
@@ -321,6 +407,9 @@ def test_nothing_of_a_corrupt_run_is_said_where_there_is_none(model, alone, tmp_
     assert "corrupt_token" not in result.to_frame()
     result.save(tmp_path / "x")
     loaded = SweepResult.load(tmp_path / "x")
+    saved = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert saved["corrupt_value"] is saved["metrics"]["logit_diff"]["corrupt"] is None
+    assert np.isnan([result.corrupt_value, loaded.corrupt_value]).all()
     assert loaded.pair == result.pair
     assert not loaded.pair.has_corrupt
     assert repr(loaded) == repr(result)
@@ -333,11 +422,24 @@ def test_the_command_ablates_one_prompt(tmp_path, capsys):
     assert "corrupt" not in capsys.readouterr().out
     (path,) = tmp_path.glob("*.npz")
     assert SweepResult.load(path).direction == "noise"
+    assert main(base) == 2
+    assert "--corrupt missing: give it too, or ablate the" in capsys.readouterr().err
+
+
+def test_the_command_ablates_the_example_s_clean_prompt(tmp_path, capsys):
+    assert main(["--model", "builtin", "--out", f"{tmp_path}/", "--put", "zero", "--quiet"]) == 0
+    (path,) = tmp_path.glob("*.npz")
+    result = SweepResult.load(path)
+    assert (result.direction, result.pair.has_corrupt) == ("noise", False)
+
+
+@pytest.mark.parametrize("prompt", [[], ["--clean", "a", "--target", "b", "--foil", "c"]])
+def test_what_needs_a_corrupt_prompt_is_refused_before_the_model_loads(prompt, tmp_path, capsys):
+    base = ["--model", str(tmp_path / "no-such-model"), "--put", "zero", *prompt]
     for wrong, words in (
-        ([], "--corrupt missing"),
-        (["--put", "zero", "--direction", "denoise"], "direction noise"),
-        (["--put", "zero", "--metric", "recovery"], "recovery compares with the corrupt run"),
+        (["--direction", "denoise"], "that is direction noise (--direction noise), or give"),
+        (["--metric", "recovery"], "recovery compares with the corrupt run"),
     ):
         assert main([*base, *wrong]) == 2
-        (*_, line) = capsys.readouterr().err.splitlines()
+        (line,) = capsys.readouterr().err.splitlines()
         assert words in line

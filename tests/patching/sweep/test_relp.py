@@ -224,6 +224,10 @@ def test_progress_counts_passes(model, pair, how, passes):
         ({"method": "attribution-ig", "steps": 1.5}, "steps is a whole number"),
         ({"method": "relp", "put": "zero"}, "fast and loop, not relp"),
         ({"method": "attribution-ig", "put": "zero"}, "fast and loop, not attribution-ig"),
+        (
+            {"method": "attribution-ig", "steps": 1, "metric": "kl"},
+            "at its minimum in the clean run, .*; take more steps",
+        ),
         ({"method": "relp", "next_tokens": 3}, "relp runs no cell"),
         ({"method": "relp", "direction": "noise", "metric": "kl"}, "relp cannot estimate it"),
         ({"method": "attribution-ig", "steps": 1, "metric": "kl"}, "attribution-ig cannot"),
