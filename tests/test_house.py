@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 PACKAGES = ("mingpt", "patching")
@@ -33,6 +34,7 @@ def imported_by(statement: str) -> set[str]:
     return {*done.stdout.split()}
 
 
+@pytest.mark.slow
 def test_the_model_imports_little():
     """Leave out the packages' __init__.py, lazy.py and version.py, which every import loads.
 

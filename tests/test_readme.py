@@ -85,7 +85,17 @@ def test_there_are_examples_to_run():
     assert len(commands_of(IN_A_ROW)) == 4
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+# Those that train or study take seconds.
+LONG = ("mingpt-train", "mingpt-study")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=pytest.mark.slow if line.startswith(LONG) else ())
+        for line in COMMANDS
+    ],
+)
 def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     monkeypatch.chdir(tmp_path)
     command, *arguments = shlex.split(line)
@@ -119,6 +129,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys, line):
     assert len([*(tmp_path / "figures").iterdir()]) == figures + 2 * results + pages
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_study_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for line in commands_of(IN_A_ROW):

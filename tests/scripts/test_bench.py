@@ -82,6 +82,7 @@ def quick(tmp_path, monkeypatch):
     return ["--shape=small", "--lengths=4,8", "--rounds=2", "--out=out/"]
 
 
+@pytest.mark.slow
 def test_it_writes_a_table_and_a_plot(quick, tmp_path, capsys):
     assert command.main(quick) == 0, capsys.readouterr().err
     table = (tmp_path / "out" / "bench-small-cpu.md").read_text("utf-8")

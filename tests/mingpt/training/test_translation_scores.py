@@ -26,6 +26,7 @@ def test_without_sacrebleu_the_exact_share_is_left(monkeypatch):
     assert score(["a"], ["b"]) == {"pairs": 1, "exact": 0}
 
 
+@pytest.mark.slow
 def test_a_translation_ends_at_the_end_of_text(tmp_path):
     asked = TrainingRequest(
         pairs=str(pair_file(tmp_path)), knobs={**SMALL, "n_embd": 32}, steps=250, batch_size=16,

@@ -25,6 +25,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_example(command, tmp_path, builtin):
     run = command("explain", "--model", "builtin")
     assert run.returncode == 0, run.stderr
@@ -107,6 +108,7 @@ def test_show_and_its_old_name_are_not_given_together(capsys):
     )
 
 
+@pytest.mark.slow
 def test_show_and_its_old_name_give_the_same_files(here, capsys):
     for name in ("show", "method"):
         asked = ["--model=builtin", "--quiet", f"--{name}", "lens,logit", "--out", f"{name}/"]

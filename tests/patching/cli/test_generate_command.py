@@ -56,6 +56,7 @@ def small(here) -> str:
     return "small"
 
 
+@pytest.mark.slow
 def test_the_example(command, tmp_path, builtin):
     run = command("generate", "--model", "builtin")
     assert (run.returncode, run.stderr) == (0, "")

@@ -14,6 +14,7 @@ from patching.cli import live
 from patching.cli.live import address_of, main, own_hosts
 
 
+@pytest.mark.slow
 def test_bad_input_gets_one_line(capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -37,6 +37,7 @@ def files_in(folder) -> list[str]:
 # --------------------------------------------------------------------- the main job
 
 
+@pytest.mark.slow
 def test_the_example(command, tmp_path, monkeypatch, capsys):
     run = command("patch", "--model", "builtin")
     assert run.returncode == 0, run.stderr
@@ -112,6 +113,7 @@ def test_a_bar_is_drawn_unless_quiet(tmp_path, monkeypatch, capsys, quiet):
     assert ("patching: " in capsys.readouterr().err) is not quiet
 
 
+@pytest.mark.slow
 def test_two_different_runs_never_share_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runs = [
@@ -164,6 +166,7 @@ def test_a_figure_for_each_metric_and_one_result_for_all(tmp_path, monkeypatch, 
     assert len(files_in(tmp_path / "figures")) == 4
 
 
+@pytest.mark.slow
 def test_the_loop_and_little_memory_give_the_same_numbers(tmp_path, capsys):
     grids = []
     for name, more in {"a": [], "b": ["--method=loop"], "c": ["--max-memory=500K"]}.items():
@@ -173,6 +176,7 @@ def test_the_loop_and_little_memory_give_the_same_numbers(tmp_path, capsys):
         np.testing.assert_allclose(grid, grids[0], rtol=0, atol=1e-5 * 20)
 
 
+@pytest.mark.slow
 def test_attribution_says_that_it_is_approximate_and_how_good(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     more = ["--method=attribution", "--site=z", "--metric=recovery,kl"]

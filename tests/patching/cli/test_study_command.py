@@ -105,6 +105,7 @@ def test_without_a_file_a_small_study_of_the_shipped_model_is_run(here, capsys, 
     assert Study.load("runs/ioi-example").is_complete
 
 
+@pytest.mark.slow
 def test_two_studies_are_compared_pair_by_pair(pairs, capsys):
     for direction in ("denoise", "noise"):
         assert main(["run", "ioi.csv", *QUICK, "--direction", direction, "--out", direction]) == 0
@@ -192,6 +193,7 @@ def test_a_shell_completes_commands_and_their_options(monkeypatch, capsys):
         assert wanted in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_little_memory_gives_the_same_statistics(pairs, capsys):
     for name, more in (("a", []), ("b", ["--max-memory", "1M"])):
         assert main(["run", "ioi.csv", *QUICK, "--out", name, "--quiet", "--json", *more]) == 0

@@ -79,6 +79,7 @@ def test_pairs_and_json(here, capsys):
     assert "    123<|sep|>" in said.err
 
 
+@pytest.mark.slow
 def test_resume_goes_on(here, capsys):
     """A run that is interrupted saves, and says how to go on."""
     asked = ["--text", "text.txt", *TINY, "--steps=160", "--eval-every=20", "--patience=0"]

@@ -171,6 +171,7 @@ def test_the_page_of_a_study_holds_its_summary_and_its_pairs(study, monkeypatch)
 # --------------------------------------------------------------------- the commands
 
 
+@pytest.mark.slow
 def test_explain_generate_and_study_write_pages(tmp_path, capsys, study):
     out = f"{tmp_path}/x.png"
     base = ["--model", "builtin", "--html", "--quiet"]

@@ -167,6 +167,7 @@ def test_damaged_words_about_the_prompts_are_refused(model, tmp_path):
         Study.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_ablates(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = ["clean,corrupt,target,foil"]

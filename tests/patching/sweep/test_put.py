@@ -415,6 +415,7 @@ def test_nothing_of_a_corrupt_run_is_said_where_there_is_none(model, alone, tmp_
     assert repr(loaded) == repr(result)
 
 
+@pytest.mark.slow
 def test_the_command_ablates_one_prompt(tmp_path, capsys):
     base = ["--model", "builtin", "--out", f"{tmp_path}/", "--clean", "The keys to the cabinet"]
     base += ["--target", "are", "--foil", "is"]
