@@ -22,6 +22,7 @@ from patching.study.words import (
     METRIC_WORDS,
     experiment_words,
     how_words,
+    kept_words,
     noise_words,
     pairing_words,
     unpatched_means,
@@ -247,7 +248,7 @@ def study_strips(
         low=about.low,
         high=about.high,
         caption=f"{METRIC_WORDS[metric]}: patched minus unpatched",
-        title=done if title is None else (title, *done[2:]),
+        title=done if title is None else (title, *kept_words(study, site)),
     )
 
 
@@ -356,11 +357,12 @@ def _title(
         f"Mean of {experiment_words(study, what)} ({study.request.direction});"
         f" model {model_label(str(study.fields['model']['name']))}"
     )
+    kept = [noise_words(study)] if title is None else kept_words(study, what)
     return (
         first if title is None else title,
         f"{counted(n, 'pair')}{_chosen(how)}; outlined: differs from no effect, p < {ALPHA:g}"
         f" ({correction} over {counted(tested, 'cell')})",
-        *filter(None, [noise_words(study)]),
+        *filter(None, kept),
     )
 
 

@@ -63,6 +63,14 @@ def experiment_words(study: Study, what: str) -> str:
     return f"{done} of {what}, {base} run" + (f", by {by}" if (by := put_words(study)) else "")
 
 
+def kept_words(study: Study, what: str) -> tuple[str, ...]:
+    """Return the lines that a title of a caller's own must not remove: ablation, paths, noise."""
+    request = study.request
+    is_plain = request.put not in ABLATIONS and request.paths is None
+    done = "" if is_plain else experiment_words(study, what)
+    return tuple(filter(None, [done, noise_words(study)]))
+
+
 def put_words(study: Study) -> str:
     """Return which prompts give what a study puts in; "" for what is not taken from prompts.
 

@@ -13,7 +13,7 @@ from patching.errors import StudyError
 from patching.page.study_page import study_page
 from patching.paths.request import PathRequest
 from patching.study.comparison import compare_studies
-from patching.study.figures import study_map
+from patching.study.figures import study_map, study_strips
 from patching.study.labels import cell_name, find_cell
 from patching.study.request import StudyRequest
 from patching.study.result import Study
@@ -75,6 +75,8 @@ def test_figures_and_pages_say_which_paths(model, tmp_path):
     )
     assert drawn.columns == ("0", "1", "MLP") and drawn.cmap == "RdBu"
     assert "paths to k:2.1" in repr(study)
+    for own in (study_map(study, table, title="Mine"), study_strips(study, title="Mine")):
+        assert own.title[0] == "Mine" and "path patching of senders" in own.title[-1]
     assert study_page(study, table)["views"][0]["charts"][0]["columns_are"] == "sender"
     how = {"paths": replace(of, mlps="recomputed"), "progress": False}
     other = run_study(model, some_pairs(4), out=tmp_path / "b", **how)
