@@ -50,8 +50,8 @@ def put_options(*, of_study: bool = False) -> list[Option]:
         Option(["--mean-over"], metavar="FILE", shell_complete=files,
                help=f"--put mean: the file of pairs whose clean prompts are averaged{own}"),
         Option(["--mean-per"], type=Choice(MEANS_PER), default=Put.per,
-               help="--put mean. position: at each position, over prompts of equal length; all: one"
-               " mean over all positions"),
+               help="--put mean. position: at each position, over prompts of equal length; role: of"
+               " each role of the tokens of a study's own pairs; all: one mean over all positions"),
         Option(["--resample-from"], metavar="FILE", shell_complete=files,
                help="--put resample: the file of pairs, one of whose clean prompts of equal length"
                f" is chosen by --seed{own}"),

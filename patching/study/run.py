@@ -142,8 +142,6 @@ class _Work:
             self.put_from = put.pairs
             own = tuple(self.pairs) if request.put in FROM_PROMPTS else ()
             from_where = replace(request.put_in, pairs=put.pairs or own, file=put.file)
-            self.source = PutValues(model, from_where)
-            self.source.check(self.pairs)
             if request.paths is not None:
                 for T in {len(pair) for pair in self.pairs}:
                     request.of_paths.paths(model.config, T)
@@ -162,6 +160,13 @@ class _Work:
             for number, pair in enumerate(self.pairs)
         ]
         common_keys(self.keys)  # to fail before the first run
+        try:
+            if request.mean_per == "role" and self.align == "roles" and not put.pairs:
+                from_where = replace(from_where, keys=tuple(map(tuple, self.keys)))
+            self.source = PutValues(model, from_where)
+            self.source.check(self.pairs)
+        except SweepError as error:
+            raise StudyError(str(error)) from None
         self.batches = cut([len(pair) for pair in self.pairs], request.batch)
 
     def _check_pairs(self, noise: Sequence[Gaussian]) -> None:

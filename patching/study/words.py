@@ -86,7 +86,9 @@ def put_words(study: Study) -> str:
     prompts += f" of {escaped(Path(file).name)}" if file is not None else ""
     if request.put == "resample":
         return f"another of {prompts}, seed {request.put_seed}"
-    where = {"position": "at each position", "all": "over all positions"}[request.mean_per]
+    where = {"position": "at each position", "role": "of each role", "all": "over all positions"}[
+        request.mean_per
+    ]
     return f"the mean of {prompts} {where}"
 
 

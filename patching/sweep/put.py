@@ -16,13 +16,15 @@ from mingpt.errors import ConfigError
 from patching.errors import SweepError
 from patching.prompts import PromptPair
 
+Key = int | str  # what positions of different prompts have in common
 PUTS = ("recorded", "zero", "mean", "resample")
 # Those that are taken from prompts -> the function that makes them, the command's option.
 FROM_PROMPTS = {
     "mean": ("mean_over", "--mean-over"),
     "resample": ("resample_from", "--resample-from"),
 }
-MEANS_PER = ("position", "all")  # a mean at each position; or one over all positions together
+# A mean at each position; of each role of a study's tokens; or over all positions together.
+MEANS_PER = ("position", "role", "all")
 # What is put in -> its name in titles.
 ABLATIONS = {"zero": "Zero ablation", "mean": "Mean ablation", "resample": "Resample ablation"}
 
@@ -40,6 +42,8 @@ class Put:
     per: str = "position"  # of a mean: a name in MEANS_PER
     seed: int = 0  # of the choice of another prompt
     file: str | None = None  # that the pairs were read from, for titles
+    # Of a mean per role: of each pair, the role or the place after a role of each position.
+    keys: tuple[tuple[Key, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.what not in PUTS:
@@ -60,6 +64,11 @@ class Put:
             raise SweepError(
                 f"to put in {self.what}, name the pairs that it is taken from: in Python"
                 f" put={maker}(pairs), in the shell {option} FILE"
+            )
+        if self.what == "mean" and self.per == "role" and len(self.keys) != len(self.pairs):
+            raise SweepError(
+                "a mean per role is for studies whose own pairs have roles, aligned by roles:"
+                " mingpt-study run --put mean --mean-per role, in Python run_study"
             )
 
     @property

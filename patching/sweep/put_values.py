@@ -23,7 +23,7 @@ from mingpt.model import GPT
 from mingpt.sites import HEAD_SITES, Patch, recorded_shape
 from patching.errors import SweepError, named
 from patching.prompts import PromptPair
-from patching.sweep.put import Put
+from patching.sweep.put import Key, Put
 
 TOKENS_AT_ONCE = 1024  # of the prompts that run together
 
@@ -59,6 +59,7 @@ class PutValues:
         self._shared: dict[tuple[str, int], Tensor] = {}  # site, tokens -> zeros, or a mean
         self._choices: dict[int, list[PromptPair]] = {}  # tokens -> pairs, each clean prompt once
         self._place: dict[tuple[int, ...], int] = {}  # clean ids -> their place among the choices
+        self._keys = {pair.clean_ids: keys for pair, keys in zip(put.pairs, put.keys, strict=False)}
         for pair in put.pairs:
             if pair.clean_ids not in self._place:
                 choices = self._choices.setdefault(len(pair), [])
@@ -89,6 +90,8 @@ class PutValues:
             with named(number, len(pairs)):
                 if self.put.what == "mean" and self.put.per == "position":
                     self._check_length(pair)
+                elif self.put.what == "mean" and self.put.per == "role":
+                    self._keys_of(pair)
                 elif self.put.what == "resample":
                     self.another(pair)
 
@@ -103,6 +106,16 @@ class PutValues:
                 f" {numbers}: choose prompts of one length, or one mean over all positions"
                 " (--mean-per all, in Python per='all')"
             )
+
+    def _keys_of(self, pair: PromptPair) -> tuple[Key, ...]:
+        """Return the key of each position of a pair, for a mean per role.
+
+        Raises:
+            SweepError: the pair is not among those of the mean.
+        """
+        if pair.clean_ids not in self._keys:
+            raise SweepError("a mean per role is over the study's own pairs, and this is another")
+        return self._keys[pair.clean_ids]
 
     @cached_property
     def _checksum(self) -> str:
@@ -142,7 +155,9 @@ class PutValues:
             return 0, 0
         model, is_mean = self.model, self.put.what == "mean"
         over_tokens = is_mean and self.put.per == "all"
-        lengths = [len(one) for one in ([pairs[0]] if is_mean else self._drawn(pairs))]
+        is_shared = is_mean and self.put.per != "role"
+        of = pairs[:1] if is_shared else pairs if is_mean else self._drawn(pairs)
+        lengths = [len(one) for one in of]
         numbers = sum(_numbers(model, site, T, over_tokens=over_tokens) for T in lengths)
         copies = 2 if site in HEAD_SITES and site != "pattern" and not over_tokens else 1
         held = numbers * model.dtype.itemsize
@@ -167,6 +182,8 @@ class PutValues:
         if put.what == "zero":
             return [Values(self._once(site, len(pair), _zeros)) for pair in pairs]
         said = {"prompts": len(put.pairs), "per": put.per, "checksum": self._checksum}
+        if put.per == "role":
+            return [Values(self._of_roles(pair, site, allowed), said=said) for pair in pairs]
         make = partial(self._mean, allowed=allowed)
         return [Values(self._once(site, len(pair), make), said=said) for pair in pairs]
 
@@ -192,6 +209,20 @@ class PutValues:
             said = {"prompt": other.clean_text, "seed": self.put.seed}
             found.append(Values(drawn[other.clean_ids], said=said))
         return found
+
+    def _of_roles(self, pair: PromptPair, site: str, allowed: int | None) -> Tensor:
+        """Return the mean of each position's role (n_layer, ..., T, size)."""
+        place = {key: number for number, key in enumerate(self._every_key)}
+        means = self._once(
+            site, 0, lambda model, site, _: _mean_of_keys(model, site, self.put, place, allowed)
+        )
+        at = [place[key] for key in self._keys_of(pair)]
+        return means.index_select(-2, torch.tensor(at, device=means.device))
+
+    @cached_property
+    def _every_key(self) -> list[Key]:
+        """The keys that occur, each once."""
+        return list(dict.fromkeys(key for keys in self.put.keys for key in keys))
 
     def _mean(self, model: GPT, site: str, T: int, allowed: int | None = None) -> Tensor:
         """Return the mean over the clean prompts, for a pair of T tokens."""
@@ -272,6 +303,39 @@ def _mean_of(
     count = sum(map(len, prompts)) if over_tokens else len(prompts)
     # Each sum is freed as its mean is made.
     return torch.stack([(sums.pop(0) / count).to(model.dtype) for _ in range(n_layer)])
+
+
+def _mean_of_keys(
+    model: GPT, site: str, put: Put, place: dict[Key, int], allowed: int | None
+) -> Tensor:
+    """Return the mean of each key over the prompts that have it: (n_layer, ..., keys, size).
+
+    Args:
+        place: the number of each key.
+
+    Example:
+        of two prompts with the keys (start, IO) and (start, start+1, IO), the mean of IO is that
+        of the first one's position 1 and the second one's position 2.
+    """
+    n_layer, _, *shape = recorded_shape(site, model.config, 1, len(place)).values()
+    wide, device = _wide(model), model.device
+    sums = [torch.zeros(shape, dtype=wide, device=device) for _ in range(n_layer)]
+    counts = torch.zeros(len(place), dtype=wide, device=device)
+    alike: dict[tuple[Key, ...], list[tuple[int, ...]]] = {}  # prompts whose keys are the same
+    for pair, keys in zip(put.pairs, put.keys, strict=True):
+        alike.setdefault(keys, []).append(pair.clean_ids)
+    for keys, prompts in alike.items():
+        at = torch.tensor([place[key] for key in keys], device=device)  # (T,)
+
+        def tap(layer: int, name: str, x: Tensor, at: Tensor = at) -> Tensor:
+            if name == site:
+                sums[layer].index_add_(-2, at, x.sum(0, dtype=wide))
+            return x
+
+        counts.index_add_(0, at, torch.full((len(at),), len(prompts), dtype=wide, device=device))
+        for some in _batches(model, prompts, allowed):
+            model.stream(torch.tensor(some, device=device), tap)
+    return torch.stack([(one / counts[:, None]).to(model.dtype) for one in sums])
 
 
 def _batches(

@@ -194,10 +194,10 @@ class Request:
             )
         if not put.is_recorded and self.patches is not None:
             raise SweepError("patches of your own say what is put in: leave put at recorded")
-        if put.what == "mean" and put.per == "all" and self.site == "pattern":
+        if put.what == "mean" and put.per != "position" and self.site == "pattern":
             raise SweepError(
-                "a pattern has no mean over all positions, because each position has other keys:"
-                " take the mean per position"
+                "a pattern has no mean over all positions or per role, because each position has"
+                " other keys: take the mean per position"
             )
 
     def check_runs(self, pair: PromptPair) -> None:

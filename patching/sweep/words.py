@@ -66,7 +66,11 @@ def put_words(put: str, said: Mapping[str, Any]) -> str:
         "the mean of 40 clean prompts at each position"
     """
     if put == "mean":
-        where = {"position": "at each position", "all": "over all positions"}[said["per"]]
+        where = {
+            "position": "at each position",
+            "role": "of each role",
+            "all": "over all positions",
+        }[said["per"]]
         return f"the mean of {counted(said['prompts'], 'clean prompt')} {where}"
     if put == "resample":
         prompt = squeezed(said["prompt"], MOST_OF_PROMPT)

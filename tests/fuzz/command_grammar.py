@@ -56,7 +56,7 @@ KINDS = {
     "put": (("recorded", "zero", "mean", "resample"), HOSTILE),
     "corrupt_by": (("gaussian",), HOSTILE),
     "noise_std": (("3s", "0.4", "1.5s"), ("s", "-3s", *REALS)),
-    "mean_per": (("position", "all"), HOSTILE),
+    "mean_per": (("position", "role", "all"), HOSTILE),
     "metric": (("logit_diff", "recovery", "kl,log_prob", "prob_diff"), ("kl,kl", ",", *HOSTILE)),
     "indices": (("0", "-1", "0-1", "0,2"), INDICES),
     "method": (

@@ -5,21 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import make_model
+import torch
+from helpers import last, make_model
 from study_cases import some_pairs
 
+from mingpt.sites import Patch
 from patching import PromptPair, draw_study, mean_over, patch_sweep, resample_from
 from patching.cli.study import main
 from patching.cli.study_report import maps
-from patching.errors import ResultError, StudyError
+from patching.errors import ResultError, StudyError, SweepError
 from patching.page.study_page import study_page
 from patching.study.figures import study_map, study_strips
+from patching.study.generators.make import make_pairs, write_rows
 from patching.study.on_disk import read_study, write_study
+from patching.study.pairs_file import read_pairs
 from patching.study.request import StudyRequest
 from patching.study.result import Study
 from patching.study.run import run_study
 from patching.study.words import experiment_words
-from patching.sweep.put import PUTS
+from patching.sweep.put import PUTS, Put
 from patching.sweep.put_values import PutValues
 
 QUIET = {"progress": False, "direction": "noise"}
@@ -49,6 +53,43 @@ def test_other_pairs_can_be_named_and_make_another_study(model, tmp_path):
     for put, words in (("mean", "pairs put_from"), ("zero", "put: mean there, zero asked for")):
         with pytest.raises(StudyError, match=words):
             run_study(model, pairs, put=put, out=tmp_path, **QUIET)
+
+
+def test_a_mean_per_role_is_over_the_tokens_of_that_role(builtin, tmp_path):
+    model, tokenizer = builtin
+    rows = make_pairs("ioi", tokenizer, 8).rows
+    pairs, _ = read_pairs(tokenizer, write_rows(tmp_path / "ioi.csv", rows), roles="roles")
+    assert len({len(pair) for pair in pairs}) > 1
+    put = Put("mean", per="role")
+    study = run_study(model, pairs, put=put, site="resid_post,z", by_position=True, **QUIET)
+    places = [study.column("keys")[number].index("S2") for number in range(len(pairs))]
+    streams, heads = [], []
+    for pair, place in zip(pairs, places, strict=True):
+        model(torch.tensor([pair.clean_ids]), record=["resid_post", "z"])
+        streams.append(model.recording["resid_post"][1, 0, place])
+        heads.append(model.recording["z"][2, 0, 3, place])
+    patches = (
+        ("resid_post", Patch("resid_post", 1, places[0], value=torch.stack(streams).mean(0)[None])),
+        ("z", Patch("z", 2, places[0], 3, value=torch.stack(heads).mean(0)[None])),
+    )
+    for site, patch in patches:
+        cells = study.cells(site, "logit_diff")
+        at = cells.axes["role"] == "S2"
+        at &= cells.axes["layer"] == patch.layer
+        at &= patch.head is None or cells.axes["head"] == patch.head
+        logits = last(model, pairs[0].clean_ids, patch=patch)
+        value = float(logits[pairs[0].foil_ids[0]] - logits[pairs[0].target_ids[0]])
+        found = cells.base[0] + float(cells.effects[0, at].squeeze())
+        assert found == pytest.approx(value, abs=1e-4)
+    assert "of each role" in study_map(study, study.summary(draws=50, flips=50)).title[0]
+    for how, words in (
+        ({"put": Put("mean", per="role"), "align": "end"}, "a mean per role is for studies"),
+        ({"put": Put("mean", per="role"), "site": "pattern"}, "no mean over all positions or per"),
+    ):
+        with pytest.raises(StudyError, match=words):
+            run_study(model, pairs, **how, **QUIET)
+    with pytest.raises(SweepError, match="a mean per role is for studies"):
+        patch_sweep(model, pairs[0], put=mean_over(pairs, per="role"), direction="noise")
 
 
 def test_a_mean_is_computed_once_for_all_batches(model, monkeypatch):
