@@ -68,7 +68,7 @@ def test_a_map_takes_a_fraction_of_the_loop(pair, how, arithmetic):
         return patch_paths(model, pair, progress=False, **how)
 
     ratio = macs(one) * times / macs(fast)
-    seconds = median_seconds([fast, one, large_product()], rounds=5)
+    seconds = median_seconds([fast, one, large_product()], rounds=3)
     floor = macs(fast) * seconds[2] / 2**32
     print(
         f"\n{how or 'logits'}: {len(paths.sending)} senders, {seconds[0]:.3f} s; the loop takes"

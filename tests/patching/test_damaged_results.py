@@ -167,7 +167,7 @@ def test_an_altered_field_is_refused_or_the_result_can_be_used(saved, tmp_path, 
         for value in odd_values(array)
     ]
     refused = used = 0
-    most = len(changes) if kind in ("sweep", "explanation") else 300
+    most = len(changes) if kind in ("sweep", "explanation") else 150
     for name, value in random.Random(0).sample(changes, most if slowly else 150):
         shutil.copy(source, path)
         altered(path, name, value)
@@ -197,6 +197,7 @@ def use(result, *, with_figures: bool) -> None:
             _ = result.by_sender(metric) if isinstance(result, PathResult) else result.strongest(3)
             if with_figures:
                 png_bytes(draw_paths(result, metric=metric))
+            if with_figures and isinstance(result, EdgeResult):
                 png_bytes(draw_paths(result, metric=metric, figure="circuit"))
     else:
         _ = result.next, result.parts(), result.worst(), result.bars("logit")
