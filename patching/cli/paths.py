@@ -23,7 +23,16 @@ from patching.cli.common.options import look_options, model_options, output_opti
 from patching.cli.common.page import check_html, html_option
 from patching.cli.common.pair import pair_texts, prompt_options, with_command
 from patching.paths.graph import KINDS
-from patching.paths.request import EDGE_METHODS, END, MLPS, STEPS, EdgeRequest, PathRequest
+from patching.paths.request import (
+    EDGE_METHODS,
+    END,
+    MLPS,
+    MOST_STRONGEST,
+    STEPS,
+    STRONGEST,
+    EdgeRequest,
+    PathRequest,
+)
 from patching.sweep.engine.memory import parse_size
 from patching.sweep.metrics import METRICS
 from patching.sweep.request import DIRECTIONS
@@ -42,8 +51,6 @@ EXAMPLE = {
 }
 ONLY_MAPS = ("receiver", "mlps", "sender_positions")  # options that a map of edges has not
 ONLY_EDGES = ("kinds", "steps", "strongest", "compare_exact")
-STRONGEST = 30  # edges of the circuit
-MOST_STRONGEST = 500
 
 
 DESCRIPTION = """\

@@ -12,7 +12,7 @@ from patching.cli.common.command import UsageError
 from patching.cli.common.page import command_line, html_path
 from patching.interrupts import check_interrupted
 from patching.paths.graph import LOGITS
-from patching.paths.request import EdgeRequest, PathRequest
+from patching.paths.request import STRONGEST, EdgeRequest, PathRequest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def _kinds(arguments: SimpleNamespace) -> list[str]:
 def _figure(
     results: Sequence[PathsFound], kind: str, metric: str, arguments: SimpleNamespace
 ) -> Figure:
-    from patching.paths.figures import STRONGEST, draw_edge_agreement, draw_paths
+    from patching.paths.figures import draw_edge_agreement, draw_paths
 
     if kind == "compared":
         return draw_edge_agreement(

@@ -247,7 +247,9 @@ def _paths(arguments: SimpleNamespace) -> PathRequest | None:
     """
     at = arguments.sender_positions, arguments.receiver_positions
     if arguments.paths is not None:
-        return PathRequest(arguments.paths, arguments.mlps, "denoise", "logit_diff", *at)
+        return PathRequest(
+            arguments.paths, arguments.mlps, sender_positions=at[0], receiver_positions=at[1]
+        )
     if arguments.mlps != StudyRequest.mlps or any(at):
         raise UsageError("--mlps, --sender-positions and --receiver-positions are for --paths")
     return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from patching.page.charts import JSON, chart, field, heatmap, rows_of, shown
 from patching.page.parts import charts, made, page, prompt, score_table, tables
 from patching.paths.figures import experiment_words
+from patching.paths.graph import Receiver
 from patching.paths.result import EdgeResult, PathResult, PathsFound
 from patching.text import counted, escaped
 
@@ -38,7 +39,7 @@ def edges_page(result: EdgeResult, command: str = "") -> JSON:
     found = [
         _layer_chart(result, metric, layer, columns)
         for metric in result.metrics
-        for layer, columns in _by_layer(result.receivers).items()
+        for layer, columns in _by_layer(result.hearing).items()
     ]
     strongest = [_strongest(result, metric) for metric in result.metrics]
     approximate = ", approximate" if result.is_approximate else ""
@@ -146,12 +147,11 @@ def _chart(
     )  # fmt: skip
 
 
-def _by_layer(receivers: tuple[str, ...]) -> dict[str, list[int]]:
+def _by_layer(receivers: Sequence[Receiver]) -> dict[str, list[int]]:
     """Return "layer 0", ..., "logits" -> the places of its receivers."""
     found: dict[str, list[int]] = {}
-    for place, name in enumerate(receivers):
-        match = re.match(r"[am](\d+)", name)
-        found.setdefault("logits" if match is None else f"layer {match[1]}", []).append(place)
+    for place, one in enumerate(receivers):
+        found.setdefault("logits" if one.layer is None else f"layer {one.layer}", []).append(place)
     return found
 
 

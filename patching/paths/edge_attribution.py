@@ -27,13 +27,13 @@ from torch import Tensor
 from mingpt.checks import widened
 from mingpt.model import GPT
 from patching.attention import output_heads
-from patching.paths.engine.record import Recorded, record
+from patching.paths.engine.record import Recorded
+from patching.paths.engine.runs import Runs
 from patching.paths.graph import HEAD_KINDS, Paths, Receiver
 from patching.prompts import PromptPair
 from patching.sweep.attribution import check_has_gradients, gradients
 from patching.sweep.metrics import Metric
-from patching.sweep.readout import Measured, Reader, check_unpatched
-from patching.sweep.request import DIRECTIONS
+from patching.sweep.readout import Measured, Reader
 
 
 @torch.inference_mode(False)
@@ -59,10 +59,8 @@ def measure(
         SweepError: a metric that is undefined, or that has no gradient.
     """
     check_has_gradients(model)
-    runs = {run: record(model, pair.ids(run)) for run in ("clean", "corrupt")}
-    base, source = (runs[run] for run in DIRECTIONS[direction])
-    reader = Reader(model, pair, metrics, runs["clean"].final, runs["corrupt"].final)
-    check_unpatched(metrics, reader.readout, model.dtype)
+    runs = Runs.of(model, pair, direction, metrics)
+    base, source, reader = runs.base, runs.source, runs.reader
     at = torch.tensor(paths.receiver_positions, device=model.device)
     differences = widened(_differences(model, base, source)[:, at])  # (S, n, C)
     linked = torch.tensor(
@@ -79,12 +77,8 @@ def measure(
             for place, slope in enumerate(slopes):  # (T, C) of each receiver
                 effects[number, :, place] += torch.einsum("snc,nc->s", differences, slope[at])
             step()
-    at_base = {"clean": reader.clean, "corrupt": reader.corrupt}[DIRECTIONS[direction][0]]
-    values = at_base[:, None, None] + effects / len(shares)
-    values = values.masked_fill(~linked, torch.nan)
-    return Measured(
-        values, reader.clean, reader.corrupt, runs["clean"].final, runs["corrupt"].final
-    )
+    values = runs.at_base[..., None] + effects / len(shares)
+    return runs.measured(values.masked_fill(~linked, torch.nan))
 
 
 def _differences(model: GPT, base: Recorded, source: Recorded) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,20 @@ from patching.drawing.paths import (
 from patching.drawing.sweep import Comparison, draw_comparison
 from patching.errors import DrawingError
 from patching.paths.agreement import compare_edges
-from patching.paths.graph import KINDS, LOGITS, parse_receivers
+from patching.paths.graph import (
+    KINDS,
+    LOGITS,
+    Receiver,
+    layer_named,
+    parse_receivers,
+    receiver_named,
+)
+from patching.paths.request import MOST_STRONGEST, STRONGEST
 from patching.paths.result import EdgeResult, PathResult, PathsFound
 from patching.sweep.request import DIRECTIONS
 from patching.text import model_label, shortened
 
 FIGURES = ("matrix", "circuit")  # of edges
-STRONGEST = 30  # edges of the circuit
-MOST_EDGES = 500  # that a circuit can be asked for
 METHOD_WORDS = {
     "eap": "Edge attribution patching (approximate, to first order)",
     "eap-ig": "EAP-IG (approximate; gradients averaged over {steps} steps)",
@@ -125,8 +132,8 @@ def edge_matrix(
     within = ", ".join(names[kind] for kind in names if kind in result.kinds)
     return EdgeMatrix(
         effects=effects[has_path],
-        rows=_starts(senders, "embeddings"),
-        columns=_starts(result.receivers, "logits"),
+        rows=_starts(map(layer_named, senders), "embeddings"),
+        columns=_starts((one.layer for one in result.hearing), "logits"),
         within=within,
         caption=_effect_caption(result, name),
         title=title_lines(result, title),
@@ -142,12 +149,12 @@ def circuit(
         DrawingError: no such metric, or a number of edges that cannot be drawn.
     """
     name = _metric_of(result, metric)
-    if not (isinstance(edges, int) and 1 <= edges <= MOST_EDGES):
-        raise DrawingError(f"a circuit has 1 to {MOST_EDGES} edges, not {edges!r}")
+    if not (isinstance(edges, int) and 1 <= edges <= MOST_STRONGEST):
+        raise DrawingError(f"a circuit has 1 to {MOST_STRONGEST} edges, not {edges!r}")
     strongest = [one for one in result.strongest(edges, name) if one[2] != 0]
     drawn = []
     for sender, receiver, effect in strongest:
-        node, kind = _node_of(receiver, is_shared=result.kv_heads < result.n_head)
+        node, kind = _node_of(receiver_named(receiver), is_shared=result.kv_heads < result.n_head)
         drawn.append((sender, node, kind, effect))
     names = dict.fromkeys(name for edge in drawn for name in edge[:2])
     own = title_lines(result, title)
@@ -185,7 +192,8 @@ def draw_edge_agreement(
     pearson = "undefined" if agreement.pearson is None else f"{agreement.pearson:.3f}"
     x, y = exact.effects(name), approximate.effects(name)
     both = np.isfinite(x)
-    layers = np.array([_layer_of(one, exact.n_layer) for one in exact.receivers])
+    L = exact.n_layer
+    layers = np.array([L if one.layer is None else one.layer for one in exact.hearing])
     points = Comparison(
         exact=x[both],
         approximate=y[both],
@@ -196,11 +204,6 @@ def draw_edge_agreement(
         title=(*title_lines(approximate, title), f"correlation (Pearson) {pearson}"),
     )
     return draw_comparison(points, path, cmap=cmap)
-
-
-def _layer_of(receiver: str, n_layer: int) -> int:
-    match = re.match(r"[am](\d+)", receiver)
-    return n_layer if match is None else int(match[1])
 
 
 def title_lines(result: PathsFound, title: str | None = None) -> tuple[str, ...]:
@@ -268,32 +271,32 @@ def _metric_of(result: PathsFound, asked: str | None) -> str:
     return asked or result.metric
 
 
-def _starts(names: tuple[str, ...], other: str) -> dict[int, str]:
-    """Return where each layer begins among names, with a label for every layer or few of them.
+def _starts(layers: Iterable[int | None], other: str) -> dict[int, str]:
+    """Return where each layer begins, with its label.
+
+    Args:
+        layers: of senders or receivers, in order; None for embeddings or logits.
+        other: the label of these.
 
     Example:
-        _starts(("input", "a0.h0", "m0"), "embeddings")  # {0: "embeddings", 1: "layer 0"}
+        _starts([None, 0, 0, 1], "embeddings")  # {0: "embeddings", 1: "layer 0", 3: "layer 1"}
     """
-    found: dict[int, str] = {}
-    for place, name in enumerate(names):
-        match = re.match(r"[am](\d+)", name)
-        label = other if match is None else f"layer {match[1]}"
-        if label not in found.values():
-            found[place] = label
-    return found
+    found: dict[str, int] = {}
+    for place, layer in enumerate(layers):
+        found.setdefault(other if layer is None else f"layer {layer}", place)
+    return {place: label for label, place in found.items()}
 
 
-def _node_of(receiver: str, *, is_shared: bool) -> tuple[str, str]:
-    """Return a receiver's node, and "q", "k" or "v": "a9.h1<q>" -> ("a9.h1", "q").
+def _node_of(receiver: Receiver, *, is_shared: bool) -> tuple[str, str]:
+    """Return a receiver's node, and "q", "k" or "v" or "": ("a9.h1", "q") of q 9.1.
 
-    A head of k and v that several query heads read is a node of its own: "a9.h1<k>" -> ("a9.kv1",
-    "k"). It sends nothing itself.
+    A head of k and v that several query heads read is a node of its own, ("a9.kv1", "k"). It
+    sends nothing itself.
     """
-    match = re.fullmatch(r"(.+)<([qkv])>", receiver)
-    if match is None:
-        return receiver, ""
-    node, kind = match[1], match[2]
-    return (node.replace(".h", ".kv") if is_shared and kind in SHARED_SITES else node), kind
+    if receiver.head is None:
+        return receiver.name, ""
+    letters = "kv" if is_shared and receiver.kind in SHARED_SITES else "h"
+    return f"a{receiver.layer}.{letters}{receiver.head}", receiver.kind
 
 
 def _placed(names: list[str], result: EdgeResult) -> list[Node]:

@@ -23,7 +23,7 @@ KINDS = {
 HEAD_KINDS = ("q", "k", "v")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Sender:
     """A part of the model whose output is taken from the other run."""
 
@@ -136,9 +136,6 @@ def _from_text(text: str) -> list[Receiver]:
         known = kind in KINDS and kind != "logits" and len(numbers) == wanted
         if not (known and all(re.fullmatch(r"-?\d{1,6}", one, re.ASCII) for one in numbers)):
             raise PathError(f"no receiver {part.strip()!r:.80}: write {EXAMPLES}")
-        if not all(one.removeprefix("-").isascii() and one.removeprefix("-").isdigit()
-                   for one in numbers):  # fmt: skip
-            raise PathError(f"no receiver {part.strip()!r}: write {EXAMPLES}")
         found.append(Receiver(kind, *map(int, numbers)))
     return found
 
@@ -216,6 +213,19 @@ def receivers_of(
                 found += [Receiver(kind, layer, head) for head in range(heads)]
         found += [Receiver("mlp", layer)] * ("mlp" in kinds)
     return (*found, *[LOGITS] * ("logits" in kinds))
+
+
+def receiver_named(name: str) -> Receiver:
+    """Return the receiver of a name: "a9.h10<q>", "m9" or "logits"."""
+    if name == "logits":
+        return LOGITS
+    layer, head, kind = re.findall(r"\d+|[qkv](?=>)", name) if "<" in name else (name[1:], None, "")
+    return Receiver(kind or "mlp", int(layer), None if head is None else int(head))
+
+
+def layer_named(sender: str) -> int | None:
+    """Return the layer of a sender by its name: "a9.h10" and "m9" -> 9; "input" -> None."""
+    return None if sender == "input" else int(sender[1:].partition(".")[0])
 
 
 def placed(receiver: Receiver, config: GPTConfig) -> Receiver:

@@ -124,7 +124,9 @@ def frozen_patches(base: Mapping[str, Tensor], paths: Paths) -> list[Patch]:
 
 
 def sender_patches(
-    sender: Sender, source: Mapping[str, Tensor], positions: Sequence[int]
+    sender: Sender,
+    source: Mapping[str, Tensor] | Mapping[str, list[Tensor]],
+    positions: Sequence[int],
 ) -> list[Patch]:
     """Return the patches that put the source run's output of a sender in.
 

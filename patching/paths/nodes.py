@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from mingpt.checks import widened
+from mingpt.sites import Patch, Taps
 from patching.errors import PathError
+from patching.paths.engine.runs import OUT_OF_MEMORY, Runs
 from patching.paths.graph import senders_of
 from patching.paths.loop import sender_patches
 from patching.progress import Progress, progress_or_bar, steps
 from patching.running import ready
 from patching.sweep.metrics import Asked, check_foil, parse_metrics
-from patching.sweep.readout import Reader, check_unpatched, read
 from patching.sweep.request import DIRECTIONS
-from patching.sweep.run import OUT_OF_MEMORY, check_pair
+from patching.sweep.run import check_pair
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
@@ -38,7 +39,7 @@ def node_effects(
 ) -> dict[str, float]:
     """Return the change of a metric, patched minus unpatched, for each sender's output.
 
-    One run of the model for each node. The model's recording is the source run's afterwards.
+    One run of the model for each node.
 
     Args:
         metric: as for patch_sweep; of several the first.
@@ -57,27 +58,25 @@ def node_effects(
     if not pair.has_corrupt:
         raise PathError("the pair has no corrupt prompt, so there is no other run")
     check_foil(metrics, pair)
-    base, source = DIRECTIONS[direction]
     senders = senders_of(model.config.n_layer, model.config.n_head)
-    every = range(len(pair))
     found = {}
     with (
         ready(model, PathError(OUT_OF_MEMORY)),
         progress_or_bar(progress, "patching nodes") as report,
     ):
-        step, finals = steps(report, len(senders)), {}
-        ids = {run: torch.tensor([pair.ids(run)], device=model.device) for run in (base, source)}
-        for run in (base, source):
-            model(ids[run], record=["resid_pre", "z", "mlp_out", "resid_post"])
-            finals[run] = model.transformer.ln_f(model.recording["resid_post"][-1, 0, -1])
-        recorded = model.recording
-        reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
-        check_unpatched(metrics, reader.readout, model.dtype)
-        at_base = float({"clean": reader.clean, "corrupt": reader.corrupt}[base])
-        chosen = [*pair.target_ids, *pair.foil_ids] if reader.answers_only else slice(None)
+        step = steps(report, len(senders))
+        runs = Runs.of(model, pair, direction, metrics)
+        source = {site: [x[None] for x in layers] for site, layers in runs.source.at.items()}
+        ids = torch.tensor([pair.ids(DIRECTIONS[direction][0])], device=model.device)  # (1, T)
         for sender in senders:
-            out, _ = model(ids[base], patch=sender_patches(sender, recorded, every))  # (1, T, V)
-            value = read(metrics, widened(out[:, -1, chosen]), reader.readout)[0, 0]
-            found[sender.name] = float(value) - at_base
+            final = _final(model, ids, sender_patches(sender, source, range(len(pair))))
+            change = runs.reader.read(final[None]) - runs.at_base  # (1, 1)
+            found[sender.name] = float(change)
             step()
     return found
+
+
+def _final(model: GPT, ids: Tensor, patches: Sequence[Patch]) -> Tensor:
+    """Return ln_f's output at the last position (C,) of a patched run."""
+    stream = model.stream(ids, Taps(patches=model.resolve(ids, patches)).tap)  # (1, T, C)
+    return model.transformer.ln_f(stream[0, -1])

@@ -27,6 +27,7 @@ METHODS = ("fast", "loop")  # the same numbers
 # Of edges: "eap" and "eap-ig" estimate them by gradients, see edge_attribution.py.
 EDGE_METHODS = (*METHODS, "eap", "eap-ig")
 STEPS = 5  # of eap-ig
+STRONGEST, MOST_STRONGEST = 30, 500  # edges of a circuit: by default, and at most
 END = "end"  # the last position
 Positions = Sequence[int] | str | None
 

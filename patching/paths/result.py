@@ -10,6 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -19,6 +20,8 @@ from patching.errors import PathError
 from patching.frames import frame
 from patching.next_tokens import NextTokens
 from patching.notebook import HasPage
+from patching.paths.graph import Receiver, receiver_named
+from patching.paths.saved import TABLES
 from patching.prompts import PromptPair
 from patching.result_checks import check_fields
 from patching.result_files import read_arrays, refused, save, scalar, structured, to_json_lists
@@ -54,7 +57,6 @@ class PathsFound(HasPage):
 
     KIND: ClassVar[str]  # in messages about files
     VALUES: ClassVar[type]  # of a metric
-    TABLE: ClassVar[str]  # the table of saved.py for the fields
 
     direction: str  # "denoise": clean put into corrupt; "noise": corrupt put into clean
     metrics: dict[str, Any]  # by name, in the order they were asked for
@@ -139,16 +141,14 @@ class PathsFound(HasPage):
             ResultError: there is no such file, it holds no such result, it was changed, or the
                 .json beside it is of another run.
         """
-        from patching.paths import saved as tables
-
         arrays = read_arrays(path, cls.KIND, old_field="(none)")
-        table = getattr(tables, cls.TABLE)
+        table, check = TABLES[cls.KIND]
         with refused(path, cls.KIND):
             saved = {
                 name: (structured if name in STRUCTURED else scalar)(arrays, name) for name in table
             }
             check_fields(saved, table)
-            getattr(tables, f"check_{cls.TABLE.lower()}")(saved, arrays)
+            check(saved, arrays)
         saved["metrics"] = {
             name: cls.VALUES(
                 *(arrays[f"{key}_{name}"] for key in cls.VALUES._fields[:-2]),  # type: ignore[attr-defined]
@@ -181,7 +181,6 @@ class PathResult(PathsFound):
 
     KIND = "paths"
     VALUES = PathValues
-    TABLE = "PATHS"
 
     metrics: dict[str, PathValues]
     receiver: str  # as parse_receivers reads it: "logits", "q:9.9,9.6"
@@ -288,7 +287,6 @@ class EdgeResult(PathsFound):
 
     KIND = "edges"
     VALUES = EdgeValues
-    TABLE = "EDGES"
 
     metrics: dict[str, EdgeValues]
     senders: tuple[str, ...]  # MIB's names: "input", "a0.h1", "m0"
@@ -310,10 +308,15 @@ class EdgeResult(PathsFound):
         """True for estimates by gradients, False for numbers of patched runs."""
         return self.method.startswith("eap")
 
+    @cached_property
+    def hearing(self) -> tuple[Receiver, ...]:
+        """The receivers, in the order of `receivers`."""
+        return tuple(map(receiver_named, self.receivers))
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of receivers: names in KINDS."""
-        return tuple(dict.fromkeys(kind_of(name) for name in self.receivers))
+        return tuple(dict.fromkeys(one.kind for one in self.hearing))
 
     @property
     def count(self) -> int:
@@ -363,13 +366,6 @@ class EdgeResult(PathsFound):
             "receiver": [self.receivers[r] for r in at[1]],
         }
         return frame(columns | {name: found.edges[at] for name, found in self.metrics.items()})
-
-
-def kind_of(receiver: str) -> str:
-    """Return the kind of a receiver by its name: "a9.h1<q>" -> "q", "m9" -> "mlp"."""
-    if receiver.endswith(">"):
-        return receiver[-2]
-    return "logits" if receiver == "logits" else "mlp"
 
 
 STRUCTURED = (  # JSON text in the .npz

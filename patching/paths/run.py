@@ -17,6 +17,7 @@ from patching.errors import PathError
 from patching.next_tokens import NextTokens
 from patching.paths import edge_attribution, loop
 from patching.paths.engine.measure import measure_edges, measure_map
+from patching.paths.engine.runs import OUT_OF_MEMORY
 from patching.paths.graph import KINDS, Paths, Receiver, text_of
 from patching.paths.request import STEPS, EdgeRequest, PathRequest, Positions
 from patching.paths.result import EdgeResult, EdgeValues, PathResult, PathValues
@@ -31,11 +32,6 @@ from patching.sweep.run import as_pairs, check_pair
 
 if TYPE_CHECKING:
     from mingpt.model import GPT
-
-OUT_OF_MEMORY = (
-    "the memory is not enough; allow less (--max-memory, in Python max_memory), or use shorter"
-    " prompts or a narrower dtype"
-)
 
 
 def patch_paths(

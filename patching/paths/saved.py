@@ -14,43 +14,18 @@ from patching.result_checks import (
     FieldError,
     agree,
     check_shapes,
-    dictionary,
-    finite,
     list_of,
-    mapping_of,
-    number,
     numbers,
     one_of,
-    optional,
-    record,
     text,
     whole,
 )
-from patching.sweep.request import DIRECTIONS
-from patching.sweep.saved import NEXT_TOKENS, PAIR, check_pair_fields
+from patching.sweep.saved import OF_A_PAIR, check_pair_fields
 
 MOST_HEADS = 100_000  # of a model whose edges are read
 _TEXTS = list_of(text)
 _INDICES = list_of(whole(0), least=1)
-_SHARED = {
-    "direction": one_of(DIRECTIONS),
-    "metrics": mapping_of(record({"clean": number, "corrupt": number})),
-    "captions": mapping_of(text),
-    "diverging": _TEXTS,
-    "pair": PAIR,
-    "model_name": text,
-    "max_memory": optional(whole(1)),
-    "checksum": optional(text),
-    "clean_next": NEXT_TOKENS,
-    "corrupt_next": NEXT_TOKENS,
-    "rows": whole(1),
-    "versions": mapping_of(text),
-    "seconds": finite,
-    "created": text,
-    "notes": _TEXTS,
-    "command": optional(dictionary),
-}
-PATHS = _SHARED | {
+PATHS = OF_A_PAIR | {
     "method": one_of(METHODS),
     "receiver": text,
     "mlps": one_of(MLPS),
@@ -59,7 +34,7 @@ PATHS = _SHARED | {
     "n_embd": whole(1),
     "shared_by": whole(1),
 }
-EDGES = _SHARED | {
+EDGES = OF_A_PAIR | {
     "method": one_of(EDGE_METHODS),
     "senders": list_of(text, least=1),
     "receivers": list_of(text, least=1),
@@ -164,3 +139,7 @@ def _check_same_places(
         for key in keys:
             same = np.isnan(found[f"{key}_{first}"]) == np.isnan(found[f"{key}_{name}"])
             agree(bool(same.all()), f"{key}_{first} and {key}_{name}")
+
+
+# Kind of result -> the checks of its fields, and that of their agreement.
+TABLES = {"paths": (PATHS, check_paths), "edges": (EDGES, check_edges)}

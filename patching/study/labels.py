@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from patching.study.result import Study
 from patching.text import escaped, shortened, visible
 
 LONGEST = 16  # characters of a token
-AXES_SHORT = {"layer": "layer ", "head": "head ", "sender": "", "position": "position ", "role": ""}
+AXES_SHORT = {"layer": "layer ", "head": "head ", "position": "position ", "role": ""}
 
 
 def column_labels(study: Study, keys: Sequence[Key]) -> tuple[str, ...]:
@@ -63,20 +64,27 @@ def cell_name(axes: Mapping[str, np.ndarray], cell: int) -> str:
 
 def is_of(axes: Mapping[str, np.ndarray], text: str) -> bool:
     """Return True if a text names a cell as those of a map are named: with a head, or without."""
+    if "sender" in axes:
+        return re.fullmatch(r"m\d+|\d+\.\d+", text) is not None
     return ("." in text.partition(":")[0]) == ("head" in axes)
 
 
 def find_cell(axes: Mapping[str, np.ndarray], text: str) -> int:
     """Return the number of the cell that a text names: "3:S2", "3:-1", "4.2" or "4.2:S2".
 
-    In a map of paths, "3:2" is head 2 of layer 3, and "3:MLP" its MLP.
+    In a map of paths, "3.2" is head 2 of layer 3, and "m3" its MLP.
 
     Raises:
         StudyError: the map has no such cell.
     """
+    if "sender" in axes:
+        names = [cell_name(axes, cell) for cell in range(len(axes["layer"]))]
+        if text in names:
+            return names.index(text)
+        raise StudyError(f"no cell {text!r:.60} in the map; cells are 0.0 to {names[-1]}")
     place, _, key = text.partition(":")
     layer, _, head = place.partition(".")
-    asked = {"layer": layer, "head": head, "sender": key, "position": key, "role": key}
+    asked = {"layer": layer, "head": head, "position": key, "role": key}
     matches = np.ones(len(axes["layer"]), dtype=bool)
     for name, values in axes.items():
         matches &= np.array([str(value) == asked[name].strip() for value in values.tolist()])
@@ -84,8 +92,7 @@ def find_cell(axes: Mapping[str, np.ndarray], text: str) -> int:
     if len(found) != 1 or not is_of(axes, text):
         last = len(axes["layer"]) - 1
         shown = str(axes["layer"][last]) + (f".{axes['head'][last]}" if "head" in axes else "")
-        column = next((axes[name] for name in ("sender", "role", "position") if name in axes),
-                      None)  # fmt: skip
+        column = next((axes[name] for name in ("role", "position") if name in axes), None)
         shown += "" if column is None else f":{column[last]}"
         raise StudyError(f"no cell {text!r:.60} in the map; a cell is written as {shown}")
     return int(found[0])

@@ -127,7 +127,7 @@ class StudyRequest:
 
     @property
     def put_in(self) -> Put:
-        """What is put in, without the pairs that it is taken from."""
+        """The thing put in, without the pairs that it is taken from."""
         return Put(self.put, per=self.mean_per, seed=self.put_seed)
 
     @property

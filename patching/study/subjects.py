@@ -21,7 +21,7 @@ SUBJECT = "subject"  # the column, or the role, that is read if there is no othe
 
 @dataclass(frozen=True)
 class Subjects:
-    """Where a file says what each row's subject is."""
+    """The column or role by which a file names each row's subject."""
 
     column: str | None  # its words, a part of the clean prompt; None: a role
     role: str = ""

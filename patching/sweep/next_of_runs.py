@@ -1,4 +1,4 @@
-"""What runs would say next: tables of the unpatched runs, the likeliest tokens of each cell's."""
+"""Tables of the unpatched runs' next tokens, and the likeliest tokens of each cell's run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is put into the base run, by name, and the prompts it is taken from. No tensor is touched.
+"""Name the thing put into the base run, and the prompts it is taken from. No tensor is touched.
 
 "recorded" is the source run's activation: activation patching. The others are ablations of the
 base run: zeros, a mean over prompts (Wang et al. 2022, arXiv 2211.00593, section 2.1), and the
@@ -31,7 +31,7 @@ ABLATIONS = {"zero": "Zero ablation", "mean": "Mean ablation", "resample": "Resa
 
 @dataclass(frozen=True)
 class Put:
-    """What is put in; `mean_over` and `resample_from` make those that need prompts.
+    """The thing put in, by name; `mean_over` and `resample_from` make those that need prompts.
 
     Raises:
         SweepError: an unknown name, or a seed that is no whole number.

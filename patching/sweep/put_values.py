@@ -38,7 +38,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Values:
-    """What is put into one pair's base run, and the noise that its corrupt run gets."""
+    """The activations put into one pair's base run, and the noise that its corrupt run gets."""
 
     tensor: Tensor | None  # (n_layer, ...); None: the source run's own activation
     noise: Noise | None = None  # on the embeddings of the corrupt run

@@ -101,7 +101,7 @@ class Request:
 
     @property
     def put_in(self) -> Put:
-        """What is put in."""
+        """The thing put in, as a Put."""
         return as_put(self.put)
 
     @property

@@ -33,13 +33,11 @@ from patching.sweep.request import DIRECTIONS, METHODS
 _SCORE = {
     "rank": whole(1), "id": whole(0), "token": text, "logit": finite, "probability": finite,
 }  # fmt: skip
-NEXT_TOKENS = optional(
-    record({name: list_of(record(_SCORE)) for name in ("top", "target", "foil")})
-)
+_NEXT = optional(record({name: list_of(record(_SCORE)) for name in ("top", "target", "foil")}))
 _IDS = list_of(whole(0))
 _INDICES = list_of(whole(0), least=1)
 _TEXTS = list_of(text)
-PAIR = record(
+_PAIR = record(
     {
         "clean_text": text, "corrupt_text": text,
         "clean_ids": _INDICES, "corrupt_ids": _INDICES,
@@ -54,14 +52,27 @@ PUT_FROM = {
     "mean": {"prompts": whole(1), "per": one_of(MEANS_PER), "checksum": text},
     "resample": {"prompt": text, "seed": whole(0)},
 }
-TABLE = {
-    "site": one_of(SITES),
+# The fields of every result on a pair: sweeps, paths, edges.
+OF_A_PAIR = {
     "direction": one_of(DIRECTIONS),
     "metrics": mapping_of(record({"clean": number, "corrupt": number})),
     "captions": mapping_of(text),
     "diverging": _TEXTS,
-    "pair": PAIR,
+    "pair": _PAIR,
     "model_name": text,
+    "max_memory": optional(whole(1)),
+    "checksum": optional(text),
+    "clean_next": _NEXT,
+    "corrupt_next": _NEXT,
+    "rows": whole(1),
+    "versions": mapping_of(text),
+    "seconds": finite,
+    "created": text,
+    "notes": _TEXTS,
+    "command": optional(dictionary),
+}
+TABLE = OF_A_PAIR | {
+    "site": one_of(SITES),
     "layers": _INDICES,
     "heads": optional(_INDICES),
     "positions": optional(_INDICES),
@@ -82,18 +93,8 @@ TABLE = {
     "steps": optional(whole(1)),
     "patches": optional(text),
     "shared_by": whole(1),
-    "max_memory": optional(whole(1)),
     "tf32": flag,
-    "checksum": optional(text),
-    "clean_next": NEXT_TOKENS,
-    "corrupt_next": NEXT_TOKENS,
-    "rows": whole(1),
     "neutral": mapping_of(finite),
-    "versions": mapping_of(text),
-    "seconds": finite,
-    "created": text,
-    "notes": _TEXTS,
-    "command": optional(dictionary),
     "next_texts": mapping_of(text),
 }  # fmt: skip
 

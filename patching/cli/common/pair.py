@@ -1,4 +1,4 @@
-"""What the commands on one pair of prompts share: options, texts, and what a result is given."""
+"""Options and texts that the commands on one pair of prompts share; fields of their results."""
 
 from __future__ import annotations
 

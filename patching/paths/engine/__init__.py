@@ -1,6 +1,7 @@
 """The numbers of the loop, fast: what does not change is not computed again.
 
-    record.py     runs both prompts and keeps their activations
+    record.py     runs a prompt and keeps its activations
+    runs.py       both prompts' runs, and the reader of metrics
     senders.py    carries each sender's difference to the receivers (the definition's run C)
     branches.py   runs the base run on from the lowest receiver upward (run D)
     measure.py    puts them together: one map, or a map of edges

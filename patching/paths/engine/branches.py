@@ -24,7 +24,7 @@ from patching.paths.graph import Receiver
 
 @dataclass
 class Received:
-    """What is put into receivers: of each, its input in run C.
+    """The inputs of receivers in run C, which run D puts in.
 
     Later receivers may hear of more senders than earlier ones. A reading's senders are the
     first of the branches, so that the branches without a value keep the base run's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,13 +10,13 @@ from torch import Tensor
 from mingpt.model import GPT
 from patching.errors import PathError
 from patching.paths.engine.branches import Received, reads, run_branches
-from patching.paths.engine.record import KEPT, Recorded, record
+from patching.paths.engine.record import KEPT
+from patching.paths.engine.runs import Runs
 from patching.paths.engine.senders import Reading, readings
 from patching.paths.graph import Paths, Receiver, Sender
 from patching.prompts import PromptPair
 from patching.sweep.metrics import Metric
-from patching.sweep.readout import Measured, Reader, bytes_to_read, check_unpatched
-from patching.sweep.request import DIRECTIONS
+from patching.sweep.readout import Measured, bytes_to_read
 
 
 @torch.no_grad()
@@ -43,11 +42,11 @@ def measure_map(
     Raises:
         PathError: too little memory is allowed.
     """
-    runs = _Runs.of(model, pair, direction, metrics)
+    runs = Runs.of(model, pair, direction, metrics)
     values = runs.values(len(paths.senders))
     values[:, paths.sending] = runs.at_base
     for chunk in _chunks(runs, paths, allowed, len(paths.receivers), strict=strict):
-        if positions := runs.changing(paths):
+        if positions := _changing(pair, paths):
             senders, finals = _received_by_all(runs, paths, chunk, positions)
             values[:, senders] = runs.reader.read(finals)
         step(len(chunk))
@@ -75,14 +74,14 @@ def measure_edges(
     Raises:
         PathError: too little memory is allowed.
     """
-    runs = _Runs.of(model, pair, direction, metrics)
+    runs = Runs.of(model, pair, direction, metrics)
     values = runs.values(len(paths.senders), len(paths.receivers))
     for chunk in _chunks(runs, paths, allowed, 1, strict=strict):
         for place, receiver in enumerate(paths.receivers):
             linked = [number for number, sender in chunk if receiver.receives_from(sender)]
             values[:, linked, place] = runs.at_base
-        positions = runs.changing(paths)
-        for reading in runs.readings(paths, chunk, positions) if positions else ():
+        positions = _changing(pair, paths)
+        for reading in _readings(runs, paths, chunk, positions) if positions else ():
             for place, receiver in enumerate(paths.receivers):
                 if reads(receiver, reading) and reading.senders:
                     finals = _received_by(runs, receiver, reading, positions)
@@ -92,68 +91,33 @@ def measure_edges(
     return runs.measured(values)
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """The two recorded runs of a pair, and what reads its metrics."""
+def _changing(pair: PromptPair, paths: Paths) -> list[int]:
+    """Return the positions of receivers from the first on at which something changes.
 
-    model: GPT
-    pair: PromptPair
-    base: Recorded
-    source: Recorded
-    finals: dict[str, Tensor]
-    reader: Reader
-    direction: str
+    Receivers read no sender at some of them. There the loop puts the base run's input in,
+    which a lower receiver would have changed.
+    """
+    changed = [p for p in paths.positions if p >= pair.differing[0]]
+    return [p for p in paths.receiver_positions if changed and p >= changed[0]]
 
-    @classmethod
-    def of(cls, model: GPT, pair: PromptPair, direction: str, metrics: Sequence[Metric]) -> _Runs:
-        recorded = {run: record(model, pair.ids(run)) for run in ("clean", "corrupt")}
-        finals = {run: found.final for run, found in recorded.items()}
-        reader = Reader(model, pair, metrics, finals["clean"], finals["corrupt"])
-        check_unpatched(metrics, reader.readout, model.dtype)
-        base, source = (recorded[run] for run in DIRECTIONS[direction])
-        return cls(model, pair, base, source, finals, reader, direction)
 
-    @property
-    def at_base(self) -> Tensor:
-        """The metrics (M, 1) of the unpatched base run."""
-        base, _ = DIRECTIONS[self.direction]
-        return {"clean": self.reader.clean, "corrupt": self.reader.corrupt}[base][:, None]
-
-    def changing(self, paths: Paths) -> list[int]:
-        """Return the positions of receivers from the first on at which something changes.
-
-        Receivers read no sender at some of them. There the loop puts the base run's input in,
-        which a lower receiver would have changed.
-        """
-        changed = [p for p in paths.positions if p >= self.pair.differing[0]]
-        return [p for p in paths.receiver_positions if changed and p >= changed[0]]
-
-    def values(self, *shape: int) -> Tensor:
-        """Return metrics (M, *shape), all NaN."""
-        return self.reader.clean.new_full((len(self.reader.clean), *shape), torch.nan)
-
-    def readings(
-        self, paths: Paths, senders: Sequence[tuple[int, Sender]], positions: Sequence[int]
-    ) -> Iterator[Reading]:
-        """Yield run C of some senders at every place where something may read it."""
-        return readings(
-            self.model, self.base, self.source, senders, positions,
-            sent=[p in paths.sender_positions for p in positions],
-            freezes_mlps=paths.freezes_mlps,
-        )  # fmt: skip
-
-    def measured(self, values: Tensor) -> Measured:
-        """Return values (M, S) or (M, S, R) with the unpatched runs' metrics."""
-        reader, finals = self.reader, self.finals
-        return Measured(values, reader.clean, reader.corrupt, finals["clean"], finals["corrupt"])
+def _readings(
+    runs: Runs, paths: Paths, senders: Sequence[tuple[int, Sender]], positions: Sequence[int]
+) -> Iterator[Reading]:
+    """Yield run C of some senders at every place where something may read it."""
+    return readings(
+        runs.model, runs.base, runs.source, senders, positions,
+        sent=[p in paths.sender_positions for p in positions],
+        freezes_mlps=paths.freezes_mlps,
+    )  # fmt: skip
 
 
 def _received_by_all(
-    runs: _Runs, paths: Paths, chunk: Sequence[tuple[int, Sender]], positions: Sequence[int]
+    runs: Runs, paths: Paths, chunk: Sequence[tuple[int, Sender]], positions: Sequence[int]
 ) -> tuple[list[int], Tensor]:
     """Return the senders that change something, and run D's final vectors of each (E, C)."""
     received, last = Received(), None
-    for reading in runs.readings(paths, chunk, positions):
+    for reading in _readings(runs, paths, chunk, positions):
         here = [receiver for receiver in paths.receivers if reads(receiver, reading)]
         for receiver in here:
             if receiver.layer is None:
@@ -177,7 +141,7 @@ def _is_highest(paths: Paths, reading: Reading) -> bool:
 
 
 def _received_by(
-    runs: _Runs, receiver: Receiver, reading: Reading, positions: Sequence[int]
+    runs: Runs, receiver: Receiver, reading: Reading, positions: Sequence[int]
 ) -> Tensor:
     """Return run D's final vectors (E, C) where one receiver hears of each sender."""
     if receiver.layer is None:
@@ -188,7 +152,7 @@ def _received_by(
 
 
 def _chunks(
-    runs: _Runs, paths: Paths, allowed: int, at_once: int, *, strict: bool
+    runs: Runs, paths: Paths, allowed: int, at_once: int, *, strict: bool
 ) -> Iterator[list[tuple[int, Sender]]]:
     """Yield the senders that have a path, as many at a time as the memory allows.
 
@@ -208,7 +172,7 @@ def _chunks(
         yield senders[first : first + most]
 
 
-def _bytes(runs: _Runs, paths: Paths, at_once: int) -> tuple[int, int]:
+def _bytes(runs: Runs, paths: Paths, at_once: int) -> tuple[int, int]:
     """Return the bytes that are held in any case, and those of each sender's branch.
 
     Args:

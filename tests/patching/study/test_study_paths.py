@@ -48,8 +48,10 @@ def test_cells_are_named_and_what_has_no_path_is_not_tested(model):
     assert table[table["layer"] > 0]["p"].isna().all()
     assert table[table["layer"] == 0]["p"].notna().any()
     axes = study.cells("paths", "logit_diff").axes
-    cell = find_cell(axes, "1:MLP")
-    assert cell_name(axes, cell) == "m1"
+    for name in ("m1", "2.0"):
+        assert cell_name(axes, find_cell(axes, name)) == name
+    with pytest.raises(StudyError, match="no cell '1:MLP' in the map"):
+        find_cell(axes, "1:MLP")
     frame = study.to_frame()
     assert [*frame.columns] == ["pair", "site", "metric", "layer", "sender", "value"]
     assert {*frame["sender"]} == {"0", "1", "MLP"}
