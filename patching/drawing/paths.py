@@ -27,6 +27,8 @@ CHARACTERS_PER_INCH = 13  # of a title
 NO_PATH = "////"  # hatch of a sender without a path
 KIND_COLOURS = {"q": "tab:blue", "k": "tab:orange", "v": "tab:green", "": "0.35"}
 LINES = (0.6, 4.0)  # points: the width of the weakest and of the strongest edge
+BOX = (0.3, 0.16)  # inches: half the width and height of a node, with room around it
+TURNS = (0.0, 0.05, -0.05, 0.1, -0.1, 0.15, -0.15, 0.2, -0.2, 0.3, -0.3)  # tried in this order
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +225,7 @@ def _circuit(thing: Circuit) -> Figure:
     height = max(2.5, LAYER * len(layers)) + 0.8
     figure = style.new_figure(width, height + style.TITLE_LINE * (heading.count("\n") + 1))
     axes = figure.subplots()
+    inches = {name: (x * width / (thing.columns + 1), y * LAYER) for name, (x, y) in at.items()}
     most = max((abs(effect) for *_, effect in thing.edges), default=0.0) or 1.0
     for sender, receiver, kind, effect in reversed(thing.edges):  # the strongest on top
         axes.add_patch(
@@ -231,7 +234,7 @@ def _circuit(thing: Circuit) -> Figure:
                 shrinkA=9, shrinkB=9, color=KIND_COLOURS[kind], alpha=0.85,
                 linestyle="-" if effect > 0 else (0, (3, 2)),
                 linewidth=LINES[0] + (LINES[1] - LINES[0]) * abs(effect) / most,
-                connectionstyle=f"arc3,rad={_bend(at[sender], at[receiver], kind)}",
+                connectionstyle=f"arc3,rad={_bend(sender, receiver, kind, inches)}",
             )
         )  # fmt: skip
     for name, (x, y) in at.items():
@@ -250,13 +253,38 @@ def _circuit(thing: Circuit) -> Figure:
     return figure
 
 
-def _bend(a: tuple[float, float], b: tuple[float, float], kind: str) -> float:
-    """Return the curvature of a line. Long ones bend, and those into q, k and v each otherwise.
+def _bend(sender: str, receiver: str, kind: str, at: Mapping[str, tuple[float, float]]) -> float:
+    """Return the curvature of a line, as matplotlib's arc3 takes it.
 
-    So two edges with the same ends do not lie on each other.
+    A line that spans several layers bends. Lines into q, k and v of one head bend differently, so
+    that they do not lie on each other. A line that would pass behind a third node bends more or
+    less; the first of TURNS that passes none is taken, or no turn if each passes one.
+
+    Args:
+        at: the place of every node, in inches.
     """
-    own = {"q": 0.0, "k": 0.07, "v": -0.07, "": 0.0}[kind]
-    return own + (0.0 if abs(b[1] - a[1]) <= 1 else 0.18 * (-1 if a[0] > b[0] else 1))
+    a, b = np.array(at[sender]), np.array(at[receiver])
+    usual = {"q": 0.0, "k": 0.07, "v": -0.07, "": 0.0}[kind]
+    if abs(b[1] - a[1]) > LAYER:
+        usual += 0.18 * (-1 if a[0] > b[0] else 1)
+    others = np.array([place for name, place in at.items() if name not in (sender, receiver)])
+    for turn in TURNS:
+        points = _arc(a, b, usual + turn)  # (P, 2)
+        away = np.abs(points[:, None] - others.reshape(-1, 2)) > BOX  # (P, nodes, 2)
+        if away.any(axis=-1).all():
+            return usual + turn
+    return usual
+
+
+def _arc(a: np.ndarray, b: np.ndarray, bend: float) -> np.ndarray:
+    """Return points (P, 2) of matplotlib's arc3 from a to b: a quadratic Bezier curve.
+
+    Its control point lies beside the middle of a and b, `bend` times their distance away.
+    """
+    along = b - a
+    control = (a + b) / 2 + bend * np.array([along[1], -along[0]])
+    t = np.linspace(0, 1, 100)[:, None]
+    return (1 - t) ** 2 * a + 2 * t * (1 - t) * control + t**2 * b
 
 
 def _circuit_legend(edges: Sequence[tuple[str, str, str, float]]) -> list[Line2D]:
