@@ -1,4 +1,4 @@
-"""What is put in, in place of the other run's activation: zeros, means, another prompt's."""
+"""Values put in place of the other run's activation: zeros, means, another prompt's."""
 
 import json
 
